@@ -1,0 +1,112 @@
+//! Rate limits as the generic cell rate algorithm (GCRA): one instant of state a limit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Time;
+
+/// At most `burst` at once, and one more every `period / burst` after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    burst: u32,
+    period: Duration,
+}
+
+impl Quota {
+    /// `burst` cells each `period`. A burst of 0 admits nothing.
+    pub const fn new(burst: u32, period: Duration) -> Quota {
+        Quota { burst, period }
+    }
+
+    /// `count` cells a second, all of which may come at once.
+    pub const fn per_second(count: u32) -> Quota {
+        Quota::new(count, Duration::from_secs(1))
+    }
+
+    fn interval(self) -> Duration {
+        self.period / self.burst.max(1)
+    }
+}
+
+/// One quota applied to many keys, with at most `capacity` keys remembered.
+///
+/// A key whose burst has fully recovered carries no information and is forgotten first. If every
+/// remembered key is still in debt the table refuses new keys: an attacker who invents keys is
+/// refused, not remembered.
+#[derive(Clone, Debug)]
+pub struct QuotaTable<K> {
+    quota: Quota,
+    capacity: usize,
+    /// When each key's burst will have fully recovered (GCRA's theoretical arrival time).
+    recovered_at: BTreeMap<K, Time>,
+}
+
+impl<K: Ord + Clone> QuotaTable<K> {
+    /// A table for `quota` that remembers at most `capacity` keys.
+    pub fn new(quota: Quota, capacity: usize) -> Self {
+        QuotaTable { quota, capacity, recovered_at: BTreeMap::new() }
+    }
+
+    /// Takes one cell for `key`; false if none is free at `now`.
+    pub fn take(&mut self, now: Time, key: &K) -> bool {
+        if self.quota.burst == 0 {
+            return false;
+        }
+        let interval = self.quota.interval();
+        let known = self.recovered_at.get(key).copied();
+        let base = known.filter(|at| *at > now).unwrap_or(now);
+        let next = base + interval;
+        if next.since(now) > self.quota.period {
+            return false;
+        }
+        if known.is_none() && self.recovered_at.len() >= self.capacity {
+            self.recovered_at.retain(|_, at| *at > now);
+            if self.recovered_at.len() >= self.capacity {
+                return false;
+            }
+        }
+        self.recovered_at.insert(key.clone(), next);
+        true
+    }
+
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.recovered_at.len()
+    }
+
+    /// Whether no key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.recovered_at.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_one_cell_an_interval() {
+        let mut table = QuotaTable::new(Quota::per_second(4), 10);
+        let t = Time::ZERO;
+        assert_eq!((0..6).filter(|_| table.take(t, &1)).count(), 4);
+        assert!(!table.take(t + Duration::from_millis(249), &1));
+        assert!(table.take(t + Duration::from_millis(250), &1));
+        assert!(!table.take(t + Duration::from_millis(250), &1));
+        assert!(table.take(t, &2), "another key has its own burst");
+    }
+
+    #[test]
+    fn invented_keys_are_refused_not_remembered() {
+        let mut table = QuotaTable::new(Quota::new(1, Duration::from_secs(10)), 3);
+        assert_eq!((0..100).filter(|key| table.take(Time::ZERO, key)).count(), 3);
+        assert_eq!(table.len(), 3);
+        assert!(table.take(Time::ZERO + Duration::from_secs(11), &200), "recovered keys make room");
+    }
+
+    #[test]
+    fn a_quota_of_nothing_admits_nothing() {
+        assert!(!QuotaTable::new(Quota::per_second(0), 3).take(Time::ZERO, &1));
+    }
+}

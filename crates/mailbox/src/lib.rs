@@ -1,0 +1,48 @@
+//! Typed, bounded mailboxes over [ractor](https://docs.rs/ractor).
+//!
+//! An actor here has two ways in. *Control* is ractor's own mailbox: few small messages, bounded by
+//! construction, sent through verbs or a [`Port`]. *Data* is everything a network can send: it goes
+//! through a bounded [`data_queue`] outside ractor's unbounded mailbox, and a [`Bell`] wakes the actor
+//! once for a whole batch.
+//!
+//! ```
+//! use peerage_mailbox::{Capacity, Item, Overflow, data_queue};
+//!
+//! struct Packet(Vec<u8>);
+//!
+//! impl Item for Packet {
+//!     fn weight(&self) -> usize { self.0.len() }
+//!     fn overflow(&self) -> Overflow { Overflow::Reject }
+//! }
+//!
+//! let (outlet, inlet) = data_queue::<Packet>(Capacity { items: 100, weight: 1_000 });
+//! outlet.offer(Packet(vec![0; 900])).expect("there is room");
+//! assert!(outlet.offer(Packet(vec![0; 900])).is_err(), "not for 1,800 bytes");
+//! assert_eq!(inlet.take(10).len(), 1);
+//! ```
+//!
+//! # Why a doorbell
+//! ractor boxes every message and polls four channels to receive one. `cargo run --release -p peerage-mailbox
+//! --example doorbell` measures both ways on your machine; `docs/measurements.md` holds our figures.
+//!
+//! DOORBELL_TABLE
+#![warn(missing_docs)]
+
+mod actor;
+mod bell;
+mod clock;
+mod meter;
+mod port;
+mod queue;
+mod reply;
+mod restart;
+mod sync;
+
+pub use actor::{Child, SpawnError, Supervisor, spawn_child};
+pub use bell::{Alarm, Bell};
+pub use clock::Clock;
+pub use meter::Meter;
+pub use port::Port;
+pub use queue::{Capacity, Inlet, Item, Outlet, Overflow, RecvError, Refused, data_queue};
+pub use reply::{AskError, Reply, ask};
+pub use restart::{Restart, RestartPolicy};

@@ -1,0 +1,572 @@
+//! The bounded typed queue that data takes into an actor or a task.
+//!
+//! An offer never waits: each item says what happens when there is no room. The first item after the
+//! consumer last looked rings the consumer's bell; the consumer clears the bell *before* it takes, so
+//! that an item offered meanwhile rings again and none is forgotten. The queue belongs to neither end:
+//! it survives the restart of an actor.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use crate::Bell;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock};
+
+/// What a queue may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Most items.
+    pub items: usize,
+    /// Most weight (for most items: bytes) of all of them together.
+    pub weight: usize,
+}
+
+/// What happens to an item for which there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The sender gets it back.
+    Reject,
+    /// The oldest items make room and are counted as lag.
+    DropOldest,
+    /// It takes the place of the queued item that it [supersedes](Item::supersedes), room or not;
+    /// where there is none, it needs room as others do.
+    Replace,
+}
+
+/// Something that travels through a data queue.
+pub trait Item: Send + 'static {
+    /// What it takes of the queue's weight: bytes, for what carries bytes.
+    fn weight(&self) -> usize {
+        1
+    }
+
+    /// What to do when there is no room.
+    fn overflow(&self) -> Overflow {
+        Overflow::Reject
+    }
+
+    /// Whether it says all that `queued` says and later, so that `queued` need not be handled.
+    /// Asked for [`Overflow::Replace`] only.
+    fn supersedes(&self, queued: &Self) -> bool {
+        let _ = queued;
+        false
+    }
+}
+
+/// An item that was not queued, given back.
+pub enum Refused<T> {
+    /// There was no room.
+    Full(T),
+    /// The consumer is gone for good.
+    Closed(T),
+}
+
+impl<T> Refused<T> {
+    /// The item.
+    pub fn into_inner(self) -> T {
+        match self {
+            Refused::Full(item) | Refused::Closed(item) => item,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::Full(_) => "Full",
+            Refused::Closed(_) => "Closed",
+        })
+    }
+}
+
+/// Why [`Inlet::recv`] has no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecvError {
+    /// So many items were dropped since the last call; the next call goes on with the oldest kept one.
+    #[error("{0} items were dropped because this consumer was too slow")]
+    Lagged(u64),
+    /// No sender is left and nothing is queued.
+    #[error("no sender is left")]
+    Closed,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    weight: usize,
+    lagged: u64,
+    closed: bool,
+    bell: Option<Bell>,
+    /// A task in `recv`, and tasks in `offer_when_room`.
+    receiver: Option<Waker>,
+    senders_waiting: VecDeque<Waker>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    /// Set by the offer that rings, cleared by the consumer before it takes.
+    rung: AtomicBool,
+    outlets: AtomicUsize,
+    capacity: Capacity,
+}
+
+/// A queue's two ends. Both may be cloned: many senders, and an actor's next life beside its last.
+pub fn data_queue<T: Item>(capacity: Capacity) -> (Outlet<T>, Inlet<T>) {
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            items: VecDeque::new(),
+            weight: 0,
+            lagged: 0,
+            closed: false,
+            bell: None,
+            receiver: None,
+            senders_waiting: VecDeque::new(),
+        }),
+        rung: AtomicBool::new(false),
+        outlets: AtomicUsize::new(1),
+        capacity,
+    });
+    (Outlet { shared: shared.clone() }, Inlet { shared })
+}
+
+impl<T: Item> State<T> {
+    fn fits(&self, capacity: Capacity, weight: usize) -> bool {
+        // An empty queue takes one item of any weight, else an item heavier than the whole queue could
+        // never pass; what may be that heavy is bounded where it is made.
+        self.items.is_empty() || (self.items.len() < capacity.items && self.weight + weight <= capacity.weight)
+    }
+
+    fn push(&mut self, item: T) {
+        self.weight += item.weight();
+        self.items.push_back(item);
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let item = self.items.pop_front()?;
+        self.weight -= item.weight();
+        Some(item)
+    }
+
+    fn offer(&mut self, capacity: Capacity, item: T) -> Result<(), Refused<T>> {
+        if self.closed {
+            return Err(Refused::Closed(item));
+        }
+        match item.overflow() {
+            Overflow::Replace => {
+                if let Some(queued) = self.items.iter_mut().find(|queued| item.supersedes(queued)) {
+                    self.weight = self.weight - queued.weight() + item.weight();
+                    *queued = item;
+                    return Ok(());
+                }
+            }
+            Overflow::DropOldest => {
+                while !self.fits(capacity, item.weight()) {
+                    self.pop();
+                    self.lagged += 1;
+                }
+            }
+            Overflow::Reject => {}
+        }
+        if !self.fits(capacity, item.weight()) {
+            return Err(Refused::Full(item));
+        }
+        self.push(item);
+        Ok(())
+    }
+}
+
+impl<T> Shared<T> {
+    /// Wakes the consumer once, however many items came. Called without the lock: a bell may do anything.
+    fn ring(&self, bell: Option<Bell>, receiver: Option<Waker>) {
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+        if let Some(bell) = bell
+            && !self.rung.swap(true, Ordering::AcqRel)
+        {
+            bell.ring();
+        }
+    }
+}
+
+/// The sending end.
+pub struct Outlet<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Item> Outlet<T> {
+    /// Queues the item, or does what it says of overflow. Never waits.
+    ///
+    /// # Errors
+    /// The item, if there was no room for it or the consumer is gone.
+    pub fn offer(&self, item: T) -> Result<(), Refused<T>> {
+        let mut state = lock(&self.shared.state);
+        state.offer(self.shared.capacity, item)?;
+        let (bell, receiver) = (state.bell.clone(), state.receiver.take());
+        drop(state);
+        self.shared.ring(bell, receiver);
+        Ok(())
+    }
+
+    /// Waits for room. Only for tasks that own a socket and for tasks of the application: an actor that
+    /// waited here could close a cycle of waits.
+    ///
+    /// # Errors
+    /// The item, if the consumer is gone.
+    pub async fn offer_when_room(&self, item: T) -> Result<(), Refused<T>> {
+        let mut item = Some(item);
+        poll_fn(|context| {
+            let Some(offered) = item.take() else { return Poll::Ready(Ok(())) };
+            let mut state = lock(&self.shared.state);
+            match state.offer(self.shared.capacity, offered) {
+                Ok(()) => {
+                    let (bell, receiver) = (state.bell.clone(), state.receiver.take());
+                    drop(state);
+                    self.shared.ring(bell, receiver);
+                    Poll::Ready(Ok(()))
+                }
+                Err(Refused::Full(refused)) => {
+                    if !state.senders_waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                        state.senders_waiting.push_back(context.waker().clone());
+                    }
+                    item = Some(refused);
+                    Poll::Pending
+                }
+                Err(closed) => Poll::Ready(Err(closed)),
+            }
+        })
+        .await
+    }
+
+    /// Whether the consumer is gone for good.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.shared.state).closed
+    }
+}
+
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        self.shared.outlets.fetch_add(1, Ordering::Relaxed);
+        Outlet { shared: self.shared.clone() }
+    }
+}
+
+impl<T> Drop for Outlet<T> {
+    fn drop(&mut self) {
+        if self.shared.outlets.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let receiver = lock(&self.shared.state).receiver.take();
+            if let Some(receiver) = receiver {
+                receiver.wake();
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Outlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outlet")
+    }
+}
+
+/// The taking end.
+pub struct Inlet<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Item> Inlet<T> {
+    /// Makes `bell` the one that is rung, and rings it if something is queued already: what an actor
+    /// calls whenever it starts.
+    pub fn bind(&self, bell: Bell) {
+        let mut state = lock(&self.shared.state);
+        state.bell = Some(bell.clone());
+        let pending = !state.items.is_empty();
+        drop(state);
+        self.shared.rung.store(pending, Ordering::Release);
+        if pending {
+            bell.ring();
+        }
+    }
+
+    /// Takes at most `budget` items, oldest first. An actor calls it when its bell has rung, and
+    /// [`ring_if_more`](Inlet::ring_if_more) after it handled them.
+    pub fn take(&self, budget: usize) -> Vec<T> {
+        self.shared.rung.store(false, Ordering::Release);
+        let mut state = lock(&self.shared.state);
+        let count = budget.min(state.items.len());
+        let items = (0..count).filter_map(|_| state.pop()).collect();
+        let waiting = std::mem::take(&mut state.senders_waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        items
+    }
+
+    /// Takes one item if there is one. An actor pops an item before it handles it, so that an item
+    /// which makes it panic is not handled again in its next life.
+    pub fn pop(&self) -> Option<T> {
+        self.take(1).pop()
+    }
+
+    /// Rings the bell again if items remain, so that other messages get their turn between batches.
+    pub fn ring_if_more(&self) {
+        let state = lock(&self.shared.state);
+        let bell = state.bell.clone().filter(|_| !state.items.is_empty());
+        drop(state);
+        self.shared.ring(bell, None);
+    }
+
+    /// Waits for the next item: for a task, which has no bell.
+    ///
+    /// # Errors
+    /// [`RecvError::Lagged`] once for every gap, [`RecvError::Closed`] when no sender is left.
+    pub async fn recv(&mut self) -> Result<T, RecvError> {
+        poll_fn(|context| {
+            let mut state = lock(&self.shared.state);
+            if state.lagged > 0 {
+                return Poll::Ready(Err(RecvError::Lagged(std::mem::take(&mut state.lagged))));
+            }
+            if let Some(item) = state.pop() {
+                let waiting = std::mem::take(&mut state.senders_waiting);
+                drop(state);
+                waiting.into_iter().for_each(Waker::wake);
+                return Poll::Ready(Ok(item));
+            }
+            if state.closed || self.shared.outlets.load(Ordering::Acquire) == 0 {
+                return Poll::Ready(Err(RecvError::Closed));
+            }
+            state.receiver = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Refuses what is offered from now on, drops what is queued, and lets waiting senders go.
+    pub fn close(&self) {
+        let mut state = lock(&self.shared.state);
+        state.closed = true;
+        let dropped = std::mem::take(&mut state.items);
+        state.weight = 0;
+        state.bell = None;
+        let (waiting, receiver) = (std::mem::take(&mut state.senders_waiting), state.receiver.take());
+        drop(state);
+        // Items may run anything when dropped (permits do), so they go after the lock.
+        drop(dropped);
+        waiting.into_iter().chain(receiver).for_each(Waker::wake);
+    }
+
+    /// Items queued now.
+    pub fn len(&self) -> usize {
+        lock(&self.shared.state).items.len()
+    }
+
+    /// Whether nothing is queued now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Clone for Inlet<T> {
+    fn clone(&self) -> Self {
+        Inlet { shared: self.shared.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Inlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inlet")
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Sized(&'static str, usize, Overflow);
+
+    impl Item for Sized {
+        fn weight(&self) -> usize {
+            self.1
+        }
+
+        fn overflow(&self) -> Overflow {
+            self.2
+        }
+
+        fn supersedes(&self, queued: &Self) -> bool {
+            self.0 == queued.0
+        }
+    }
+
+    fn reject(name: &'static str, weight: usize) -> Sized {
+        Sized(name, weight, Overflow::Reject)
+    }
+
+    fn names(inlet: &Inlet<Sized>) -> Vec<&'static str> {
+        inlet.take(usize::MAX).into_iter().map(|item| item.0).collect()
+    }
+
+    fn queue() -> (Outlet<Sized>, Inlet<Sized>) {
+        data_queue(Capacity { items: 3, weight: 10 })
+    }
+
+    fn counting_bell() -> (Bell, Arc<AtomicU32>) {
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        let bell = Bell::from_fn(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        (bell, count)
+    }
+
+    #[test]
+    fn reject_gives_the_item_back_when_items_or_weight_run_out() {
+        let (outlet, inlet) = queue();
+        assert!(outlet.offer(reject("a", 4)).is_ok());
+        assert!(matches!(outlet.offer(reject("b", 7)), Err(Refused::Full(Sized("b", ..)))));
+        assert!(outlet.offer(reject("c", 6)).is_ok());
+        assert!(outlet.offer(reject("d", 0)).is_ok());
+        assert!(matches!(outlet.offer(reject("e", 0)), Err(Refused::Full(_))));
+        assert_eq!(names(&inlet), ["a", "c", "d"]);
+        assert!(outlet.offer(reject("huge", 99)).is_ok(), "an empty queue takes one item of any weight");
+    }
+
+    #[test]
+    fn drop_oldest_makes_room_and_counts_the_lag() {
+        let (outlet, mut inlet) = queue();
+        for name in ["a", "b", "c", "d", "e"] {
+            assert!(outlet.offer(Sized(name, 5, Overflow::DropOldest)).is_ok());
+        }
+        let waker = std::task::Context::from_waker(Waker::noop());
+        let mut context = waker;
+        let mut received = Vec::new();
+        for _ in 0..3 {
+            let mut recv = std::pin::pin!(inlet.recv());
+            if let Poll::Ready(item) = recv.as_mut().poll(&mut context) {
+                received.push(item.map(|item| item.0));
+            }
+        }
+        assert_eq!(received, [Err(RecvError::Lagged(3)), Ok("d"), Ok("e")]);
+    }
+
+    #[test]
+    fn replace_takes_the_place_of_what_it_supersedes_even_when_full() {
+        let (outlet, inlet) = queue();
+        for name in ["a", "b", "c"] {
+            assert!(outlet.offer(reject(name, 1)).is_ok());
+        }
+        assert!(outlet.offer(Sized("b", 1, Overflow::Replace)).is_ok());
+        assert!(outlet.offer(Sized("z", 1, Overflow::Replace)).is_err());
+        assert_eq!(names(&inlet), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_bell_rings_once_a_batch_and_again_for_what_comes_after() {
+        let (outlet, inlet) = queue();
+        let (bell, count) = counting_bell();
+        inlet.bind(bell);
+        for name in ["a", "b"] {
+            assert!(outlet.offer(reject(name, 1)).is_ok());
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        assert_eq!(inlet.take(1).len(), 1);
+        inlet.ring_if_more();
+        assert_eq!(count.load(Ordering::SeqCst), 2, "one item is left");
+        assert_eq!(inlet.take(9).len(), 1);
+        inlet.ring_if_more();
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        assert!(outlet.offer(reject("c", 1)).is_ok());
+        assert_eq!(count.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn an_actor_that_starts_again_is_woken_for_what_is_queued() {
+        let (outlet, inlet) = queue();
+        let (first, _) = counting_bell();
+        inlet.bind(first);
+        assert!(outlet.offer(reject("a", 1)).is_ok());
+        let (second, count) = counting_bell();
+        inlet.bind(second);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        assert_eq!(names(&inlet), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_sender_gets_the_room_that_is_made() {
+        let (outlet, inlet) = queue();
+        assert!(outlet.offer(reject("a", 10)).is_ok());
+        let sender = tokio::spawn(async move { outlet.offer_when_room(reject("b", 5)).await.is_ok() });
+        tokio::task::yield_now().await;
+        assert_eq!(names(&inlet), ["a"]);
+        assert!(sender.await.expect("no panic"));
+        assert_eq!(names(&inlet), ["b"]);
+    }
+
+    #[tokio::test]
+    async fn closing_lets_waiting_senders_go_and_dropping_senders_ends_the_receiver() {
+        let (outlet, inlet) = queue();
+        assert!(outlet.offer(reject("a", 10)).is_ok());
+        let sender = tokio::spawn(async move { outlet.offer_when_room(reject("b", 5)).await });
+        tokio::task::yield_now().await;
+        inlet.close();
+        assert!(matches!(sender.await.expect("no panic"), Err(Refused::Closed(_))));
+
+        let (outlet, mut inlet) = queue();
+        let receiver = tokio::spawn(async move { inlet.recv().await });
+        tokio::task::yield_now().await;
+        drop(outlet);
+        assert_eq!(receiver.await.expect("no panic"), Err(RecvError::Closed));
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use loom::thread;
+
+    use super::*;
+
+    impl Item for u8 {}
+
+    /// Whatever the interleaving: an item that was queued is taken on a ring that follows it.
+    #[test]
+    fn no_wake_up_is_lost() {
+        loom::model(|| {
+            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
+            let rings = Arc::new(AtomicUsize::new(0));
+            let counted = rings.clone();
+            inlet.bind(Bell::from_fn(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }));
+            let senders: Vec<_> = (0..2)
+                .map(|n| {
+                    let outlet = outlet.clone();
+                    thread::spawn(move || outlet.offer(n).is_ok())
+                })
+                .collect();
+            let mut taken = inlet.take(4).len();
+            let rings_before = rings.load(Ordering::SeqCst);
+            for sender in senders {
+                assert!(sender.join().expect("no panic"));
+            }
+            if taken < 2 {
+                // What was not taken rang, before or after our look.
+                assert!(rings.load(Ordering::SeqCst) > 0, "queued without a ring; {rings_before} before");
+                taken += inlet.take(4).len();
+            }
+            assert_eq!(taken, 2);
+        });
+    }
+
+    /// A sender that races with close either queued in time or gets its item back.
+    #[test]
+    fn an_offer_that_races_with_close_is_not_left_behind() {
+        loom::model(|| {
+            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
+            let sender = thread::spawn(move || outlet.offer(1).is_ok());
+            inlet.close();
+            let _ = sender.join().expect("no panic");
+            assert!(inlet.is_empty());
+        });
+    }
+}

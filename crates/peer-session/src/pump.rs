@@ -1,0 +1,280 @@
+//! The pump: the one task that owns a session's socket and keys, and empties the peer's lanes.
+//!
+//! It carries and decides nothing. It may wait: for the socket to take what is written, and for a
+//! protocol's outlet to have room, during which it reads nothing more from its peer but goes on writing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use peerage_machine::Driver;
+use peerage_mailbox::{Clock, Outlet};
+use peerage_queue::{ChannelId, Delivery, LaneEnd};
+use peerage_transport::Stream;
+use peerage_wire::DisconnectReason;
+use peerage_wire::frame::{Header, Kind, Lane, MAX_FRAGMENT, MAX_HEADER};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
+
+use crate::handshake::Keys;
+use crate::machine::{EndedBy, In, Out, SessionMachine, Writing};
+use crate::metrics::PumpMetrics;
+use crate::records::MAX_PLAIN;
+use crate::stats::Counters;
+use crate::{Config, Ended};
+
+/// Bytes sealed before they are written. A ping waits behind this much at most.
+const TURN: usize = 128 * 1024;
+/// Room made for one read.
+const READ: usize = 64 * 1024;
+
+/// What the session's actor tells its pump; the newest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Run,
+    Disconnect(DisconnectReason),
+    #[cfg(feature = "fault-injection")]
+    Panic,
+}
+
+pub(crate) struct Pump {
+    pub(crate) driver: Driver<SessionMachine>,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) keys: Keys,
+    pub(crate) reader: ReadHalf<Stream>,
+    pub(crate) writer: WriteHalf<Stream>,
+    pub(crate) read: BytesMut,
+    pub(crate) lanes: LaneEnd,
+    pub(crate) routes: BTreeMap<ChannelId, Outlet<Delivery>>,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: PumpMetrics,
+    /// Sealed, and how much of it is written.
+    pub(crate) out: Vec<u8>,
+    pub(crate) written: usize,
+    /// Frames of the session's own that wait to be sealed.
+    pub(crate) own: VecDeque<(Kind, Vec<u8>)>,
+    /// Messages whose outlet had no room yet.
+    pub(crate) undelivered: VecDeque<Delivery>,
+    pub(crate) ended: Option<(DisconnectReason, EndedBy)>,
+}
+
+enum Event {
+    Control,
+    Timer,
+    Wrote(io::Result<usize>),
+    Delivered(bool),
+    Offered,
+    Read(io::Result<usize>),
+}
+
+impl Pump {
+    /// Runs until the session ends, and says how.
+    pub(crate) async fn run(mut self) -> Ended {
+        self.input(In::Start);
+        self.open_records();
+        while self.ended.is_none() {
+            self.seal_turn();
+            let event = self.wait().await;
+            self.apply(event);
+        }
+        let (reason, by) = self.ended.unwrap_or((DisconnectReason::Crashed, EndedBy::Us));
+        if by == EndedBy::Us {
+            self.farewell().await;
+        }
+        Ended { reason, by }
+    }
+
+    async fn wait(&mut self) -> Event {
+        let Pump { driver, clock, reader, writer, read, lanes, routes, control, out, written, undelivered, .. } = self;
+        let pending = &out[*written..];
+        let blocked = undelivered.front();
+        tokio::select! {
+            biased;
+            _ = control.changed() => Event::Control,
+            () = clock.sleep_until(driver.next_deadline()) => Event::Timer,
+            wrote = writer.write(pending), if !pending.is_empty() => Event::Wrote(wrote),
+            delivered = deliver(routes, blocked), if blocked.is_some() => Event::Delivered(delivered),
+            () = lanes.offered(), if pending.is_empty() => Event::Offered,
+            got = async { read.reserve(READ); reader.read_buf(read).await }, if blocked.is_none() => Event::Read(got),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Control => {
+                let control = *self.control.borrow_and_update();
+                match control {
+                    // The sender is gone without a word: the actor has died.
+                    Control::Run => self.input(In::Disconnect(DisconnectReason::Crashed)),
+                    Control::Disconnect(reason) => self.input(In::Disconnect(reason)),
+                    #[cfg(feature = "fault-injection")]
+                    Control::Panic => panic!("injected"),
+                }
+            }
+            Event::Timer => {
+                self.driver.expire_due(self.clock.now());
+                self.perform();
+            }
+            Event::Wrote(Ok(0) | Err(_)) | Event::Read(Ok(0) | Err(_)) => self.input(In::Broken),
+            Event::Wrote(Ok(len)) => {
+                self.written += len;
+                self.counters.sent(len);
+                let done = self.written == self.out.len();
+                if done {
+                    self.out.clear();
+                    self.written = 0;
+                }
+                self.input(In::Writing(if done { Writing::Done } else { Writing::Progress }));
+            }
+            Event::Delivered(open) => {
+                let delivered = self.undelivered.pop_front();
+                if !open && let Some(delivery) = delivered {
+                    self.metrics.undeliverable(delivery.channel);
+                }
+                // What was read behind it waits for its turn.
+                self.open_records();
+            }
+            Event::Offered => {}
+            Event::Read(Ok(len)) => {
+                self.counters.received(len);
+                self.open_records();
+            }
+        }
+    }
+
+    fn input(&mut self, input: In) {
+        self.driver.handle(self.clock.now(), input);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for out in self.driver.drain() {
+            match out {
+                Out::Deliver(delivery) => {
+                    self.metrics.received(delivery.channel, delivery.payload.len());
+                    self.undelivered.push_back(delivery);
+                }
+                Out::Send(kind, payload) => self.own.push_back((kind, payload)),
+                Out::RoundTrip(time) => self.counters.round_trip(time),
+                Out::End(reason, by) => self.ended = Some((reason, by)),
+                Out::Skipped => self.metrics.skipped.increment(1),
+            }
+        }
+    }
+
+    /// Opens what was read, record by record, until the protocols have no more room.
+    fn open_records(&mut self) {
+        let now = self.clock.now();
+        while self.ended.is_none() && self.undelivered.is_empty() {
+            let record = match self.keys.opener.next(&mut self.read) {
+                Ok(Some(record)) => record.freeze(),
+                Ok(None) => break,
+                Err(_) => return self.input(In::Malformed),
+            };
+            let mut frames = &record[..];
+            while !frames.is_empty() && self.ended.is_none() {
+                match Header::decode(&mut frames) {
+                    Ok((header, payload)) => {
+                        let payload = keep(&record, payload);
+                        self.driver.handle(now, In::frame(header, payload));
+                        self.perform();
+                    }
+                    Err(_) => return self.input(In::Malformed),
+                }
+            }
+            self.offer_now();
+        }
+    }
+
+    /// Delivers what finds room at once, which is nearly always all of it.
+    fn offer_now(&mut self) {
+        while let Some(delivery) = self.undelivered.pop_front() {
+            let Some(route) = self.routes.get(&delivery.channel) else {
+                self.metrics.undeliverable(delivery.channel);
+                continue;
+            };
+            match route.offer(delivery) {
+                Ok(()) => {}
+                Err(peerage_mailbox::Refused::Full(delivery)) => {
+                    self.undelivered.push_front(delivery);
+                    return;
+                }
+                Err(peerage_mailbox::Refused::Closed(delivery)) => self.metrics.undeliverable(delivery.channel),
+            }
+        }
+    }
+
+    /// Seals the session's own frames and then as much of the lanes as a turn takes, many frames a record.
+    fn seal_turn(&mut self) {
+        if !self.out.is_empty() {
+            return;
+        }
+        let Pump { out, keys, own, lanes, metrics, .. } = self;
+        let mut start = keys.sealer.begin(out);
+        let mut record = out.len();
+        while out.len() < TURN {
+            if out.len() - record + MAX_HEADER + MAX_FRAGMENT > MAX_PLAIN {
+                keys.sealer.finish(out, start);
+                start = keys.sealer.begin(out);
+                record = out.len();
+            }
+            if let Some((kind, payload)) = own.pop_front() {
+                Header::new(kind, Lane::Control, 0, payload.len() as u16).encode(out);
+                out.extend_from_slice(&payload);
+                continue;
+            }
+            let Some(fragment) = lanes.pop_fragment() else { break };
+            let total = fragment.total.map(u32::to_be_bytes);
+            let len = fragment.payload.len() + total.map_or(0, |total| total.len());
+            let header = Header {
+                more: fragment.more,
+                total: total.is_some(),
+                stream: fragment.stream,
+                ..Header::new(Kind::Data, fragment.lane, fragment.channel.0, len as u16)
+            };
+            header.encode(out);
+            out.extend_from_slice(total.as_ref().map_or(&[], |total| &total[..]));
+            out.extend_from_slice(&fragment.payload);
+            metrics.sent(fragment.channel, fragment.payload.len(), !fragment.more);
+        }
+        keys.sealer.finish(out, start);
+        if !self.out.is_empty() {
+            self.input(In::Writing(Writing::Waiting));
+        }
+    }
+
+    /// Sends what is sealed and the session's last frame, within its time.
+    async fn farewell(&mut self) {
+        let start = self.keys.sealer.begin(&mut self.out);
+        for (kind, payload) in self.own.drain(..).filter(|(kind, _)| *kind == Kind::Disconnect) {
+            Header::new(kind, Lane::Control, 0, payload.len() as u16).encode(&mut self.out);
+            self.out.extend_from_slice(&payload);
+        }
+        self.keys.sealer.finish(&mut self.out, start);
+        let goodbye = async {
+            if self.writer.write_all(&self.out[self.written..]).await.is_ok() {
+                let _ = self.writer.shutdown().await;
+            }
+        };
+        let _ = tokio::time::timeout(self.config.disconnect_timeout, goodbye).await;
+    }
+}
+
+/// A payload taken out of its record: shared if it is most of it, else copied, so that a small message that
+/// is kept does not keep 64 KiB alive.
+fn keep(record: &Bytes, payload: &[u8]) -> Bytes {
+    if payload.len() * 2 >= record.len() { record.slice_ref(payload) } else { Bytes::copy_from_slice(payload) }
+}
+
+/// Waits until the message's protocol takes it; false if it never will.
+async fn deliver(routes: &BTreeMap<ChannelId, Outlet<Delivery>>, delivery: Option<&Delivery>) -> bool {
+    let Some(delivery) = delivery else { return std::future::pending().await };
+    match routes.get(&delivery.channel) {
+        // The copy shares the payload's bytes.
+        Some(route) => route.offer_when_room(delivery.clone()).await.is_ok(),
+        None => false,
+    }
+}

@@ -1,0 +1,277 @@
+//! Two sessions joined by an in-memory link: what they carry, what a listener on the wire sees, and how
+//! they end when somebody tampers with it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_peer_session::handshake::{HandshakeError, Presented};
+use peerage_peer_session::mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
+use peerage_peer_session::queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
+use peerage_peer_session::transport::Stream;
+use peerage_peer_session::wire::codec::{Blob, List, Text};
+use peerage_peer_session::wire::frame::Lane;
+use peerage_peer_session::wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
+use peerage_peer_session::{Args, Config, Ended, EndedBy, Established, Handshaker, SessionMailbox, spawn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+const UNIX: Duration = Duration::from_secs(1_700_000_000);
+
+fn keys(n: u8) -> Keypair {
+    Keypair::from_seed([n; 32])
+}
+
+fn presented(n: u8) -> Presented {
+    let network = NetworkId::named("test");
+    let hello = Hello {
+        version: Hello::VERSION,
+        network,
+        fork_id: Blob::default(),
+        instance: u64::from(n),
+        agent: Text::new("test").expect("short"),
+        capabilities: List::truncated([Capability::new("a", 1), Capability::new("b", 1)].into_iter().flatten()),
+    };
+    Presented { record: RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small"), hello }
+}
+
+fn stream(io: DuplexStream) -> Stream {
+    Stream::new(io, SocketAddr::from(([127, 0, 0, 1], 1)))
+}
+
+/// A wire between two ends that records what crosses it and may change it.
+type Tap = Arc<Mutex<dyn FnMut(usize, &mut Vec<u8>) + Send>>;
+
+/// Joins two streams; `tap` sees every piece, with which direction it takes (0: from the dialler).
+fn wire(tap: Tap) -> (Stream, Stream) {
+    let (dialler, near) = duplex(1 << 20);
+    let (acceptor, far) = duplex(1 << 20);
+    let (near_read, near_write) = tokio::io::split(near);
+    let (far_read, far_write) = tokio::io::split(far);
+    for (direction, mut from, mut to) in [(0, near_read, far_write), (1, far_read, near_write)] {
+        let tap = tap.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(len @ 1..) = from.read(&mut buffer).await {
+                let mut piece = buffer[..len].to_vec();
+                (tap.lock().expect("no panic"))(direction, &mut piece);
+                if to.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown().await;
+        });
+    }
+    (stream(dialler), stream(acceptor))
+}
+
+async fn handshake(
+    (dialler, acceptor): (Stream, Stream),
+    refuse: Option<DisconnectReason>,
+) -> (Result<Established, HandshakeError>, Result<Established, HandshakeError>) {
+    let clock = Clock::simulated(UNIX);
+    let (alice, bob) = (presented(1), presented(2));
+    let dialling = Handshaker::new(Config::recommended(), keys(1), clock);
+    let accepting = Handshaker::new(Config::recommended(), keys(2), clock);
+    tokio::join!(
+        dialling.dial(dialler, &alice, keys(2).id(), |_| async { Ok(()) }),
+        accepting.accept(acceptor, &bob, |_| async move { refuse.map_or(Ok(()), Err) }),
+    )
+}
+
+struct Peer {
+    session: SessionMailbox,
+    door: Door,
+    pool: Pool,
+    inlets: Vec<Inlet<Delivery>>,
+    ended: tokio::sync::mpsc::UnboundedReceiver<Ended>,
+}
+
+impl Peer {
+    async fn start(established: Established, room: usize) -> Peer {
+        let pool = Pool::new(64 << 20);
+        let (door, lanes) = lanes(LanesConfig { items: 100_000, bytes: 64 << 20 }, &pool.pressure());
+        let (ended_to, ended) = tokio::sync::mpsc::unbounded_channel();
+        let (outlets, inlets): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| data_queue(Capacity { items: room, weight: 64 << 20 })).unzip();
+        let args = Args {
+            session: SessionId(1),
+            config: Config::recommended(),
+            established,
+            lanes,
+            routes: (1..).map(ChannelId).zip(outlets).collect::<BTreeMap<_, _>>(),
+            ended: Port::from_fn(move |ended| {
+                let _ = ended_to.send(ended);
+            }),
+            clock: Clock::simulated(UNIX),
+            meter: Meter::none(),
+        };
+        let (session, _) = spawn(args, &Supervisor::none()).await.expect("starts");
+        Peer { session, door, pool, inlets, ended }
+    }
+
+    fn say(&self, channel: u16, lane: Lane, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        let charge = self.pool.charge(bytes.len()).expect("room in the pool");
+        self.door.offer(Message::new(ChannelId(channel), lane, bytes, charge)).expect("room in the lane");
+    }
+
+    async fn hear(&mut self, channel: u16) -> Bytes {
+        let heard = tokio::time::timeout(Duration::from_secs(60), self.inlets[usize::from(channel) - 1].recv());
+        heard.await.expect("in time").expect("not lost").payload
+    }
+
+    async fn end(&mut self) -> Ended {
+        tokio::time::timeout(Duration::from_secs(120), self.ended.recv()).await.expect("in time").expect("told")
+    }
+}
+
+async fn joined(tap: Tap) -> (Peer, Peer) {
+    let (dialled, accepted) = handshake(wire(tap), None).await;
+    (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 1000).await)
+}
+
+fn untouched() -> Tap {
+    Arc::new(Mutex::new(|_: usize, _: &mut Vec<u8>| {}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_cross_on_their_channels_whole_and_in_order() {
+    let (mut alice, mut bob) = joined(untouched()).await;
+    let large: Bytes = (0..5_000_000u32).map(|n| n as u8).collect::<Vec<_>>().into();
+    alice.say(1, Lane::Normal, large.clone());
+    alice.say(2, Lane::High, "vote");
+    for n in 0..500u32 {
+        bob.say(1, Lane::Normal, n.to_be_bytes().to_vec());
+    }
+    assert_eq!(bob.hear(2).await, "vote");
+    assert_eq!(bob.hear(1).await, large);
+    for n in 0..500u32 {
+        assert_eq!(alice.hear(1).await, n.to_be_bytes().to_vec());
+    }
+    assert_eq!((alice.pool.used(), bob.pool.used()), (0, 0));
+    assert!(alice.session.stats().bytes_out > 5_000_000);
+    alice.session.disconnect(DisconnectReason::Quitting);
+    assert_eq!(alice.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Us });
+    assert_eq!(bob.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Peer });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_hears_why() {
+    let (dialled, accepted) = handshake(wire(untouched()), Some(DisconnectReason::TooManyPeers)).await;
+    assert_eq!(dialled.map(drop), Err(HandshakeError::RefusedByPeer(DisconnectReason::TooManyPeers)));
+    assert_eq!(accepted.map(drop), Err(HandshakeError::Refused(DisconnectReason::TooManyPeers)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_of_the_wire_shows_nothing_of_the_plain_text() {
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let recorder = recorded.clone();
+    let tap: Tap = Arc::new(Mutex::new(move |_: usize, piece: &mut Vec<u8>| {
+        recorder.lock().expect("no panic").extend_from_slice(piece);
+    }));
+    let (alice, mut bob) = joined(tap).await;
+    let secret = b"the plain text that nobody else may read";
+    alice.say(1, Lane::Normal, secret.to_vec());
+    assert_eq!(bob.hear(1).await[..], secret[..]);
+    let recorded = recorded.lock().expect("no panic");
+    assert!(recorded.len() > 600, "handshake and records were recorded");
+    for window in secret.windows(8) {
+        assert!(!recorded.windows(8).any(|seen| seen == window));
+    }
+    let dialler_key = keys(1);
+    assert!(!recorded.windows(32).any(|seen| seen == dialler_key.id().as_bytes()), "nor who dials");
+}
+
+#[tokio::test(start_paused = true)]
+async fn flipping_any_byte_ends_the_session_with_a_typed_reason() {
+    // How many bytes each direction takes for the same conversation, untouched.
+    let lengths = Arc::new(Mutex::new([0usize; 2]));
+    let counter = lengths.clone();
+    let counting: Tap = Arc::new(Mutex::new(move |direction: usize, piece: &mut Vec<u8>| {
+        counter.lock().expect("no panic")[direction] += piece.len();
+    }));
+    {
+        let (mut alice, mut bob) = joined(counting).await;
+        alice.say(1, Lane::Normal, "hello");
+        assert_eq!(bob.hear(1).await, "hello");
+        bob.say(1, Lane::Normal, "hello yourself");
+        assert_eq!(alice.hear(1).await, "hello yourself");
+    }
+    let lengths = *lengths.lock().expect("no panic");
+    assert!(lengths.iter().all(|len| *len > 300), "{lengths:?}");
+    for (direction, length) in lengths.into_iter().enumerate() {
+        for target in 0..length {
+            let mut position = [0; 2];
+            let tap: Tap = Arc::new(Mutex::new(move |flowing: usize, piece: &mut Vec<u8>| {
+                if let Some(byte) = (flowing == direction).then(|| target.checked_sub(position[flowing])).flatten()
+                    && let Some(byte) = piece.get_mut(byte)
+                {
+                    *byte ^= 0x40;
+                }
+                position[flowing] += piece.len();
+            }));
+            let (dialled, accepted) = handshake(wire(tap), None).await;
+            let errors: Vec<HandshakeError> =
+                [&dialled, &accepted].into_iter().filter_map(|end| end.as_ref().err().cloned()).collect();
+            if let (Ok(dialled), Ok(accepted)) = (dialled, accepted) {
+                let (mut alice, mut bob) = (Peer::start(dialled, 10).await, Peer::start(accepted, 10).await);
+                alice.say(1, Lane::Normal, "hello");
+                bob.say(1, Lane::Normal, "hello yourself");
+                let ends = [alice.end().await, bob.end().await];
+                // Whoever noticed says so; a changed length leaves its reader waiting until it is idle.
+                assert!(
+                    ends.iter()
+                        .any(|end| matches!(end.reason, DisconnectReason::ProtocolError | DisconnectReason::Idle)),
+                    "byte {target} of direction {direction}: {ends:?}"
+                );
+            } else {
+                assert!(!errors.is_empty(), "byte {target} of direction {direction}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_a_second_does_not_outlast_the_deadline() {
+    let (mut slow, acceptor) = duplex(1024);
+    let accepting = Handshaker::new(Config::recommended(), keys(2), Clock::simulated(UNIX));
+    let start = tokio::time::Instant::now();
+    tokio::spawn(async move {
+        for byte in *b"PRG\x01 and then some more bytes, slowly" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if slow.write_all(&[byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let accepted = accepting.accept(stream(acceptor), &presented(2), |_| async { Ok(()) }).await;
+    assert_eq!(accepted.map(drop), Err(HandshakeError::TimedOut));
+    assert!(start.elapsed() < Duration::from_secs(2), "the first message has a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protocol_without_room_stops_the_reading_and_loses_nothing() {
+    let (dialled, accepted) = handshake(wire(untouched()), None).await;
+    let (alice, mut bob) =
+        (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 4).await);
+    for n in 0..2000u32 {
+        alice.say(1, Lane::Normal, n.to_be_bytes().to_vec());
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for n in 0..2000u32 {
+        assert_eq!(bob.hear(1).await, n.to_be_bytes().to_vec());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_is_stalled_and_what_waits_for_it_is_given_back() {
+    let (dialler, acceptor) = duplex(64 * 1024);
+    let (dialled, accepted) = handshake((stream(dialler), stream(acceptor)), None).await;
+    let mut alice = Peer::start(dialled.expect("dialled"), 10).await;
+    let _never_read = accepted.expect("accepted");
+    alice.say(1, Lane::Normal, vec![0; 1 << 20]);
+    assert_eq!(alice.end().await.reason, DisconnectReason::Stalled);
+    assert_eq!(alice.pool.used(), 0);
+}

@@ -1,0 +1,113 @@
+//! The queue actor: offers one message to many peers' doors, and does nothing else.
+
+use std::collections::BTreeMap;
+
+use peerage_mailbox::{Bell, Child, Inlet, Meter, SpawnError, Supervisor, spawn_child};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::Refusal;
+use crate::door::{Door, Message};
+use crate::ingress::{QueueMailbox, QueueMsg};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::types::{Push, SendFailed, SessionId};
+
+/// Messages handled before others get their turn.
+const BUDGET: usize = 256;
+
+/// What a queue actor needs. All of it outlives the actor, so that its next life goes on where it was.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// Where messages come from.
+    pub pushes: Inlet<Push>,
+    /// The node's byte pool.
+    pub pool: Pool,
+    /// Where to count.
+    pub meter: Meter,
+}
+
+/// Starts the actor. Its parent tells it of every peer, again after a restart.
+///
+/// # Errors
+/// [`SpawnError`].
+pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(QueueMailbox, Child), SpawnError> {
+    let (actor, child) = spawn_child(Queue, args, parent).await?;
+    Ok((QueueMailbox(actor), child))
+}
+
+struct Queue;
+
+struct State {
+    doors: BTreeMap<SessionId, Door>,
+    pushes: Inlet<Push>,
+    pool: Pool,
+    metrics: Metrics,
+}
+
+impl Actor for Queue {
+    type Msg = QueueMsg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<QueueMsg>, args: Args) -> Result<State, ActorProcessingErr> {
+        args.pushes.bind(Bell::new(&myself, || QueueMsg::Wake));
+        let metrics = Metrics::new(&args.meter);
+        Ok(State { doors: BTreeMap::new(), pushes: args.pushes, pool: args.pool, metrics })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<QueueMsg>,
+        message: QueueMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            QueueMsg::PeerUp { session, door } => drop(state.doors.insert(session, door)),
+            QueueMsg::PeerDown { session } => drop(state.doors.remove(&session)),
+            QueueMsg::Wake => {
+                for push in state.pushes.take(BUDGET) {
+                    state.fan_out(push);
+                }
+                state.metrics.bytes(state.pool.used(), state.pool.pressure().lane_bytes());
+                state.pushes.ring_if_more();
+            }
+            #[cfg(feature = "fault-injection")]
+            QueueMsg::Panic => panic!("injected"),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn fan_out(&mut self, push: Push) {
+        self.metrics.pushed.increment(1);
+        let Some(charge) = self.pool.charge(push.payload.len()) else {
+            for recipient in &push.to {
+                self.fail(&push, recipient.session, Refusal::PoolFull);
+            }
+            return;
+        };
+        for recipient in &push.to {
+            let Some(door) = self.doors.get(&recipient.session) else {
+                self.fail(&push, recipient.session, Refusal::SessionEnded);
+                continue;
+            };
+            let mut message = Message::new(recipient.channel, push.lane, push.payload.clone(), charge.clone())
+                .when_full(push.when_full);
+            if let Some(failures) = &push.failures {
+                message = message.report(failures.clone(), recipient.session, push.tag);
+            }
+            match door.offer(message) {
+                Ok(()) => self.metrics.offered.increment(1),
+                Err(reason) => self.metrics.refused(reason),
+            }
+        }
+    }
+
+    fn fail(&self, push: &Push, session: SessionId, reason: Refusal) {
+        self.metrics.refused(reason);
+        if let Some(failures) = &push.failures {
+            drop(failures.offer(SendFailed { session, tag: push.tag, reason }));
+        }
+    }
+}

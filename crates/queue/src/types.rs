@@ -1,0 +1,117 @@
+//! What protocols hand to the queues and get from the sessions.
+
+use bytes::Bytes;
+use peerage_wire::frame::Lane;
+use serde::{Deserialize, Serialize};
+
+use crate::Refusal;
+
+/// One session of this process. Ids rise and are never used again, so that a late message cannot act on
+/// a new session with the same peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// A capability's place in one session; 0 is the session's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChannelId(pub u16);
+
+/// One receiver of a message: channels are numbered by session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Its session.
+    pub session: SessionId,
+    /// The sender's protocol in that session.
+    pub channel: ChannelId,
+}
+
+/// A message that came in, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Delivery {
+    /// From whom.
+    pub session: SessionId,
+    /// For which protocol of the session.
+    pub channel: ChannelId,
+    /// 0: the channel's message flow.
+    pub stream: u64,
+    /// As urgent as it travelled.
+    pub lane: Lane,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// A message did not go out to one recipient, and never will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SendFailed {
+    /// To whom.
+    pub session: SessionId,
+    /// What the sender called it.
+    pub tag: u64,
+    /// Why.
+    pub reason: Refusal,
+}
+
+#[cfg(feature = "actor")]
+mod doors {
+    use peerage_mailbox::{Item, Outlet, Overflow};
+
+    use super::*;
+
+    /// What to do when a recipient's lane is full.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+    pub enum WhenFull {
+        /// This message fails.
+        Refuse,
+        /// The oldest messages of the lane that have not begun to go out fail instead: for gossip, where
+        /// the newest is worth most and what was lost is announced again.
+        DropOldest,
+    }
+
+    /// A message to many peers: encoded once, charged once, offered to each one's lane.
+    #[derive(Clone, Debug)]
+    pub struct Push {
+        /// To whom, each once.
+        pub to: Vec<Recipient>,
+        /// How urgent.
+        pub lane: Lane,
+        /// The bytes, shared by all.
+        pub payload: Bytes,
+        /// What to do when a lane is full.
+        pub when_full: WhenFull,
+        /// The sender's name for it, given back in [`SendFailed`].
+        pub tag: u64,
+        /// Where failures are reported; nowhere if the sender does not care.
+        pub failures: Option<Outlet<SendFailed>>,
+    }
+
+    impl Item for Push {
+        fn weight(&self) -> usize {
+            self.payload.len()
+        }
+
+        fn overflow(&self) -> Overflow {
+            Overflow::Reject
+        }
+    }
+
+    impl Item for Delivery {
+        fn weight(&self) -> usize {
+            self.payload.len()
+        }
+
+        /// The session's task waits for room and meanwhile reads nothing from its peer.
+        fn overflow(&self) -> Overflow {
+            Overflow::Reject
+        }
+    }
+
+    impl Item for SendFailed {
+        /// The capacity covers every message that can be queued, so this does not happen; if it did, the
+        /// sender would only not announce those again.
+        fn overflow(&self) -> Overflow {
+            Overflow::DropOldest
+        }
+    }
+}
+
+#[cfg(feature = "actor")]
+pub use doors::{Push, WhenFull};

@@ -1,0 +1,382 @@
+//! A network in memory, in tokio's virtual time: hosts with IP addresses, links with delay, loss and rate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use peerage_machine::Rng;
+use tokio::sync::mpsc;
+
+use crate::pipe::{Pace, Pipe, PipeEnd};
+use crate::types::{Stream, Transport};
+
+/// Connections that may wait for `accept`, as a kernel's backlog.
+const BACKLOG: usize = 128;
+/// Datagrams that may wait for `recv_from`, as a kernel's buffer; more are lost.
+const DATAGRAMS: usize = 1024;
+/// The first port given to who asks for none.
+const FIRST_FREE_PORT: u16 = 40_000;
+
+/// How every pair of hosts is joined. Each pair's latency is drawn once, from the seed and the pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Shortest one-way delay.
+    pub latency: Duration,
+    /// Added to it: uniform in [0, jitter), fixed for each pair and direction.
+    pub jitter: Duration,
+    /// Datagrams lost, in thousandths. Streams lose nothing.
+    pub loss_per_mille: u16,
+    /// Rate of each direction of a stream, in bytes a second; `None` for no limit.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for Link {
+    /// 20 to 30 ms, no loss, no rate limit.
+    fn default() -> Link {
+        Link {
+            latency: Duration::from_millis(20),
+            jitter: Duration::from_millis(10),
+            loss_per_mille: 0,
+            bytes_per_second: None,
+        }
+    }
+}
+
+struct World {
+    seed: u64,
+    link: Link,
+    rng: Rng,
+    listeners: BTreeMap<SocketAddr, mpsc::Sender<Stream>>,
+    datagrams: BTreeMap<SocketAddr, mpsc::Sender<(Vec<u8>, SocketAddr)>>,
+    /// Pipes that may have to be cut; the dead ones are swept as new ones come.
+    streams: Vec<(IpAddr, IpAddr, Weak<Pipe>)>,
+    cut: BTreeSet<(IpAddr, IpAddr)>,
+    next_port: u16,
+}
+
+/// Hosts that reach each other in memory. Cheap to clone; clones are the same network.
+///
+/// Runs in virtual time under a paused `current_thread` runtime; equal seeds then give equal runs.
+#[derive(Clone)]
+pub struct MemoryNetwork(Arc<Mutex<World>>);
+
+impl MemoryNetwork {
+    /// A network whose delays and losses follow from `seed`.
+    pub fn new(seed: u64, link: Link) -> MemoryNetwork {
+        MemoryNetwork(Arc::new(Mutex::new(World {
+            seed,
+            link,
+            rng: Rng::new(seed),
+            listeners: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
+            streams: Vec::new(),
+            cut: BTreeSet::new(),
+            next_port: FIRST_FREE_PORT,
+        })))
+    }
+
+    /// The transport of the host with this address.
+    pub fn host(&self, ip: IpAddr) -> Transport {
+        Transport::memory(Arc::new(MemoryHost { network: self.clone(), ip }))
+    }
+
+    /// Cuts the link between two hosts: their streams break, nothing passes until [`heal`](Self::heal).
+    pub fn cut(&self, a: IpAddr, b: IpAddr) {
+        let mut world = self.lock();
+        world.cut.insert(pair(a, b));
+        let broken: Vec<Arc<Pipe>> = world
+            .streams
+            .iter()
+            .filter(|(x, y, _)| pair(*x, *y) == pair(a, b))
+            .filter_map(|(_, _, pipe)| pipe.upgrade())
+            .collect();
+        drop(world);
+        broken.iter().for_each(|pipe| pipe.cut());
+    }
+
+    /// Joins two hosts again.
+    pub fn heal(&self, a: IpAddr, b: IpAddr) {
+        self.lock().cut.remove(&pair(a, b));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryNetwork")
+    }
+}
+
+fn pair(a: IpAddr, b: IpAddr) -> (IpAddr, IpAddr) {
+    (a.min(b), a.max(b))
+}
+
+impl World {
+    /// The pair's one-way delay: a function of the seed, so that no table is kept for it.
+    fn latency(&self, from: IpAddr, to: IpAddr) -> Duration {
+        let mut hash = self.seed;
+        for ip in [from, to] {
+            let bits = match ip {
+                IpAddr::V4(ip) => u128::from(ip.to_bits()),
+                IpAddr::V6(ip) => ip.to_bits(),
+            };
+            hash = Rng::new(hash ^ bits as u64 ^ (bits >> 64) as u64).next_u64();
+        }
+        let jitter = u64::try_from(self.link.jitter.as_nanos()).unwrap_or(u64::MAX);
+        self.link.latency + Duration::from_nanos(Rng::new(hash).below(jitter))
+    }
+
+    fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {
+        !self.cut.contains(&pair(from, to))
+    }
+
+    fn bind<V>(taken: &BTreeMap<SocketAddr, V>, next_port: &mut u16, on: SocketAddr) -> io::Result<SocketAddr> {
+        let mut at = on;
+        if on.port() == 0 {
+            at.set_port(*next_port);
+            *next_port = next_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+        }
+        if taken.contains_key(&at) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(at) }
+    }
+}
+
+pub(crate) struct MemoryHost {
+    network: MemoryNetwork,
+    ip: IpAddr,
+}
+
+impl MemoryHost {
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    fn own(&self, on: SocketAddr) -> io::Result<SocketAddr> {
+        let ip = if on.ip().is_unspecified() { self.ip } else { on.ip() };
+        if ip == self.ip { Ok(SocketAddr::new(ip, on.port())) } else { Err(io::ErrorKind::AddrNotAvailable.into()) }
+    }
+
+    pub(crate) fn listen(&self, on: SocketAddr) -> io::Result<MemoryListener> {
+        let on = self.own(on)?;
+        let mut world = self.network.lock();
+        let World { listeners, next_port, .. } = &mut *world;
+        let at = World::bind(listeners, next_port, on)?;
+        let (streams, accepted) = mpsc::channel(BACKLOG);
+        listeners.insert(at, streams);
+        Ok(MemoryListener { network: self.network.clone(), at, accepted })
+    }
+
+    pub(crate) async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
+        let (there, back) = {
+            let world = self.network.lock();
+            (world.latency(self.ip, to.ip()), world.latency(to.ip(), self.ip))
+        };
+        tokio::time::sleep(there).await;
+        let opened = self.open(to, there, back);
+        tokio::time::sleep(back).await;
+        opened
+    }
+
+    fn open(&self, to: SocketAddr, there: Duration, back: Duration) -> io::Result<Stream> {
+        let mut world = self.network.lock();
+        if !world.reaches(self.ip, to.ip()) {
+            return Err(io::ErrorKind::HostUnreachable.into());
+        }
+        let bytes_per_second = world.link.bytes_per_second;
+        let here = SocketAddr::new(self.ip, world.next_port);
+        world.next_port = world.next_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+        let (forth, back_pipe) = (Arc::new(Pipe::default()), Arc::new(Pipe::default()));
+        let dialled = PipeEnd::new(back_pipe.clone(), forth.clone(), Pace { latency: there, bytes_per_second });
+        let accepted = PipeEnd::new(forth.clone(), back_pipe.clone(), Pace { latency: back, bytes_per_second });
+        let listener = world.listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?.clone();
+        world.streams.retain(|(_, _, pipe)| pipe.strong_count() > 0);
+        for pipe in [&forth, &back_pipe] {
+            world.streams.push((self.ip, to.ip(), Arc::downgrade(pipe)));
+        }
+        drop(world);
+        listener.try_send(Stream::new(accepted, here)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(Stream::new(dialled, to))
+    }
+
+    pub(crate) fn bind_datagram(&self, on: SocketAddr) -> io::Result<MemoryDatagram> {
+        let on = self.own(on)?;
+        let mut world = self.network.lock();
+        let World { datagrams, next_port, .. } = &mut *world;
+        let at = World::bind(datagrams, next_port, on)?;
+        let (sender, received) = mpsc::channel(DATAGRAMS);
+        datagrams.insert(at, sender);
+        Ok(MemoryDatagram { network: self.network.clone(), at, received: tokio::sync::Mutex::new(received) })
+    }
+}
+
+pub(crate) struct MemoryListener {
+    network: MemoryNetwork,
+    at: SocketAddr,
+    accepted: mpsc::Receiver<Stream>,
+}
+
+impl MemoryListener {
+    pub(crate) async fn accept(&mut self) -> io::Result<Stream> {
+        self.accepted.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.at
+    }
+}
+
+impl fmt::Debug for MemoryListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryListener({})", self.at)
+    }
+}
+
+impl Drop for MemoryListener {
+    fn drop(&mut self) {
+        self.network.lock().listeners.remove(&self.at);
+    }
+}
+
+pub(crate) struct MemoryDatagram {
+    network: MemoryNetwork,
+    at: SocketAddr,
+    /// One reader at a time, as `recv_from` takes `&self`.
+    received: tokio::sync::Mutex<mpsc::Receiver<(Vec<u8>, SocketAddr)>>,
+}
+
+impl MemoryDatagram {
+    pub(crate) async fn recv_from(&self, buf: &mut [u8]) -> (usize, SocketAddr) {
+        match self.received.lock().await.recv().await {
+            Some((bytes, from)) => {
+                let len = bytes.len().min(buf.len());
+                buf[..len].copy_from_slice(&bytes[..len]);
+                (len, from)
+            }
+            // The sender lives in the network's table as long as this socket does.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) {
+        let mut world = self.network.lock();
+        let lost = world.link.loss_per_mille;
+        if !world.reaches(self.at.ip(), to.ip()) || world.rng.below(1000) < u64::from(lost) {
+            return;
+        }
+        let delay = world.latency(self.at.ip(), to.ip());
+        drop(world);
+        let (network, from, bytes) = (self.network.clone(), self.at, bytes.to_vec());
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let receiver = network.lock().datagrams.get(&to).cloned();
+            if let Some(receiver) = receiver {
+                // A full buffer loses the datagram, as a kernel's does.
+                drop(receiver.try_send((bytes, from)));
+            }
+        });
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.at
+    }
+}
+
+impl fmt::Debug for MemoryDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryDatagram({})", self.at)
+    }
+}
+
+impl Drop for MemoryDatagram {
+    fn drop(&mut self) {
+        self.network.lock().datagrams.remove(&self.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    fn fixed(latency_ms: u64) -> Link {
+        Link { latency: Duration::from_millis(latency_ms), jitter: Duration::ZERO, ..Link::default() }
+    }
+
+    async fn joined(network: &MemoryNetwork) -> (Stream, Stream) {
+        let at = SocketAddr::new(B, 1);
+        let mut listener = network.host(B).listen(at).await.expect("free");
+        let out = network.host(A).connect(at).await.expect("listening");
+        (out, listener.accept().await.expect("dialled"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_arrive_in_order_after_the_latency_and_the_rate() {
+        let link = Link { bytes_per_second: Some(1_000_000), ..fixed(50) };
+        let (mut out, mut into) = joined(&MemoryNetwork::new(1, link)).await;
+        let start = Instant::now();
+        let sent: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        out.write_all(&sent).await.expect("room");
+        let mut got = vec![0; sent.len()];
+        into.read_exact(&mut got).await.expect("whole");
+        assert_eq!(got, sent);
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(150) && took < Duration::from_millis(153), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_waits_when_nobody_reads() {
+        let (mut out, _into) = joined(&MemoryNetwork::new(1, fixed(1))).await;
+        let wrote = tokio::time::timeout(Duration::from_secs(1), out.write_all(&vec![0; 1 << 20])).await;
+        assert!(wrote.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_end_is_an_end_of_stream_and_a_cut_is_an_error() {
+        let network = MemoryNetwork::new(1, fixed(1));
+        let (mut out, mut into) = joined(&network).await;
+        out.write_all(b"last").await.expect("room");
+        drop(out);
+        let mut rest = Vec::new();
+        into.read_to_end(&mut rest).await.expect("ends");
+        assert_eq!(rest, b"last");
+
+        let (mut out, mut into) = joined(&network).await;
+        network.cut(A, B);
+        assert!(out.write_all(b"x").await.is_err());
+        assert!(into.read_u8().await.is_err());
+        assert!(network.host(A).connect(SocketAddr::new(B, 1)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn datagrams_get_lost_as_often_as_the_link_says_and_equal_seeds_lose_the_same() {
+        let mut runs = Vec::new();
+        for _ in 0..2 {
+            let network = MemoryNetwork::new(5, Link { loss_per_mille: 300, ..fixed(5) });
+            let (a, b) = (SocketAddr::new(A, 9), SocketAddr::new(B, 9));
+            let sender = network.host(A).bind_datagram(a).await.expect("free");
+            let receiver = network.host(B).bind_datagram(b).await.expect("free");
+            for n in 0..200u8 {
+                sender.send_to(&[n], b).expect("never refuses");
+            }
+            let mut got = Vec::new();
+            let mut buf = [0; 8];
+            while let Ok(packet) = tokio::time::timeout(Duration::from_millis(50), receiver.recv_from(&mut buf)).await {
+                assert_eq!(packet.expect("open"), (1, a));
+                got.push(buf[0]);
+            }
+            assert!((100..180).contains(&got.len()), "{} of 200", got.len());
+            runs.push(got);
+        }
+        assert_eq!(runs[0], runs[1]);
+    }
+}

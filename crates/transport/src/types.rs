@@ -1,0 +1,214 @@
+//! The door itself: what the layers above hold.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::memory::{MemoryDatagram, MemoryHost, MemoryListener};
+use crate::sockets;
+
+/// Where a node's connections and datagrams go. Cheap to clone.
+#[derive(Clone)]
+pub struct Transport(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Sockets,
+    Memory(Arc<MemoryHost>),
+}
+
+impl Transport {
+    /// The computer's TCP and UDP sockets.
+    pub const fn sockets() -> Transport {
+        Transport(Kind::Sockets)
+    }
+
+    pub(crate) fn memory(host: Arc<MemoryHost>) -> Transport {
+        Transport(Kind::Memory(host))
+    }
+
+    /// Listens for streams. Port 0 takes a free one; an IPv6 socket takes IPv6 only, so that both
+    /// families can listen on one port.
+    ///
+    /// # Errors
+    /// As the operating system says; `AddrInUse` if somebody listens there.
+    pub async fn listen(&self, on: SocketAddr) -> io::Result<Listener> {
+        match &self.0 {
+            Kind::Sockets => sockets::listen(on).map(|listener| Listener(ListenerKind::Socket(listener))),
+            Kind::Memory(host) => host.listen(on).map(|listener| Listener(ListenerKind::Memory(listener))),
+        }
+    }
+
+    /// Opens a stream. How long it may take is the caller's to say.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
+        match &self.0 {
+            Kind::Sockets => sockets::connect(to).await,
+            Kind::Memory(host) => host.connect(to).await,
+        }
+    }
+
+    /// Binds a datagram socket. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn bind_datagram(&self, on: SocketAddr) -> io::Result<Datagram> {
+        match &self.0 {
+            Kind::Sockets => sockets::bind_datagram(on).map(|socket| Datagram(DatagramKind::Socket(socket))),
+            Kind::Memory(host) => host.bind_datagram(on).map(|socket| Datagram(DatagramKind::Memory(socket))),
+        }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Sockets => f.write_str("Transport(sockets)"),
+            Kind::Memory(host) => write!(f, "Transport(memory {})", host.ip()),
+        }
+    }
+}
+
+/// Accepts streams; stops listening when dropped.
+#[derive(Debug)]
+pub struct Listener(ListenerKind);
+
+#[derive(Debug)]
+enum ListenerKind {
+    Socket(tokio::net::TcpListener),
+    Memory(MemoryListener),
+}
+
+impl Listener {
+    /// The next stream that somebody opens.
+    ///
+    /// # Errors
+    /// As the operating system says; most are passing (a peer that was gone at once, no file descriptor
+    /// left), so the caller waits a little and goes on.
+    pub async fn accept(&mut self) -> io::Result<Stream> {
+        match &mut self.0 {
+            ListenerKind::Socket(listener) => sockets::accept(listener).await,
+            ListenerKind::Memory(listener) => listener.accept().await,
+        }
+    }
+
+    /// Where it listens, with the port it got.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            ListenerKind::Socket(listener) => listener.local_addr(),
+            ListenerKind::Memory(listener) => Ok(listener.local_addr()),
+        }
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A reliable byte stream to one address.
+pub struct Stream {
+    io: Box<dyn Io>,
+    remote: SocketAddr,
+}
+
+impl Stream {
+    /// Wraps a stream that was opened elsewhere; `remote` is whom limits by address are charged to.
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, remote: SocketAddr) -> Stream {
+        Stream { io: Box::new(io), remote }
+    }
+
+    /// The other end's address.
+    pub const fn remote_addr(&self) -> SocketAddr {
+        self.remote
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", self.remote)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A datagram socket, to be shared by reference between its reader and its senders.
+#[derive(Debug)]
+pub struct Datagram(DatagramKind);
+
+#[derive(Debug)]
+enum DatagramKind {
+    Socket(tokio::net::UdpSocket),
+    Memory(MemoryDatagram),
+}
+
+impl Datagram {
+    /// The next datagram, cut off at the buffer's length, and who sent it. IPv4 senders look like IPv4
+    /// whatever the socket's family.
+    ///
+    /// # Errors
+    /// As the operating system says; most are passing.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        match &self.0 {
+            DatagramKind::Socket(socket) => {
+                let (len, from) = socket.recv_from(buf).await?;
+                // Else answers from a 4-in-6 address never match what was asked (geth g29944).
+                Ok((len, SocketAddr::new(from.ip().to_canonical(), from.port())))
+            }
+            DatagramKind::Memory(socket) => Ok(socket.recv_from(buf).await),
+        }
+    }
+
+    /// Sends without waiting. A datagram that the socket has no room for now is an error; datagrams may
+    /// get lost anyway, so most callers count it and go on.
+    ///
+    /// # Errors
+    /// As the operating system says; `WouldBlock` for a full buffer.
+    pub fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        match &self.0 {
+            DatagramKind::Socket(socket) => sockets::send_to(socket, bytes, to),
+            DatagramKind::Memory(socket) => {
+                socket.send_to(bytes, to);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where it is bound, with the port it got.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            DatagramKind::Socket(socket) => socket.local_addr(),
+            DatagramKind::Memory(socket) => Ok(socket.local_addr()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Multiaddrs, as far as Peerage speaks them: `/ip4|ip6|dns…/…/tcp|udp/…[/p2p/ID]`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use multiaddr::{Multiaddr, Protocol};
+
+use crate::{IdentityError, NodeId};
+
+/// Why a multiaddr cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// The text is not a multiaddr.
+    #[error("`{0}` is not a multiaddr; write it like /ip4/127.0.0.1/tcp/30303")]
+    NotAMultiaddr(String),
+    /// It names a transport that is not spoken here.
+    #[error("`{address}` names the transport `{transport}`, which this version does not speak; use /tcp")]
+    Transport {
+        /// The address.
+        address: Multiaddr,
+        /// The transport's name.
+        transport: &'static str,
+    },
+    /// It is not an IP (or name) and a TCP port.
+    #[error("`{0}` must be an IP address and a TCP port, like /ip4/127.0.0.1/tcp/30303")]
+    NotTcp(Multiaddr),
+    /// It ends in `/p2p/` and an id of another kind.
+    #[error("`{0}`: {1}")]
+    Id(Multiaddr, IdentityError),
+}
+
+/// Reads a multiaddr from text.
+///
+/// # Errors
+/// [`AddressError::NotAMultiaddr`].
+pub fn parse(text: &str) -> Result<Multiaddr, AddressError> {
+    text.parse().map_err(|_| AddressError::NotAMultiaddr(text.to_owned()))
+}
+
+/// Splits `/p2p/ID` off the end of an address.
+///
+/// # Errors
+/// [`AddressError::Id`] for an id that is not an ed25519 key's.
+pub fn split_id(address: &Multiaddr) -> Result<(Multiaddr, Option<NodeId>), AddressError> {
+    let mut bare = address.clone();
+    match bare.pop() {
+        Some(Protocol::P2p(peer)) => {
+            let id = NodeId::from_peer_id(&peer).map_err(|error| AddressError::Id(address.clone(), error))?;
+            Ok((bare, Some(id)))
+        }
+        _ => Ok((address.clone(), None)),
+    }
+}
+
+/// The address with `/p2p/ID` at its end: what is printed to be pasted elsewhere.
+pub fn with_id(address: &Multiaddr, id: NodeId) -> Multiaddr {
+    address.clone().with(Protocol::P2p(id.to_peer_id()))
+}
+
+fn ip(protocol: &Protocol<'_>) -> Option<IpAddr> {
+    match protocol {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(*ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}
+
+/// The socket of an address that is exactly an IP and a TCP port.
+pub fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    match (ip(&parts.next()?)?, parts.next()?, parts.next()) {
+        (ip, Protocol::Tcp(port), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// The socket of an address that is exactly an IP and a UDP port.
+pub fn udp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    match (ip(&parts.next()?)?, parts.next()?, parts.next()) {
+        (ip, Protocol::Udp(port), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// The TCP address of a socket.
+pub fn from_tcp(socket: SocketAddr) -> Multiaddr {
+    Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
+}
+
+/// The UDP address of a socket.
+pub fn from_udp(socket: SocketAddr) -> Multiaddr {
+    Multiaddr::from(socket.ip()).with(Protocol::Udp(socket.port()))
+}
+
+/// The socket to listen on or dial.
+///
+/// # Errors
+/// [`AddressError::Transport`] for transports that other stacks speak and this does not (named, so that
+/// the user knows what to change), [`AddressError::NotTcp`] for anything else but an IP and a TCP port.
+pub fn require_tcp(address: &Multiaddr) -> Result<SocketAddr, AddressError> {
+    for part in address.iter() {
+        let transport = match part {
+            Protocol::Quic => "quic",
+            Protocol::QuicV1 => "quic-v1",
+            Protocol::Ws(_) => "ws",
+            Protocol::Wss(_) => "wss",
+            Protocol::WebTransport => "webtransport",
+            Protocol::WebRTC | Protocol::WebRTCDirect => "webrtc",
+            _ => continue,
+        };
+        return Err(AddressError::Transport { address: address.clone(), transport });
+    }
+    tcp_socket(address).ok_or_else(|| AddressError::NotTcp(address.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keypair;
+
+    fn address(text: &str) -> Multiaddr {
+        parse(text).expect("multiaddr")
+    }
+
+    #[test]
+    fn sockets_come_back() {
+        for text in ["127.0.0.1:30303", "[::1]:1", "[2001:db8::1]:65535"] {
+            let socket: SocketAddr = text.parse().expect("socket");
+            assert_eq!(tcp_socket(&from_tcp(socket)), Some(socket));
+            assert_eq!(udp_socket(&from_udp(socket)), Some(socket));
+            assert_eq!(udp_socket(&from_tcp(socket)), None);
+        }
+    }
+
+    #[test]
+    fn an_id_at_the_end_is_split_off_and_put_back() {
+        let id = Keypair::from_seed([1; 32]).id();
+        let bare = address("/ip4/1.2.3.4/tcp/5");
+        let full = with_id(&bare, id);
+        assert_eq!(full.to_string(), format!("/ip4/1.2.3.4/tcp/5/p2p/{id}"));
+        assert_eq!(split_id(&full), Ok((bare.clone(), Some(id))));
+        assert_eq!(split_id(&bare), Ok((bare, None)));
+    }
+
+    #[test]
+    fn other_transports_are_refused_by_name() {
+        for (text, name) in [("/ip4/1.2.3.4/udp/5/quic-v1", "quic-v1"), ("/ip4/1.2.3.4/tcp/5/ws", "ws")] {
+            let error = require_tcp(&address(text)).expect_err(text).to_string();
+            assert!(error.contains(&format!("`{name}`")), "{error}");
+        }
+        assert!(matches!(require_tcp(&address("/ip4/1.2.3.4/udp/5")), Err(AddressError::NotTcp(_))));
+        assert!(matches!(require_tcp(&address("/ip4/1.2.3.4")), Err(AddressError::NotTcp(_))));
+        assert!(matches!(parse("127.0.0.1:5"), Err(AddressError::NotAMultiaddr(_))));
+    }
+}
