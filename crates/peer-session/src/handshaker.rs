@@ -39,6 +39,17 @@ impl Established {
     pub fn address(&self) -> SocketAddr {
         self.stream.remote_addr()
     }
+
+    /// Tells the other end, which believes itself accepted, that there is no session after all.
+    pub async fn refuse(mut self, reason: DisconnectReason, limit: Duration) {
+        let farewell = frame(&mut self.keys.sealer, Kind::Disconnect, &reason.code().to_be_bytes());
+        let goodbye = async {
+            if self.stream.write_all(&farewell).await.is_ok() {
+                let _ = self.stream.shutdown().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, goodbye).await;
+    }
 }
 
 /// Runs handshakes. Cheap to clone.

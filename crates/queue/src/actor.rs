@@ -18,6 +18,8 @@ const BUDGET: usize = 256;
 /// What a queue actor needs. All of it outlives the actor, so that its next life goes on where it was.
 #[derive(Clone, Debug)]
 pub struct Args {
+    /// The peers there are: none at first, and after a restart those that were.
+    pub doors: BTreeMap<SessionId, Door>,
     /// Where messages come from.
     pub pushes: Inlet<Push>,
     /// The node's byte pool.
@@ -26,7 +28,7 @@ pub struct Args {
     pub meter: Meter,
 }
 
-/// Starts the actor. Its parent tells it of every peer, again after a restart.
+/// Starts the actor. Its parent tells it of every peer that comes and goes.
 ///
 /// # Errors
 /// [`SpawnError`].
@@ -52,20 +54,23 @@ impl Actor for Queue {
     async fn pre_start(&self, myself: ActorRef<QueueMsg>, args: Args) -> Result<State, ActorProcessingErr> {
         args.pushes.bind(Bell::new(&myself, || QueueMsg::Wake));
         let metrics = Metrics::new(&args.meter);
-        Ok(State { doors: BTreeMap::new(), pushes: args.pushes, pool: args.pool, metrics })
+        Ok(State { doors: args.doors, pushes: args.pushes, pool: args.pool, metrics })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<QueueMsg>,
+        myself: ActorRef<QueueMsg>,
         message: QueueMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             QueueMsg::PeerUp { session, door } => drop(state.doors.insert(session, door)),
             QueueMsg::PeerDown { session } => drop(state.doors.remove(&session)),
-            QueueMsg::Wake => {
-                for push in state.pushes.take(BUDGET) {
+            // What is queued now came after the news of its recipients was sent, but such news may still be
+            // behind this message. It is ahead of the next one.
+            QueueMsg::Wake => QueueMailbox(myself).drain(state.pushes.len().min(BUDGET)),
+            QueueMsg::Drain(count) => {
+                for push in state.pushes.take(count) {
                     state.fan_out(push);
                 }
                 state.metrics.bytes(state.pool.used(), state.pool.pressure().lane_bytes());

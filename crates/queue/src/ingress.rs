@@ -17,6 +17,7 @@ pub(crate) enum QueueMsg {
     },
     // ---------- from its own inlet: coalesced ----------
     Wake,
+    Drain(usize),
     // ---------- from tests of supervision ----------
     #[cfg(feature = "fault-injection")]
     Panic,
@@ -35,6 +36,11 @@ impl QueueMailbox {
     /// A session has ended.
     pub fn peer_down(&self, session: SessionId) {
         self.send(QueueMsg::PeerDown { session });
+    }
+
+    /// Handles as many pushes, after the control messages that were sent before they were offered.
+    pub(crate) fn drain(&self, count: usize) {
+        self.send(QueueMsg::Drain(count));
     }
 
     /// Makes the actor panic.

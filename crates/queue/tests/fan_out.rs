@@ -12,7 +12,7 @@ async fn one_push_reaches_every_door_is_charged_once_and_reports_who_is_missing(
     let pool = Pool::new(100);
     let (outlet, pushes) = data_queue::<Push>(Capacity { items: 10, weight: 1000 });
     let (failures, failed) = data_queue::<SendFailed>(Capacity { items: 10, weight: 10 });
-    let args = Args { pushes, pool: pool.clone(), meter: Meter::none() };
+    let args = Args { doors: Default::default(), pushes, pool: pool.clone(), meter: Meter::none() };
     let (queue, child) = spawn(args, &Supervisor::none()).await.expect("starts");
     let mut ends = Vec::new();
     for session in 1..=2 {

@@ -1,0 +1,91 @@
+//! The dialer's shell: an actor that feeds the machine, sends what it asks for, and counts.
+
+use peerage_machine::{Driver, Rng};
+use peerage_mailbox::{Alarm, Child, Clock, Meter, Port, SpawnError, Supervisor, spawn_child};
+use peerage_wire::NodeId;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::ingress::Msg;
+use crate::metrics::Metrics;
+use crate::{Config, DialerMachine, DialerMailbox, Out};
+
+/// What a dialer is started with.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// Its bounds and intervals.
+    pub config: Config,
+    /// The node it dials for.
+    pub id: NodeId,
+    /// Decides the order of static peers and the jitter of pauses.
+    pub seed: u64,
+    /// The node's clock; the same in every life of its dialer, as attempts are numbered by it.
+    pub clock: Clock,
+    /// Where it counts.
+    pub meter: Meter,
+    /// Takes what it asks for; [`Out::Count`] is not sent.
+    pub out: Port<Out>,
+}
+
+/// Starts a dialer. It dials nobody before [`DialerMailbox::start`].
+///
+/// # Errors
+/// A configuration that cannot work, in words.
+pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(DialerMailbox, Child), SpawnError> {
+    let (actor, child) = spawn_child(Dialer, args, parent).await?;
+    Ok((DialerMailbox::new(actor), child))
+}
+
+struct Dialer;
+
+struct State {
+    driver: Driver<DialerMachine>,
+    clock: Clock,
+    alarm: Alarm,
+    metrics: Metrics,
+    out: Port<Out>,
+}
+
+impl Actor for Dialer {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let machine = DialerMachine::new(args.config, args.id, Rng::new(args.seed))?;
+        Ok(State {
+            driver: Driver::new(machine),
+            clock: args.clock,
+            alarm: Alarm::new(&myself, args.clock, || Msg::Tick),
+            metrics: Metrics::new(args.meter),
+            out: args.out,
+        })
+    }
+
+    async fn handle(&self, _myself: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let now = state.clock.now();
+        match message {
+            Msg::Input(input) => state.driver.handle(now, input),
+            Msg::Tick => {
+                state.alarm.ticked();
+                state.driver.expire_due(now);
+            }
+            #[cfg(feature = "fault-injection")]
+            Msg::Panic => panic!("a fault injected by a test"),
+        }
+        state.perform();
+        Ok(())
+    }
+}
+
+impl State {
+    fn perform(&mut self) {
+        for out in self.driver.drain() {
+            self.metrics.note(&out);
+            if !matches!(out, Out::Count(_)) {
+                self.out.send(out);
+            }
+        }
+        self.metrics.show(self.driver.machine().status());
+        self.alarm.set(self.driver.next_deadline());
+    }
+}

@@ -1,0 +1,242 @@
+//! What the dialer is told and what it asks for.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use peerage_wire::address::tcp_socket;
+use peerage_wire::{DisconnectReason, Multiaddr, NodeId, NodeRecord, Verified};
+use serde::Serialize;
+
+/// Addresses kept of one node; as many as a record holds.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Numbers the attempts to reach a node. Rising; never used twice, not by a restarted dialer either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Attempt(pub u64);
+
+/// Whom to dial, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DialTarget {
+    /// The identity that must answer.
+    pub id: NodeId,
+    /// Where it may listen, best first; never empty in [`Out::Dial`].
+    pub addresses: Vec<SocketAddr>,
+    /// Whether somebody named it as a static peer.
+    pub is_static: bool,
+}
+
+/// A peer to be kept connected, as somebody named it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StaticPeer {
+    /// Its identity.
+    pub id: NodeId,
+    /// Where it may listen, best first. May be empty: then it is resolved before it is dialled.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl StaticPeer {
+    /// A static peer at these addresses; what cannot be dialled is left out, as are more than
+    /// [`MAX_ADDRESSES`].
+    pub fn new(id: NodeId, addresses: impl IntoIterator<Item = SocketAddr>) -> StaticPeer {
+        let addresses = addresses.into_iter().filter(is_dialable).take(MAX_ADDRESSES).collect();
+        StaticPeer { id, addresses }
+    }
+}
+
+impl From<&NodeRecord> for StaticPeer {
+    fn from(record: &NodeRecord) -> StaticPeer {
+        StaticPeer { id: record.id(), addresses: dialable(record) }
+    }
+}
+
+/// The addresses of a record that a TCP connection can be made to.
+pub(crate) fn dialable(record: &NodeRecord) -> Vec<SocketAddr> {
+    let sockets = record.addresses().iter().filter_map(|address: &Multiaddr| tcp_socket(address));
+    sockets.filter(is_dialable).take(MAX_ADDRESSES).collect()
+}
+
+fn is_dialable(address: &SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum DialOutcome {
+    /// The peer was added.
+    Connected,
+    /// No address took the connection.
+    ConnectFailed,
+    /// The connection was made and the set-up refused, by either end.
+    HandshakeFailed(DisconnectReason),
+    /// A deadline passed.
+    TimedOut,
+    /// It was called off.
+    Cancelled,
+    /// No address is known, and none was found. The dialer's own answer; no connection was tried.
+    Unresolved,
+}
+
+impl DialOutcome {
+    /// A word for metrics, and a second one for the reason of a failed handshake.
+    pub const fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            DialOutcome::Connected => ("connected", ""),
+            DialOutcome::ConnectFailed => ("connect_failed", ""),
+            DialOutcome::HandshakeFailed(reason) => ("handshake_failed", reason.label()),
+            DialOutcome::TimedOut => ("timed_out", ""),
+            DialOutcome::Cancelled => ("cancelled", ""),
+            DialOutcome::Unresolved => ("unresolved", ""),
+        }
+    }
+}
+
+/// What may happen to the dialer. Written beside each group: who sends it, and what bounds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum In {
+    // ---- From the root. Bounded by its API permits, its slots and its sessions.
+    /// Dialling may begin. After a restart the root first replays static peers and [`In::PeerUp`], so
+    /// that nobody who is connected is dialled.
+    Start,
+    /// Keep this peer connected. A known one gets the new addresses.
+    AddStatic(StaticPeer),
+    /// Stop to care for this peer; a dial of it in flight is cancelled. A session stays.
+    RemoveStatic(NodeId),
+    /// A session was added. A session that replaces another of the same node comes after the other's
+    /// [`In::PeerDown`].
+    PeerUp {
+        /// Its node.
+        id: NodeId,
+        /// Whether this end dialled.
+        dialled: bool,
+    },
+    /// A session has ended.
+    PeerDown {
+        /// Its node.
+        id: NodeId,
+        /// Whether this end had dialled.
+        dialled: bool,
+        /// How long the session was up.
+        lived: Duration,
+    },
+    /// A connection made by this node has shown who it is and is being set up.
+    InboundPending(NodeId),
+    /// Such a set-up has ended, well or not. If well, [`In::PeerUp`] came before.
+    InboundDone(NodeId),
+
+    // ---- From the connector, by way of the root. At most one an attempt.
+    /// The answer to [`Out::Dial`].
+    Done {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// How it ended.
+        outcome: DialOutcome,
+    },
+
+    // ---- From discovery, by way of the root. Only after it was asked: at most one a resolution, and
+    // ---- no more records than were wanted.
+    /// The answer to [`Out::Resolve`].
+    Resolved {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// The newest record found.
+        record: Option<Verified<NodeRecord>>,
+    },
+    /// The answer to [`Out::Want`]; may come in several parts.
+    Candidates(Vec<Verified<NodeRecord>>),
+}
+
+/// What the dialer asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Out {
+    /// It can use this many candidates now. Replaces the last such wish, it does not add to it.
+    Want(NonZeroU32),
+    /// Find the newest record of this node.
+    Resolve {
+        /// To be named in the answer.
+        attempt: Attempt,
+        /// Whose record.
+        id: NodeId,
+    },
+    /// Connect to this node. The same attempt may ask twice: again, at other addresses, after the
+    /// first answer was [`DialOutcome::ConnectFailed`] or [`DialOutcome::TimedOut`].
+    Dial {
+        /// To be named in the answer.
+        attempt: Attempt,
+        /// Whom, and where.
+        target: DialTarget,
+    },
+    /// Call this dial off. Its answer is no longer waited for.
+    Cancel(Attempt),
+    /// Something to be counted; performed by the shell.
+    Count(Count),
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Count {
+    /// A candidate was not dialled.
+    Dropped(Refusal),
+    /// An attempt ended.
+    Finished {
+        /// How.
+        outcome: DialOutcome,
+        /// Whether it was of a static peer.
+        is_static: bool,
+    },
+    /// An answer to an attempt that has ended was ignored.
+    Late,
+    /// A static peer was refused: this node itself, or one more than
+    /// [`max_statics`](crate::Config::max_statics).
+    StaticRefused,
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
+        /// Why a node is not dialled now. The checks are made in this order; those from `OwnId` to
+        /// `RecentlyDialled` are geth's (`checkDial`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub enum Refusal {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Refusal {
+            /// Every reason.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$name,)*];
+
+            /// A word for metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Refusal::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// Nobody asked for it.
+    Unsolicited = "unsolicited";
+    /// It is dialled as a static peer; a newer record of it was taken note of.
+    Static = "static";
+    /// It is this node.
+    OwnId = "self";
+    /// It names no address that can be dialled.
+    NoAddress = "no_address";
+    /// It is being dialled.
+    AlreadyDialing = "already_dialing";
+    /// It is connected.
+    AlreadyConnected = "already_connected";
+    /// Its own connection to this node is being set up.
+    PendingInbound = "pending_inbound";
+    /// It was dialled a short while ago.
+    RecentlyDialled = "recently_dialled";
+    /// It failed, and its back-off has not passed.
+    BackingOff = "backing_off";
+    /// No more dials can be remembered.
+    MemoryFull = "memory_full";
+    /// It already waits for a slot.
+    Waiting = "waiting";
+    /// More candidates wait for a slot than there can be slots.
+    NoSlot = "no_slot";
+}

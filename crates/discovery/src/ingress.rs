@@ -1,0 +1,166 @@
+//! The door of the discovery actor: what it may be told, and by whom.
+
+use std::fmt;
+
+use peerage_mailbox::{Item, Overflow, Reply};
+use peerage_wire::{NodeId, NodeRecord, Verified};
+use ractor::ActorRef;
+
+use crate::gate::Inbound;
+use crate::key::BUCKETS;
+use crate::wire::MAX_PACKET;
+
+/// What the actor tells the wiring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscoveryOut {
+    /// Records to dial, no more than the last [`DiscoveryMailbox::want`] asked for.
+    Candidates(Vec<Verified<NodeRecord>>),
+    /// The end of a [`DiscoveryMailbox::resolve_for`].
+    Resolved {
+        /// Its attempt.
+        attempt: u64,
+        /// The newest record found.
+        record: Option<Verified<NodeRecord>>,
+    },
+}
+
+/// Records in answer to a question, nearest first where there is a target.
+pub type Records = Vec<Verified<NodeRecord>>;
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Records(Reply<Records>),
+    Record(Reply<Option<Verified<NodeRecord>>>),
+    Attempt(u64),
+}
+
+/// Control messages. The wiring sends a bounded number of them: the dialer's follow its slots, callers hold API
+/// permits, and `Wake` and `Tick` are coalesced.
+#[derive(Debug)]
+pub(crate) enum Msg {
+    // From the dialer.
+    Want(usize),
+    Outcome {
+        id: NodeId,
+        ok: bool,
+    },
+    ResolveFor {
+        attempt: u64,
+        id: NodeId,
+    },
+    // From the root.
+    LocalChanged(Verified<NodeRecord>),
+    // From callers. More of them than the actor keeps waiting are dropped unanswered, which is an answer.
+    Lookup {
+        target: NodeId,
+        reply: Reply<Records>,
+    },
+    Resolve {
+        id: NodeId,
+        reply: Reply<Option<Verified<NodeRecord>>>,
+    },
+    Random {
+        count: usize,
+        reply: Reply<Records>,
+    },
+    Closest {
+        target: NodeId,
+        count: usize,
+        reply: Reply<Records>,
+    },
+    TableSizes(Reply<[usize; BUCKETS]>),
+    // From its own bell, alarm and readers; a reader ends once.
+    Wake,
+    Tick,
+    ReaderEnded,
+    // From tests of supervision.
+    #[cfg(feature = "fault-injection")]
+    Panic,
+}
+
+/// Packets from the socket tasks wait in a bounded queue; the newest is dropped when the machine is behind, as
+/// the older ones are nearer to their senders' time-outs.
+impl Item for Inbound {
+    fn weight(&self) -> usize {
+        MAX_PACKET
+    }
+
+    fn overflow(&self) -> Overflow {
+        Overflow::Reject
+    }
+}
+
+/// Speaks to a discovery actor. What is said to one that has ended is lost; questions are then answered with
+/// [`peerage_mailbox::AskError::Dropped`].
+#[derive(Clone)]
+pub struct DiscoveryMailbox(ActorRef<Msg>);
+
+impl DiscoveryMailbox {
+    pub(crate) fn new(actor: ActorRef<Msg>) -> DiscoveryMailbox {
+        DiscoveryMailbox(actor)
+    }
+
+    fn tell(&self, message: Msg) {
+        drop(self.0.cast(message));
+    }
+
+    /// Asks for records to dial, which come as [`DiscoveryOut::Candidates`]: at once as far as there are any, the
+    /// rest as nodes are found. Replaces what is left of an earlier call; 0 ends it.
+    pub fn want(&self, count: usize) {
+        self.tell(Msg::Want(count));
+    }
+
+    /// Says how a dial ended, so that nodes which cannot be reached are offered less often.
+    pub fn outcome(&self, id: NodeId, ok: bool) {
+        self.tell(Msg::Outcome { id, ok });
+    }
+
+    /// Finds the newest record of a node; the answer is a [`DiscoveryOut::Resolved`] with the same attempt.
+    pub fn resolve_for(&self, attempt: u64, id: NodeId) {
+        self.tell(Msg::ResolveFor { attempt, id });
+    }
+
+    /// Tells it the node's new record, signed with a higher sequence.
+    pub fn local_changed(&self, record: Verified<NodeRecord>) {
+        self.tell(Msg::LocalChanged(record));
+    }
+
+    /// Asks the network for the nodes nearest to a node. Takes a few round trips, or time-outs of them.
+    pub fn lookup(&self, target: NodeId, reply: Reply<Records>) {
+        self.tell(Msg::Lookup { target, reply });
+    }
+
+    /// Asks a node, or else the network, for the node's newest record.
+    pub fn resolve(&self, id: NodeId, reply: Reply<Option<Verified<NodeRecord>>>) {
+        self.tell(Msg::Resolve { id, reply });
+    }
+
+    /// Asks for random live nodes of the table.
+    pub fn random(&self, count: usize, reply: Reply<Records>) {
+        self.tell(Msg::Random { count, reply });
+    }
+
+    /// Asks for the nodes of the table nearest to a node.
+    pub fn closest(&self, target: NodeId, count: usize, reply: Reply<Records>) {
+        self.tell(Msg::Closest { target, count, reply });
+    }
+
+    /// Asks how many nodes each bucket holds.
+    pub fn table_sizes(&self, reply: Reply<[usize; BUCKETS]>) {
+        self.tell(Msg::TableSizes(reply));
+    }
+
+    /// Makes the actor panic at its next message.
+    #[doc(hidden)]
+    #[cfg(feature = "fault-injection")]
+    pub fn inject_panic(&self) {
+        self.tell(Msg::Panic);
+    }
+}
+
+impl fmt::Debug for DiscoveryMailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DiscoveryMailbox")
+    }
+}

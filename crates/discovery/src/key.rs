@@ -1,0 +1,105 @@
+//! Where a node is in Kademlia's space: the hash of its id, compared by XOR.
+
+use std::fmt;
+
+use peerage_wire::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// How many buckets a table has.
+pub const BUCKETS: usize = 17;
+
+/// A point in the space that lookups walk through.
+///
+/// Nodes sit at the BLAKE3 hash of their id. An id is a public key, so nobody can aim one at a point without
+/// trying many keys.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// Where a node is.
+    pub fn of(id: NodeId) -> Key {
+        Key(blake3::derive_key("peerage 2026-11 discovery key of a node id", id.as_bytes()))
+    }
+
+    /// The point with these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Key {
+        Key(bytes)
+    }
+
+    /// The bytes on the wire.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The distance to another point; it orders as a big-endian number.
+    pub fn distance(&self, other: &Key) -> Distance {
+        let mut xor = self.0;
+        for (byte, with) in xor.iter_mut().zip(other.0) {
+            *byte ^= with;
+        }
+        Distance(xor)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "key:{a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+}
+
+/// The XOR of two points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Distance([u8; 32]);
+
+impl Distance {
+    /// The number of bits up to and including the highest set one: 0 for equal points, else 1 to 256.
+    pub fn log2(&self) -> u32 {
+        let mut leading = 0;
+        for byte in self.0 {
+            leading += byte.leading_zeros();
+            if byte != 0 {
+                break;
+            }
+        }
+        256 - leading
+    }
+
+    /// The bucket for nodes this far away. Half of all nodes are in the last one; the first holds everything
+    /// up to 2^240, where even a huge network has hardly a node (geth p2p/discover/table.go).
+    pub fn bucket(&self) -> usize {
+        (self.log2() as usize).saturating_sub(257 - BUCKETS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_bit(bit: u32) -> Key {
+        let mut bytes = [0; 32];
+        bytes[31 - (bit / 8) as usize] = 1 << (bit % 8);
+        Key::from_bytes(bytes)
+    }
+
+    #[test]
+    fn buckets_split_the_far_half_and_the_first_takes_the_rest() {
+        let zero = Key::from_bytes([0; 32]);
+        assert_eq!(zero.distance(&zero).log2(), 0);
+        assert_eq!(zero.distance(&zero).bucket(), 0);
+        for bit in 0..256 {
+            let distance = zero.distance(&with_bit(bit));
+            assert_eq!(distance.log2(), bit + 1);
+            assert_eq!(distance.bucket(), (bit as usize + 1).saturating_sub(240), "bit {bit}");
+        }
+        assert_eq!(zero.distance(&with_bit(255)).bucket(), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_nodes_key_is_frozen() {
+        let key = Key::of(NodeId::from_bytes([7; 32]));
+        assert_eq!(data_encoding::HEXLOWER.encode(key.as_bytes()), KEY_OF_SEVENS);
+    }
+
+    const KEY_OF_SEVENS: &str = "78c3b338a4ccbe38199e8763339abf69fc193f9aeffec020c5045a2255221793";
+}

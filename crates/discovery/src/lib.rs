@@ -1,0 +1,63 @@
+//! Finds the nodes of a network: signed Kademlia over UDP.
+//!
+//! Three parts, each usable without the next:
+//!
+//! - [`wire`]: the packets, byte for byte.
+//! - [`Gate`]: what can be refused without knowing anybody. A request must show a cookie, which proves that its
+//!   sender receives at its address; an answer must echo a nonce that only this node can have made. So a packet with
+//!   a forged source costs a hash, and no answer is larger than what it answers until the asker has proved itself.
+//! - [`DiscoveryMachine`]: the table, lookups, refresh and revalidation, and the records handed to a dialer.
+//!
+//! With the feature `actor` (on by default) [`spawn`] runs them over sockets that are lent to it, so that they
+//! survive its restart.
+//!
+//! The machine alone, as a simulated world runs it:
+//!
+//! ```
+//! use peerage_discovery::{Bootnode, Config, DiscoveryMachine, Families, In, Out};
+//! use peerage_machine::{Driver, Time};
+//! use peerage_wire::{Keypair, NetworkId, RecordDraft};
+//!
+//! let record = RecordDraft::new(1, NetworkId::named("example"))
+//!     .address("/ip4/192.0.2.1/udp/30303".parse()?)
+//!     .sign(&Keypair::from_seed([1; 32]))?;
+//! let bootnode = Bootnode { id: Keypair::from_seed([2; 32]).id(), addr: "192.0.2.2:30303".parse()? };
+//!
+//! let machine = DiscoveryMachine::new(Config::local(), record, Families::BOTH, vec![bootnode], 7);
+//! let mut driver = Driver::new(machine);
+//! driver.handle(Time::ZERO, In::Start);
+//! let asked = driver.drain().any(|out| matches!(out, Out::Send(packet) if packet.to == bootnode.id));
+//! assert!(asked, "a bootnode is asked for its record at once");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![warn(missing_docs)]
+
+mod config;
+mod count;
+mod gate;
+mod key;
+mod machine;
+mod net;
+mod secrets;
+pub mod wire;
+
+pub use config::{Config, ConfigError};
+pub use count::{DropReason, Event};
+pub use gate::{Gate, Inbound, Verdict};
+pub use key::{BUCKETS, Distance, Key};
+pub use machine::{Bootnode, DiscoveryMachine, Families, In, List, Out, Outgoing, Timer};
+pub use secrets::Secrets;
+
+#[cfg(feature = "actor")]
+mod actor;
+#[cfg(feature = "actor")]
+mod ingress;
+#[cfg(feature = "actor")]
+mod metrics;
+#[cfg(feature = "actor")]
+mod socket;
+
+#[cfg(feature = "actor")]
+pub use actor::{Args, StartError, spawn};
+#[cfg(feature = "actor")]
+pub use ingress::{DiscoveryMailbox, DiscoveryOut, Records};

@@ -1,0 +1,208 @@
+//! Keeping the table: bootnodes, refresh, revalidation.
+
+use peerage_machine::{Backoff, Time};
+use peerage_wire::NodeId;
+
+use super::lookup::Asker;
+use super::requests::Purpose;
+use super::table::{Admission, BUCKET_SIZE, List};
+use super::{DiscoveryMachine, Fx, Out, Timer};
+use crate::count::Event;
+use crate::key::Key;
+use crate::wire::Message;
+
+/// Random lookups of a refresh, after the one for ourselves (geth).
+const RANDOM_LOOKUPS: usize = 3;
+
+/// Where the refresh stands.
+#[derive(Default)]
+pub(super) struct Refresh {
+    /// The first one has ended.
+    ready: bool,
+    running: bool,
+    /// The lookup for ourselves has ended and the random ones run.
+    spreading: bool,
+    /// Lookups of this one that run.
+    lookups: usize,
+    /// Refreshes in a row that found nobody new.
+    quiet: u32,
+    found_somebody: bool,
+    /// When the next one is due.
+    next: Option<Time>,
+    /// Attempts at the bootnodes in a row that left the table empty.
+    bootstraps: u32,
+}
+
+impl Refresh {
+    pub(super) fn ready(&self) -> bool {
+        self.ready
+    }
+}
+
+impl DiscoveryMachine {
+    pub(super) fn start(&mut self, now: Time, fx: &mut Fx) {
+        self.requests.begin_at(now.unix_millis() << 20);
+        for list in [List::Fast, List::Slow] {
+            self.schedule_check(now, list, fx);
+        }
+        if self.bootnodes.is_empty() {
+            // Whoever begins a network has nobody to refresh from.
+            self.end_refresh(now, fx);
+        } else {
+            self.bootstrap(now, fx);
+        }
+    }
+
+    /// Tries the bootnodes for as long as the table is empty.
+    pub(super) fn bootstrap(&mut self, now: Time, fx: &mut Fx) {
+        if !self.table.is_empty() || self.bootnodes.is_empty() {
+            self.refresh.bootstraps = 0;
+            return;
+        }
+        fx.emit(Out::Event(Event::Bootstrap));
+        self.refresh.bootstraps = self.refresh.bootstraps.saturating_add(1);
+        let pause = self.config.bootstrap.delay(self.refresh.bootstraps, &mut self.rng);
+        // An attempt takes up to two round trips, so the next never comes before its end.
+        fx.arm(Timer::Bootstrap, now + pause + self.config.request_timeout * 2);
+        self.ask_bootnodes(now, fx);
+    }
+
+    fn ask_bootnodes(&mut self, now: Time, fx: &mut Fx) {
+        for bootnode in self.bootnodes.clone() {
+            let known = self.table.get(bootnode.id).is_some();
+            let asked = self.requests.any(|request| request.to == bootnode.id && request.purpose == Purpose::Bootnode);
+            if !known && !asked && self.families.reach(bootnode.addr) {
+                self.ask(now, bootnode.id, bootnode.addr, Message::RecordRequest, Purpose::Bootnode, fx);
+            }
+        }
+    }
+
+    /// A bootnode did not answer. When none did, this node accepts who comes to it: it may be the first up.
+    pub(super) fn bootnode_failed(&mut self, now: Time, fx: &mut Fx) {
+        if !self.refresh.ready
+            && !self.refresh.running
+            && !self.requests.any(|request| request.purpose == Purpose::Bootnode)
+        {
+            self.end_refresh(now, fx);
+        }
+    }
+
+    /// Takes note of what became of a node offered to the table.
+    pub(super) fn admitted(&mut self, now: Time, admission: Admission, fx: &mut Fx) {
+        if admission != Admission::Added {
+            return;
+        }
+        fx.emit(Out::Event(Event::NodeAdded));
+        self.refresh.found_somebody = true;
+        if self.table.len() == 1 {
+            // The first contact, at start or after everybody was lost: the way into the network.
+            self.refresh.bootstraps = 0;
+            fx.disarm(Timer::Bootstrap);
+            self.begin_refresh(now, fx);
+        }
+    }
+
+    pub(super) fn remove(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
+        self.table.remove(id, &mut self.rng);
+        fx.emit(Out::Event(Event::NodeRemoved));
+        if self.table.is_empty() {
+            fx.arm(Timer::Bootstrap, now + self.config.bootstrap.delay(1, &mut self.rng));
+        }
+    }
+
+    /// Begins a refresh unless one runs: a lookup for ourselves, then random ones.
+    pub(super) fn begin_refresh(&mut self, now: Time, fx: &mut Fx) {
+        if self.refresh.running {
+            return;
+        }
+        fx.emit(Out::Event(Event::Refresh));
+        fx.disarm(Timer::Refresh);
+        self.refresh.running = true;
+        self.refresh.spreading = false;
+        self.refresh.next = None;
+        self.refresh.lookups = 1;
+        self.ask_bootnodes(now, fx);
+        self.begin_lookup(now, Key::of(self.me), Asker::Refresh, fx);
+    }
+
+    /// A lookup of the refresh ended.
+    pub(super) fn refresh_step(&mut self, now: Time, fx: &mut Fx) {
+        self.refresh.lookups = self.refresh.lookups.saturating_sub(1);
+        if self.refresh.lookups > 0 {
+            return;
+        }
+        if self.refresh.spreading || self.table.is_empty() {
+            return self.end_refresh(now, fx);
+        }
+        self.refresh.spreading = true;
+        // With few nodes every lookup asks all of them.
+        let random = if self.table.len() < BUCKET_SIZE { 1 } else { RANDOM_LOOKUPS };
+        self.refresh.lookups = random;
+        for _ in 0..random {
+            let target = Key::from_bytes(self.rng.bytes());
+            self.begin_lookup(now, target, Asker::Refresh, fx);
+        }
+    }
+
+    fn end_refresh(&mut self, now: Time, fx: &mut Fx) {
+        self.refresh.ready = true;
+        self.refresh.running = false;
+        self.refresh.quiet = if self.refresh.found_somebody { 0 } else { self.refresh.quiet.saturating_add(1) };
+        self.refresh.found_somebody = false;
+        self.schedule_refresh(now, fx);
+    }
+
+    /// Sets the next refresh: soon and then ever later while more nodes are needed, else after a time drawn from
+    /// the upper half of the configured one.
+    pub(super) fn schedule_refresh(&mut self, now: Time, fx: &mut Fx) {
+        let cap = match (self.wanted > 0, self.hungry()) {
+            (true, _) => self.config.refresh_wanted,
+            (false, true) => self.config.refresh,
+            (false, false) => {
+                return self.set_refresh(now, Backoff { base: self.config.refresh, cap: self.config.refresh }, fx);
+            }
+        };
+        self.set_refresh(now, Backoff { base: self.config.refresh_hungry, cap }, fx);
+    }
+
+    fn set_refresh(&mut self, now: Time, pause: Backoff, fx: &mut Fx) {
+        let at = now + pause.delay(self.refresh.quiet.saturating_add(1), &mut self.rng);
+        self.refresh.next = Some(at);
+        fx.arm(Timer::Refresh, at);
+    }
+
+    /// The dialer began to wait: the next refresh must not be far.
+    pub(super) fn hurry(&mut self, now: Time, fx: &mut Fx) {
+        let latest = now + self.config.refresh_wanted;
+        if !self.refresh.running && self.refresh.ready && self.refresh.next.is_none_or(|next| next > latest) {
+            self.schedule_refresh(now, fx);
+        }
+    }
+
+    fn schedule_check(&mut self, now: Time, list: List, fx: &mut Fx) {
+        let interval = match list {
+            List::Fast => self.config.revalidate_fast,
+            List::Slow => self.config.revalidate_slow,
+        };
+        let pause = self.rng.below(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
+        fx.arm(Timer::Revalidate(list), now + std::time::Duration::from_nanos(pause));
+    }
+
+    /// Checks one random member of a list.
+    pub(super) fn revalidate(&mut self, now: Time, list: List, fx: &mut Fx) {
+        // First of all, so that nothing below can stop the checks for good (go-ethereum issue 30239).
+        self.schedule_check(now, list, fx);
+        let waiting: Vec<NodeId> = self
+            .table
+            .entries()
+            .filter(|entry| entry.list == list)
+            .map(|entry| entry.contact.id)
+            .filter(|id| !self.requests.any(|request| request.to == *id && request.purpose == Purpose::Revalidate))
+            .collect();
+        let Some(id) = self.rng.index(waiting.len()).map(|at| waiting[at]) else { return };
+        if let Some(addr) = self.table.get(id).map(|entry| entry.contact.addr) {
+            let ping = Message::Ping { record_seq: self.local.seq() };
+            self.ask(now, id, addr, ping, Purpose::Revalidate, fx);
+        }
+    }
+}

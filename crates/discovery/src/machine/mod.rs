@@ -1,0 +1,356 @@
+//! The rules of discovery: what is asked, answered, remembered and handed on.
+//!
+//! | file | rule |
+//! |---|---|
+//! | `table` | who is remembered |
+//! | `requests` | what was asked, and which answer fits it |
+//! | `ask` | sending a request, taking its answer or its time-out |
+//! | `serve` | answering others, learning of those who speak to us |
+//! | `lookup`, `search` | walking towards a point |
+//! | `maintain` | bootnodes, refresh, revalidation |
+//! | `handout` | records for the dialer |
+
+mod ask;
+mod handout;
+mod lookup;
+mod maintain;
+mod requests;
+mod search;
+mod serve;
+mod table;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use peerage_machine::{Effects, Machine, Rng, Time};
+use peerage_wire::{NodeId, NodeRecord, Verified, address};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::count::{DropReason, Event};
+use crate::gate::Inbound;
+use crate::key::{BUCKETS, Key};
+use crate::net::{canonical, may_relay};
+use crate::wire::Packet;
+use lookup::Lookup;
+use maintain::Refresh;
+use requests::{Cookies, Requests};
+pub use table::List;
+use table::{Contact, Table};
+
+/// What may happen to the machine.
+#[derive(Clone, Debug, Serialize)]
+pub enum In {
+    /// The node begins. Once, before anything else.
+    Start,
+    /// A packet that passed the gate.
+    Packet(Inbound),
+    /// Those records of a [`Out::Verify`] that their owners signed.
+    Verified {
+        /// The token of the request.
+        token: u64,
+        /// The good ones, in any order.
+        records: Vec<Verified<NodeRecord>>,
+    },
+    /// The dialer can use this many records now. A later call replaces what is left of an earlier one.
+    Want(usize),
+    /// Answer with the nodes nearest to this one, as the network knows them.
+    Lookup {
+        /// Comes back with the answer.
+        token: u64,
+        /// The node.
+        target: NodeId,
+    },
+    /// Answer with the newest record of this node, from itself if it can be reached.
+    Resolve {
+        /// Comes back with the answer.
+        token: u64,
+        /// The node.
+        id: NodeId,
+    },
+    /// Answer with this many random nodes of the table that are alive.
+    Random {
+        /// Comes back with the answer.
+        token: u64,
+        /// How many at most.
+        count: usize,
+    },
+    /// Answer with the nodes of the table nearest to this one.
+    Closest {
+        /// Comes back with the answer.
+        token: u64,
+        /// The node.
+        target: NodeId,
+        /// How many at most.
+        count: usize,
+    },
+    /// This node signed a new record of itself.
+    LocalChanged(Verified<NodeRecord>),
+    /// A dial ended.
+    Outcome {
+        /// Who was dialled.
+        id: NodeId,
+        /// Whether it became a peer.
+        ok: bool,
+    },
+}
+
+/// A packet to be sealed and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Whom it is for.
+    pub to: NodeId,
+    /// Where it goes.
+    pub addr: SocketAddr,
+    /// What it says. The nonce of a request has no keyed hash yet.
+    pub packet: Packet,
+}
+
+/// What the machine asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Send this packet.
+    Send(Outgoing),
+    /// Check the owners' signatures, and come back with [`In::Verified`].
+    Verify {
+        /// Comes back with the result.
+        token: u64,
+        /// What to check; at most [`crate::wire::MAX_NEIGHBORS`].
+        records: Vec<NodeRecord>,
+    },
+    /// Records for the dialer, of nodes that answered us; never more than it wants.
+    Candidates(Vec<Verified<NodeRecord>>),
+    /// The answer to a call: nearest first where there is a target, one or none for a resolve.
+    Answer {
+        /// The token of the call.
+        token: u64,
+        /// The records.
+        records: Vec<Verified<NodeRecord>>,
+    },
+    /// Count a drop.
+    Drop(DropReason),
+    /// Count an event.
+    Event(Event),
+}
+
+/// The machine's timers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A request has waited long enough.
+    Request(u64),
+    /// One member of a list is to be checked.
+    Revalidate(List),
+    /// The table is to be refreshed.
+    Refresh,
+    /// The bootnodes are to be tried if the table is still empty.
+    Bootstrap,
+    /// A node may be handed out again.
+    Handout,
+}
+
+/// A node to begin with. A record is a hint: it may be stale, and a fresh one is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bootnode {
+    /// Who.
+    pub id: NodeId,
+    /// Its UDP socket.
+    pub addr: SocketAddr,
+}
+
+impl Bootnode {
+    /// The node of a record, which need not be verified; `None` if it names no UDP socket.
+    pub fn from_record(record: &NodeRecord) -> Option<Bootnode> {
+        Some(Bootnode { id: record.id(), addr: record.udp_address()? })
+    }
+}
+
+/// Which address families the node's sockets speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Both.
+    pub const BOTH: Families = Families { v4: true, v6: true };
+
+    fn reach(self, addr: SocketAddr) -> bool {
+        if addr.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// What records in a batch of signature checks are for.
+enum Check {
+    /// Told by somebody, in a lookup.
+    Neighbors { teller: SocketAddr, lookup: u64 },
+    /// A node's own, from its own address.
+    Own { from: NodeId, addr: SocketAddr, purpose: requests::Purpose },
+}
+
+/// Discovery's rules. See [`In`], [`Out`] and [`Timer`] for what goes through it.
+pub struct DiscoveryMachine {
+    config: Config,
+    me: NodeId,
+    local: Verified<NodeRecord>,
+    families: Families,
+    bootnodes: Vec<Bootnode>,
+    rng: Rng,
+    table: Table,
+    requests: Requests,
+    cookies: Cookies,
+    lookups: BTreeMap<u64, Lookup>,
+    checks: BTreeMap<u64, Check>,
+    next_token: u64,
+    refresh: Refresh,
+    /// Nodes that spoke to us and were asked for their record, and until when they are not asked again.
+    learning: BTreeMap<NodeId, Time>,
+    /// How many records the dialer still wants.
+    wanted: usize,
+    /// Whether somebody became fit to be handed out since the last look.
+    supply_changed: bool,
+}
+
+impl DiscoveryMachine {
+    /// The machine of the node that signed `local`. `seed` decides jitter and sampling.
+    pub fn new(
+        config: Config,
+        local: Verified<NodeRecord>,
+        families: Families,
+        bootnodes: Vec<Bootnode>,
+        seed: u64,
+    ) -> DiscoveryMachine {
+        let me = local.id();
+        DiscoveryMachine {
+            me,
+            families,
+            bootnodes: bootnodes
+                .into_iter()
+                .filter(|bootnode| bootnode.id != me)
+                .map(|bootnode| Bootnode { addr: canonical(bootnode.addr), ..bootnode })
+                .collect(),
+            rng: Rng::new(seed),
+            table: Table::new(me, &config),
+            requests: Requests::default(),
+            cookies: Cookies::new(config.max_cookies),
+            lookups: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            next_token: 0,
+            refresh: Refresh::default(),
+            learning: BTreeMap::new(),
+            wanted: 0,
+            supply_changed: false,
+            config,
+            local,
+        }
+    }
+
+    /// How many nodes each bucket holds.
+    pub fn table_sizes(&self) -> [usize; BUCKETS] {
+        self.table.sizes()
+    }
+
+    /// The records in the table, in no meaningful order.
+    pub fn table_records(&self) -> impl Iterator<Item = &Verified<NodeRecord>> {
+        self.table.entries().map(|entry| &entry.contact.record)
+    }
+
+    /// Whether a node is in the table and answered us.
+    pub fn is_live(&self, id: NodeId) -> bool {
+        self.table.get(id).is_some_and(|entry| entry.live)
+    }
+
+    /// How many requests are unanswered and how many lookups run.
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.requests.len(), self.lookups.len())
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Where to reach the owner of a record, of the addresses in it that `teller` may tell and our sockets can
+    /// send to. System ports are left out: no node listens there, and a name or time server must not be made
+    /// the target of our packets.
+    fn endpoint(&self, record: &NodeRecord, teller: SocketAddr) -> Option<SocketAddr> {
+        record
+            .addresses()
+            .iter()
+            .filter_map(address::udp_socket)
+            .find(|addr| addr.port() > 1024 && self.families.reach(*addr) && may_relay(teller.ip(), addr.ip()))
+    }
+
+    /// Whether the table is too small, or the dialer waits.
+    fn hungry(&self) -> bool {
+        self.wanted > 0 || self.table.len() < table::BUCKET_SIZE
+    }
+
+    fn verified(&mut self, now: Time, token: u64, records: Vec<Verified<NodeRecord>>, fx: &mut Fx) {
+        match self.checks.remove(&token) {
+            None => {}
+            Some(Check::Neighbors { teller, lookup }) => {
+                if let Some(lookup) = self.lookups.get_mut(&lookup) {
+                    lookup.checks = lookup.checks.saturating_sub(1);
+                }
+                for record in records {
+                    if let Some(addr) = self.endpoint(&record, teller) {
+                        self.heard(now, Contact { id: record.id(), addr, record }, lookup, fx);
+                    }
+                }
+                self.advance(now, lookup, fx);
+            }
+            Some(Check::Own { from, addr, purpose }) => match records.into_iter().find(|record| record.id() == from) {
+                Some(record) => self.proved(now, Contact { id: from, addr, record }, purpose, fx),
+                None => {
+                    fx.emit(Out::Drop(DropReason::BadRecord));
+                    self.gave_up(now, from, addr, purpose, fx);
+                }
+            },
+        }
+    }
+}
+
+type Fx = Effects<Out, Timer>;
+
+impl Machine for DiscoveryMachine {
+    type In = In;
+    type Out = Out;
+    type Timer = Timer;
+
+    fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
+        match input {
+            In::Start => self.start(now, fx),
+            In::Packet(Inbound { from, addr, packet }) if packet.message.kind().is_request() => {
+                self.serve(now, from, addr, packet, fx);
+            }
+            In::Packet(inbound) => self.answered(now, inbound, fx),
+            In::Verified { token, records } => self.verified(now, token, records, fx),
+            In::Want(count) => self.want(now, count, fx),
+            In::Lookup { token, target } => self.lookup_for(now, Key::of(target), lookup::Asker::Caller(token), fx),
+            In::Resolve { token, id } => self.resolve(now, token, id, fx),
+            In::Random { token, count } => self.random(token, count, fx),
+            In::Closest { token, target, count } => self.closest(token, target, count, fx),
+            In::LocalChanged(record) if record.id() == self.me => self.local = record,
+            In::LocalChanged(_) => {}
+            In::Outcome { id, ok } => self.outcome(id, ok),
+        }
+        self.supply(now, fx);
+    }
+
+    fn expire(&mut self, now: Time, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Request(counter) => self.timed_out(now, counter, fx),
+            Timer::Revalidate(list) => self.revalidate(now, list, fx),
+            Timer::Refresh => self.begin_refresh(now, fx),
+            Timer::Bootstrap => self.bootstrap(now, fx),
+            Timer::Handout => self.supply_changed = true,
+        }
+        self.supply(now, fx);
+    }
+}
+
+#[cfg(test)]
+mod tests;

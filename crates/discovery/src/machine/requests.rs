@@ -1,0 +1,159 @@
+//! What this node asked and has no answer to yet, and the cookies it was given.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use peerage_machine::Time;
+use peerage_wire::NodeId;
+
+use crate::count::DropReason;
+use crate::wire::{Cookie, Kind, Message, Nonce};
+
+/// What an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// A check that a table entry still answers.
+    Revalidate,
+    /// The record of a node that spoke to us.
+    Learn,
+    /// The record of a bootnode.
+    Bootnode,
+    /// A record that a caller wants fresh.
+    Resolve(u64),
+    /// A step of a lookup.
+    Lookup(u64),
+}
+
+/// A request under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) to: NodeId,
+    pub(crate) addr: SocketAddr,
+    pub(crate) message: Message,
+    pub(crate) purpose: Purpose,
+    /// Whether it already follows a `Cookie`; there is one such retry.
+    pub(crate) retried: bool,
+    /// Which packets of a `Neighbors` answer came, as bits.
+    pub(crate) packets: u16,
+    /// How many records came in them.
+    pub(crate) records: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Requests {
+    outstanding: BTreeMap<u64, Request>,
+    next: u64,
+}
+
+impl Requests {
+    /// Counters begin at a point of their own for each start of the node, so that an answer to an earlier
+    /// process of it fits none of this one's requests.
+    pub(crate) fn begin_at(&mut self, counter: u64) {
+        self.next = counter;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    pub(crate) fn insert(&mut self, request: Request) -> u64 {
+        let counter = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.outstanding.insert(counter, request);
+        counter
+    }
+
+    pub(crate) fn remove(&mut self, counter: u64) -> Option<Request> {
+        self.outstanding.remove(&counter)
+    }
+
+    /// The request that an answer belongs to: to its sender, at its source, of its type, with its nonce. A
+    /// `Cookie` may answer any request.
+    pub(crate) fn matching(
+        &mut self,
+        nonce: Nonce,
+        from: NodeId,
+        addr: SocketAddr,
+        kind: Kind,
+    ) -> Result<&mut Request, DropReason> {
+        self.outstanding
+            .get_mut(&nonce.counter)
+            .filter(|request| request.to == from && request.addr == addr)
+            .filter(|request| kind == Kind::Cookie || request.message.kind().answer() == Some(kind))
+            .ok_or(DropReason::Unsolicited)
+    }
+
+    pub(crate) fn any(&self, predicate: impl FnMut(&Request) -> bool) -> bool {
+        self.outstanding.values().any(predicate)
+    }
+}
+
+/// The cookies of the peers spoken to last.
+pub(crate) struct Cookies {
+    capacity: usize,
+    by_peer: BTreeMap<(NodeId, SocketAddr), (Cookie, Time)>,
+}
+
+impl Cookies {
+    pub(crate) fn new(capacity: usize) -> Cookies {
+        Cookies { capacity, by_peer: BTreeMap::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_peer.is_empty()
+    }
+
+    pub(crate) fn get(&self, peer: NodeId, addr: SocketAddr) -> Cookie {
+        self.by_peer.get(&(peer, addr)).map_or(Cookie::NONE, |(cookie, _)| *cookie)
+    }
+
+    /// Remembers a cookie; the oldest makes room. Only peers that were asked give cookies, so nobody can push
+    /// out the others by sending some.
+    pub(crate) fn insert(&mut self, now: Time, peer: NodeId, addr: SocketAddr, cookie: Cookie) {
+        if self.by_peer.len() >= self.capacity
+            && !self.by_peer.contains_key(&(peer, addr))
+            && let Some(oldest) = self.by_peer.iter().min_by_key(|(_, (_, at))| *at).map(|(peer, _)| *peer)
+        {
+            self.by_peer.remove(&oldest);
+        }
+        self.by_peer.insert((peer, addr), (cookie, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_cookie_makes_room() {
+        let mut cookies = Cookies::new(3);
+        let addr: SocketAddr = "192.0.2.1:1".parse().expect("address");
+        for number in 0..10u8 {
+            let at = Time::ZERO + Duration::from_secs(number.into());
+            cookies.insert(at, NodeId::from_bytes([number; 32]), addr, Cookie([number; 16]));
+        }
+        assert_eq!(cookies.by_peer.len(), 3);
+        assert_eq!(cookies.get(NodeId::from_bytes([9; 32]), addr), Cookie([9; 16]));
+        assert_eq!(cookies.get(NodeId::from_bytes([6; 32]), addr), Cookie::NONE);
+    }
+
+    #[test]
+    fn an_answer_must_fit_its_request_in_every_way() {
+        let mut requests = Requests::default();
+        let (to, addr) = (NodeId::from_bytes([1; 32]), "192.0.2.1:1".parse().expect("address"));
+        let message = Message::Ping { record_seq: 0 };
+        let purpose = Purpose::Revalidate;
+        let counter = requests.insert(Request { to, addr, message, purpose, retried: false, packets: 0, records: 0 });
+        let nonce = Nonce { counter, mac: [0; 8] };
+        let elsewhere: SocketAddr = "192.0.2.1:2".parse().expect("address");
+        assert!(requests.matching(nonce, to, addr, Kind::Pong).is_ok());
+        assert!(requests.matching(nonce, to, addr, Kind::Cookie).is_ok());
+        assert!(requests.matching(nonce, to, addr, Kind::Neighbors).is_err());
+        assert!(requests.matching(nonce, to, elsewhere, Kind::Pong).is_err());
+        assert!(requests.matching(nonce, NodeId::from_bytes([2; 32]), addr, Kind::Pong).is_err());
+        assert!(requests.matching(Nonce { counter: counter + 1, ..nonce }, to, addr, Kind::Pong).is_err());
+    }
+}

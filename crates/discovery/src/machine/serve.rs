@@ -1,0 +1,84 @@
+//! Answering others, and learning of those who speak to us.
+
+use std::net::SocketAddr;
+
+use peerage_machine::Time;
+use peerage_wire::{NodeId, address};
+
+use super::requests::Purpose;
+use super::{DiscoveryMachine, Fx, Out, Outgoing};
+use crate::count::DropReason;
+use crate::key::Key;
+use crate::net::may_relay;
+use crate::wire::{self, Cookie, Kind, MAX_NEIGHBORS, Message, Nonce, Packet};
+
+/// How many nodes that spoke to us are remembered as asked.
+const MAX_LEARNING: usize = 1_024;
+
+impl DiscoveryMachine {
+    /// Answers a request. The gate has seen its cookie, so it comes from where it says.
+    pub(super) fn serve(&mut self, now: Time, from: NodeId, addr: SocketAddr, packet: Packet, fx: &mut Fx) {
+        let nonce = packet.nonce;
+        match packet.message {
+            Message::Ping { record_seq } => {
+                let pong = Message::Pong { record_seq: self.local.seq(), observed: addr };
+                self.reply(now, from, addr, nonce, pong, fx);
+                self.learn(now, from, addr, Some(record_seq), fx);
+            }
+            Message::FindNode { target } => {
+                for message in self.neighbors_for(from, addr, &target) {
+                    self.reply(now, from, addr, nonce, message, fx);
+                }
+                self.learn(now, from, addr, None, fx);
+            }
+            Message::RecordRequest => {
+                let record = self.local.clone().into_inner();
+                self.reply(now, from, addr, nonce, Message::RecordResponse { record }, fx);
+                self.learn(now, from, addr, None, fx);
+            }
+            _ => fx.emit(Out::Drop(DropReason::Unsolicited)),
+        }
+    }
+
+    fn reply(&self, now: Time, to: NodeId, addr: SocketAddr, nonce: Nonce, message: Message, fx: &mut Fx) {
+        let packet = Packet { nonce, cookie: Cookie::NONE, expiry: self.expiry(now), message };
+        fx.emit(Out::Send(Outgoing { to, addr, packet }));
+    }
+
+    /// The nodes nearest to a point that the asker may be told of.
+    fn neighbors_for(&self, asker: NodeId, addr: SocketAddr, target: &Key) -> Vec<Message> {
+        // One more than is told, in place of the asker itself.
+        let nearest = self.table.closest(target, MAX_NEIGHBORS + 1, true);
+        let told = nearest.into_iter().map(|entry| &entry.contact).filter(|contact| {
+            let mut sockets = contact.record.addresses().iter().filter_map(address::udp_socket);
+            contact.id != asker && sockets.any(|node| may_relay(addr.ip(), node.ip()))
+        });
+        wire::neighbors(told.take(MAX_NEIGHBORS).map(|contact| &*contact.record))
+    }
+
+    /// Somebody spoke to us from an address it receives at. If we do not know it there, or it has a newer record
+    /// than we, it is asked for its record; its answer proves it to us as our cookie proved us to it.
+    pub(super) fn learn(&mut self, now: Time, id: NodeId, addr: SocketAddr, seq: Option<u64>, fx: &mut Fx) {
+        // Until the first refresh has ended nobody can fill a fresh table by pinging (geth `initDone`).
+        if !self.refresh.ready() {
+            return;
+        }
+        let worth_asking = match self.table.get(id).map(|entry| &entry.contact) {
+            Some(known) => known.addr != addr || seq.is_some_and(|seq| seq > known.record.seq()),
+            None => self.table.would_take(id, addr),
+        };
+        if !worth_asking
+            || self.requests.any(|request| request.to == id && request.message.kind() == Kind::RecordRequest)
+        {
+            return;
+        }
+        if self.learning.len() >= MAX_LEARNING {
+            self.learning.retain(|_, until| *until > now);
+        }
+        let paused = self.learning.get(&id).is_some_and(|until| *until > now);
+        if !paused && self.learning.len() < MAX_LEARNING {
+            self.learning.insert(id, now + self.config.learn_pause);
+            self.ask(now, id, addr, Message::RecordRequest, Purpose::Learn, fx);
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The Kademlia table: who is remembered, under which limits.
+//!
+//! geth p2p/discover/table.go, with sites of /48 for IPv6. The order inside a bucket means nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use peerage_machine::{Rng, Time};
+use peerage_wire::{NodeId, NodeRecord, Verified};
+
+use crate::config::Config;
+use crate::key::{BUCKETS, Key};
+use crate::net::{Prefix, is_local, site};
+
+/// Nodes in a bucket (Kademlia's k).
+pub(crate) const BUCKET_SIZE: usize = 16;
+/// Nodes that wait for a place in a full bucket.
+pub(crate) const MAX_REPLACEMENTS: usize = 10;
+/// Misses in a row that remove a node even if hardly anybody else is left.
+const MAX_MISSES: u32 = 5;
+/// Empty answers to `FindNode` in a row that remove a node (geth `maxFindnodeFailures`).
+const MAX_FIND_FAILURES: u32 = 5;
+/// With fewer others than this, nobody is removed for a single failure (go-ethereum issue 21396).
+const SPARE: usize = 4;
+
+/// A node and where to reach it.
+#[derive(Clone, Debug)]
+pub(crate) struct Contact {
+    pub(crate) id: NodeId,
+    pub(crate) addr: SocketAddr,
+    pub(crate) record: Verified<NodeRecord>,
+}
+
+/// Which revalidation list a node is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// New, moved or failing nodes: checked often.
+    Fast,
+    /// Nodes that answered lately.
+    Slow,
+}
+
+/// A node in a bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) contact: Contact,
+    /// Whether it answered us at this address; only such nodes are told to others.
+    pub(crate) live: bool,
+    /// Successful checks, decayed by failures.
+    pub(crate) checks: u32,
+    pub(crate) list: List,
+    /// When it may be handed to the dialer again; `None` if it never was.
+    pub(crate) handed_until: Option<Time>,
+    pub(crate) dial_failures: u32,
+    misses: u32,
+    find_failures: u32,
+}
+
+/// What became of a node offered to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It has a place now.
+    Added,
+    /// It was there, and its record or address changed.
+    Updated,
+    /// It was there already, or its news was not newer.
+    Known,
+    /// Its bucket is full; it waits for a place.
+    Replacement,
+    /// Ourselves, or one node of its site too many.
+    Refused,
+}
+
+#[derive(Default)]
+struct Bucket {
+    entries: Vec<Entry>,
+    /// Newest first.
+    replacements: VecDeque<Contact>,
+}
+
+impl Bucket {
+    fn of_site(&self, prefix: Prefix) -> usize {
+        let entries = self.entries.iter().map(|entry| &entry.contact);
+        entries.chain(&self.replacements).filter(|contact| site(contact.addr.ip()) == prefix).count()
+    }
+}
+
+pub(crate) struct Table {
+    me: NodeId,
+    key: Key,
+    exempt_local: bool,
+    site_per_bucket: usize,
+    site_per_table: usize,
+    buckets: [Bucket; BUCKETS],
+    /// How many nodes of a site have a place or wait for one.
+    sites: BTreeMap<Prefix, usize>,
+}
+
+impl Table {
+    pub(crate) fn new(me: NodeId, config: &Config) -> Table {
+        Table {
+            me,
+            key: Key::of(me),
+            exempt_local: config.exempt_local,
+            site_per_bucket: config.site_per_bucket,
+            site_per_table: config.site_per_table,
+            buckets: Default::default(),
+            sites: BTreeMap::new(),
+        }
+    }
+
+    fn index(&self, id: NodeId) -> usize {
+        self.key.distance(&Key::of(id)).bucket()
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets.iter().flat_map(|bucket| &bucket.entries)
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<&Entry> {
+        self.buckets[self.index(id)].entries.iter().find(|entry| entry.contact.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: NodeId) -> Option<&mut Entry> {
+        let index = self.index(id);
+        self.buckets[index].entries.iter_mut().find(|entry| entry.contact.id == id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.buckets.iter().map(|bucket| bucket.entries.len()).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.entries.is_empty())
+    }
+
+    pub(crate) fn sizes(&self) -> [usize; BUCKETS] {
+        self.buckets.each_ref().map(|bucket| bucket.entries.len())
+    }
+
+    fn limited(&self, ip: IpAddr) -> Option<Prefix> {
+        (!(self.exempt_local && is_local(ip))).then(|| site(ip))
+    }
+
+    fn has_room(&self, index: usize, ip: IpAddr) -> bool {
+        self.limited(ip).is_none_or(|prefix| {
+            self.sites.get(&prefix).copied().unwrap_or(0) < self.site_per_table
+                && self.buckets[index].of_site(prefix) < self.site_per_bucket
+        })
+    }
+
+    fn count_in(&mut self, ip: IpAddr) {
+        if let Some(prefix) = self.limited(ip) {
+            *self.sites.entry(prefix).or_default() += 1;
+        }
+    }
+
+    fn count_out(&mut self, ip: IpAddr) {
+        let Some(prefix) = self.limited(ip) else { return };
+        if let Some(count) = self.sites.get_mut(&prefix) {
+            *count -= 1;
+            if *count == 0 {
+                self.sites.remove(&prefix);
+            }
+        }
+    }
+
+    /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting
+    /// already, asking it for its record would cost more than it brings.
+    pub(crate) fn would_take(&self, id: NodeId, addr: SocketAddr) -> bool {
+        let index = self.index(id);
+        id != self.me && self.buckets[index].replacements.len() < MAX_REPLACEMENTS && self.has_room(index, addr.ip())
+    }
+
+    /// Offers a node that somebody else told of. It changes a known one only by a newer record, which only its
+    /// owner can sign: hearsay cannot move anybody.
+    pub(crate) fn heard_of(&mut self, contact: Contact) -> Admission {
+        match self.get(contact.id) {
+            Some(known) if contact.record.seq() <= known.contact.record.seq() => Admission::Known,
+            Some(_) => self.update(contact),
+            None => self.insert(contact, false),
+        }
+    }
+
+    /// Offers a node that answered us from this address with its own record. Whatever it says of itself holds,
+    /// even an older record: it may have lost its state.
+    pub(crate) fn proved(&mut self, contact: Contact) -> Admission {
+        let (id, addr) = (contact.id, contact.addr);
+        let admission = match self.get(id) {
+            Some(known) if known.contact.record == contact.record && known.contact.addr == contact.addr => {
+                Admission::Known
+            }
+            Some(_) => self.update(contact),
+            None => self.insert(contact, true),
+        };
+        if admission != Admission::Refused {
+            self.alive(id, addr);
+        }
+        admission
+    }
+
+    /// A node at an address. One that has moved while it was asked at the old one is not meant by the outcome.
+    fn at(&mut self, id: NodeId, addr: SocketAddr) -> Option<&mut Entry> {
+        self.get_mut(id).filter(|entry| entry.contact.addr == addr)
+    }
+
+    /// Notes an answer from a node's address.
+    pub(crate) fn alive(&mut self, id: NodeId, addr: SocketAddr) {
+        if let Some(entry) = self.at(id, addr) {
+            entry.live = true;
+            entry.misses = 0;
+            entry.checks = entry.checks.max(1);
+        }
+    }
+
+    fn update(&mut self, contact: Contact) -> Admission {
+        let index = self.index(contact.id);
+        let Some(at) = self.buckets[index].entries.iter().position(|entry| entry.contact.id == contact.id) else {
+            return Admission::Refused;
+        };
+        let (old, new) = (self.buckets[index].entries[at].contact.addr, contact.addr);
+        if site(old.ip()) != site(new.ip()) {
+            // The place it leaves does not count against the one it takes, which is in another site.
+            if !self.has_room(index, new.ip()) {
+                return Admission::Refused;
+            }
+            self.count_out(old.ip());
+            self.count_in(new.ip());
+        }
+        let entry = &mut self.buckets[index].entries[at];
+        entry.contact = contact;
+        if old != new {
+            entry.live = false;
+            entry.list = List::Fast;
+        }
+        Admission::Updated
+    }
+
+    fn insert(&mut self, contact: Contact, live: bool) -> Admission {
+        let index = self.index(contact.id);
+        let ip = contact.addr.ip();
+        if let Some(waiting) = self.buckets[index].replacements.iter_mut().find(|other| other.id == contact.id) {
+            if waiting.addr == contact.addr && waiting.record.seq() < contact.record.seq() {
+                waiting.record = contact.record;
+            }
+            return Admission::Replacement;
+        }
+        if contact.id == self.me || ip.is_unspecified() || !self.has_room(index, ip) {
+            return Admission::Refused;
+        }
+        self.count_in(ip);
+        let bucket = &mut self.buckets[index];
+        if bucket.entries.len() < BUCKET_SIZE {
+            bucket.entries.push(Entry::new(contact, live));
+            return Admission::Added;
+        }
+        bucket.replacements.push_front(contact);
+        if bucket.replacements.len() > MAX_REPLACEMENTS
+            && let Some(oldest) = bucket.replacements.pop_back()
+        {
+            self.count_out(oldest.addr.ip());
+        }
+        Admission::Replacement
+    }
+
+    /// Takes a node out and gives its place to one that waits, chosen at random so that nobody can queue for it.
+    pub(crate) fn remove(&mut self, id: NodeId, rng: &mut Rng) {
+        let index = self.index(id);
+        let bucket = &mut self.buckets[index];
+        let Some(at) = bucket.entries.iter().position(|entry| entry.contact.id == id) else { return };
+        let removed = bucket.entries.swap_remove(at);
+        let heir = rng.index(bucket.replacements.len()).and_then(|at| bucket.replacements.remove(at));
+        // The heir was counted when it began to wait.
+        bucket.entries.extend(heir.map(|contact| Entry::new(contact, false)));
+        self.count_out(removed.contact.addr.ip());
+    }
+
+    /// Notes a successful check at an address.
+    pub(crate) fn check_passed(&mut self, id: NodeId, addr: SocketAddr) {
+        if let Some(entry) = self.at(id, addr) {
+            entry.checks = entry.checks.saturating_add(1);
+            entry.live = true;
+            entry.misses = 0;
+            entry.list = List::Slow;
+        }
+    }
+
+    /// Notes a check without an answer; true if the node must go. A node that answered often survives some
+    /// misses, and a node among few survives several: a small network must not forget itself for one lost packet.
+    #[must_use]
+    pub(crate) fn check_missed(&mut self, id: NodeId, addr: SocketAddr) -> bool {
+        let others = self.entries().filter(|entry| entry.live && entry.contact.id != id).count();
+        let Some(entry) = self.at(id, addr) else { return false };
+        entry.checks /= 3;
+        entry.misses += 1;
+        entry.list = List::Fast;
+        entry.checks == 0 && (others >= SPARE || entry.misses >= MAX_MISSES)
+    }
+
+    /// Notes what a `FindNode` brought; true if the node must go.
+    #[must_use]
+    pub(crate) fn find_result(&mut self, id: NodeId, some: bool) -> bool {
+        let crowd = self.buckets[self.index(id)].entries.len();
+        let Some(entry) = self.get_mut(id) else { return false };
+        entry.find_failures = if some { 0 } else { entry.find_failures + 1 };
+        entry.find_failures >= MAX_FIND_FAILURES && crowd >= SPARE
+    }
+
+    /// The `count` nodes nearest to `target`, nearest first. With `prefer_live`, only nodes that answered us, or
+    /// all if none did (go-ethereum issue 21396: a young network would otherwise tell nobody of anybody).
+    pub(crate) fn closest(&self, target: &Key, count: usize, prefer_live: bool) -> Vec<&Entry> {
+        let live_only = prefer_live && self.entries().any(|entry| entry.live);
+        let mut nodes: Vec<_> = self
+            .entries()
+            .filter(|entry| entry.live || !live_only)
+            .map(|entry| (Key::of(entry.contact.id).distance(target), entry))
+            .collect();
+        nodes.sort_by_key(|(distance, _)| *distance);
+        nodes.into_iter().take(count).map(|(_, entry)| entry).collect()
+    }
+}
+
+impl Entry {
+    fn new(contact: Contact, live: bool) -> Entry {
+        Entry {
+            contact,
+            live,
+            checks: 0,
+            list: List::Fast,
+            handed_until: None,
+            dial_failures: 0,
+            misses: 0,
+            find_failures: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,153 @@
+//! What the discovery actor counts.
+
+use metrics::{Counter, Gauge};
+use peerage_mailbox::Meter;
+
+use crate::count::{DropReason, Event};
+use crate::key::BUCKETS;
+use crate::wire::Kind;
+
+/// Handles for one node; all labels come from closed enums.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    received: Vec<Counter>,
+    sent: Vec<Counter>,
+    drops: Vec<Counter>,
+    events: Vec<Counter>,
+    buckets: Vec<Gauge>,
+    pub(crate) candidates: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(meter: &Meter) -> Metrics {
+        meter.describe("peerage_discovery_packets_total", "Discovery packets that passed the gate or were sent.");
+        meter.describe("peerage_discovery_drops_total", "Packets and records dropped, by reason.");
+        meter.describe("peerage_discovery_events_total", "Lookups, refreshes, time-outs and table changes.");
+        meter.describe("peerage_discovery_table_nodes", "Nodes in each bucket of the table; 16 is the farthest.");
+        meter.describe("peerage_discovery_candidates_total", "Records handed to the dialer.");
+        let packets = |direction| {
+            let counter = |kind: Kind| {
+                let labels = [("direction", direction), ("type", kind.label())];
+                meter.counter("peerage_discovery_packets_total", &labels)
+            };
+            Kind::ALL.into_iter().map(counter).collect()
+        };
+        Metrics {
+            received: packets("in"),
+            sent: packets("out"),
+            drops: DropReason::ALL
+                .iter()
+                .map(|reason| meter.counter("peerage_discovery_drops_total", &[("reason", reason.label())]))
+                .collect(),
+            events: Event::ALL
+                .iter()
+                .map(|event| meter.counter("peerage_discovery_events_total", &[("event", event.label())]))
+                .collect(),
+            buckets: (0..BUCKETS)
+                .map(|bucket| meter.gauge("peerage_discovery_table_nodes", &[("bucket", &bucket.to_string())]))
+                .collect(),
+            candidates: meter.counter("peerage_discovery_candidates_total", &[]),
+        }
+    }
+
+    pub(crate) fn received(&self, kind: Kind) {
+        add(&self.received, kind as usize);
+    }
+
+    pub(crate) fn sent(&self, kind: Kind) {
+        add(&self.sent, kind as usize);
+    }
+
+    pub(crate) fn dropped(&self, reason: DropReason) {
+        add(&self.drops, reason as usize);
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        add(&self.events, event as usize);
+    }
+
+    pub(crate) fn table(&self, sizes: [usize; BUCKETS]) {
+        for (gauge, size) in self.buckets.iter().zip(sizes) {
+            gauge.set(size as f64);
+        }
+    }
+}
+
+/// The handles are in the order of their enum's values.
+fn add(counters: &[Counter], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+    use super::*;
+
+    /// Keeps counters by their printed key.
+    #[derive(Default)]
+    struct Notes(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Notes {
+        fn cell(&self, key: &Key) -> Arc<AtomicU64> {
+            let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let name = format!("{}{{{}}}", key.name(), labels.join(","));
+            self.0.lock().expect("no panic").entry(name).or_default().clone()
+        }
+
+        fn value(&self, name: &str) -> Option<u64> {
+            self.0.lock().expect("no panic").get(name).map(|cell| cell.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Recorder for Notes {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.cell(key))
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.cell(key))
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn every_count_goes_to_its_own_label() {
+        let notes = Arc::new(Notes::default());
+        let metrics = Metrics::new(&Meter::new(notes.clone()));
+        Kind::ALL.into_iter().for_each(|kind| metrics.received(kind));
+        metrics.sent(Kind::Cookie);
+        DropReason::ALL.iter().for_each(|reason| metrics.dropped(*reason));
+        Event::ALL.iter().for_each(|event| metrics.event(*event));
+        metrics.table(std::array::from_fn(|bucket| bucket));
+        let value = |name: &str| notes.value(name);
+        assert_eq!(value("peerage_discovery_packets_total{direction=in,type=find_node}"), Some(1));
+        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=cookie}"), Some(1));
+        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=ping}"), Some(0));
+        for reason in DropReason::ALL {
+            let name = format!("peerage_discovery_drops_total{{reason={}}}", reason.label());
+            assert_eq!(value(&name), Some(1), "{name}");
+        }
+        for event in Event::ALL {
+            let name = format!("peerage_discovery_events_total{{event={}}}", event.label());
+            assert_eq!(value(&name), Some(1), "{name}");
+        }
+        for bucket in 0..BUCKETS {
+            let bits = (bucket as f64).to_bits();
+            assert_eq!(value(&format!("peerage_discovery_table_nodes{{bucket={bucket}}}")), Some(bits));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The shell: an actor that feeds the machine and performs what it asks for.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use peerage_machine::{Driver, Time};
+use peerage_mailbox::{
+    Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
+};
+use peerage_queue::{Delivery, Pressure, Push, SendFailed, WhenFull};
+use peerage_wire::Keypair;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::config::{Config, Work};
+use crate::ingress::{Event, GossipMailbox, GossipMsg, Publish, Subscribe};
+use crate::machine::{DropReason, GossipMachine, In, Out, Outgoing, PublishError, Published};
+use crate::memory::Memory;
+use crate::message::{Message, Topic};
+use crate::metrics::Metrics;
+use crate::work::Checker;
+
+/// Session messages, and failures, handled before others get their turn.
+const BUDGET: usize = 128;
+/// Publications handled before others get their turn, and before the pressure they make is looked at again.
+const PUBLISH_BUDGET: usize = 16;
+
+/// What a gossip actor needs. All of it outlives the actor, so that its next life goes on where it was.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// Limits and intervals.
+    pub config: Config,
+    /// Who this node is, to sign what it publishes.
+    pub keys: Keypair,
+    /// Of all random decisions.
+    pub seed: u64,
+    /// What sessions receive on their gossip channels.
+    pub inbound: Inlet<Delivery>,
+    /// What the application publishes.
+    pub publish: Inlet<Publish>,
+    /// Pushes that failed; both ends of one queue.
+    pub failures: Inlet<SendFailed>,
+    /// Given along with every push.
+    pub report_failures: Outlet<SendFailed>,
+    /// To the queue actor.
+    pub push: Outlet<Push>,
+    /// Whether the node's own lanes are over half full.
+    pub pressure: Pressure,
+    /// To the root.
+    pub events: Port<Event>,
+    /// The node's clock. If it is simulated, signatures are checked inline.
+    pub clock: Clock,
+    /// Where to count.
+    pub meter: Meter,
+    /// Of earlier lives.
+    pub memory: Memory,
+}
+
+/// Starts the actor. Its parent tells it of every peer and subscriber, again after a restart, subscribers
+/// first.
+///
+/// # Errors
+/// [`SpawnError`] for a configuration that does not add up.
+pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(GossipMailbox, Child), SpawnError> {
+    let (actor, child) = spawn_child(Gossip, args, parent).await?;
+    Ok((GossipMailbox(actor), child))
+}
+
+struct Gossip;
+
+struct State {
+    driver: Driver<GossipMachine>,
+    args: Args,
+    alarm: Alarm,
+    checker: Checker,
+    /// Rung for what comes in, once there is a peer for it to come from. After a restart the root tells of
+    /// subscribers and then of peers; what was queued before would be dropped as nobody's if it came first.
+    bell: Option<Bell>,
+    metrics: Metrics,
+    subscribers: BTreeMap<Topic, Vec<Outlet<Message>>>,
+    subscribing: BTreeMap<u64, Subscribe>,
+    publishing: BTreeMap<u64, Reply<Result<Published, PublishError>>>,
+    next_token: u64,
+}
+
+impl Actor for Gossip {
+    type Msg = GossipMsg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<GossipMsg>, args: Args) -> Result<State, ActorProcessingErr> {
+        args.config.validate()?;
+        let bell = Bell::new(&myself, || GossipMsg::Wake);
+        args.publish.bind(bell.clone());
+        args.failures.bind(bell.clone());
+        let work = if args.clock.is_simulated() { Work::Inline } else { args.config.work };
+        let machine = GossipMachine::new(args.config.clone(), args.keys.id(), args.seed);
+        let mut state = State {
+            driver: Driver::new(machine),
+            alarm: Alarm::new(&myself, args.clock, || GossipMsg::Tick),
+            checker: Checker::new(work, bell.clone()),
+            bell: Some(bell),
+            metrics: Metrics::new(&args.meter),
+            subscribers: BTreeMap::new(),
+            subscribing: BTreeMap::new(),
+            publishing: BTreeMap::new(),
+            next_token: 0,
+            args,
+        };
+        state.recall();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<GossipMsg>,
+        message: GossipMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = state.args.clock.now();
+        match message {
+            GossipMsg::PeerUp { session, id, channel } => {
+                state.feed(now, In::PeerUp { session, id, channel });
+                if let Some(bell) = state.bell.take() {
+                    state.args.inbound.bind(bell);
+                }
+            }
+            GossipMsg::PeerDown { session } => state.feed(now, In::PeerDown { session }),
+            GossipMsg::Subscribe(subscribe) => state.subscribe(now, subscribe),
+            // What is queued now came after the news of its sessions was sent, but such news may still be
+            // behind this message. It is ahead of the next one.
+            GossipMsg::Wake => GossipMailbox(myself).turn(state.args.inbound.len().min(BUDGET)),
+            GossipMsg::Turn { deliveries } => state.turn(now, deliveries),
+            GossipMsg::Tick => {
+                state.alarm.ticked();
+                state.leave_unheard(now);
+                state.driver.expire_due(now);
+                state.perform(now);
+            }
+            #[cfg(any(test, feature = "fault-injection"))]
+            GossipMsg::Panic => panic!("injected"),
+        }
+        state.checker.start();
+        state.alarm.set(state.driver.next_deadline());
+        Ok(())
+    }
+}
+
+impl State {
+    /// Tells the machine, and the root, of earlier lives.
+    fn recall(&mut self) {
+        let now = self.args.clock.now();
+        let recalled = self.args.memory.recall();
+        for session in recalled.guilty {
+            self.args.events.send(Event::Crashed { session });
+        }
+        self.feed(now, In::Restore { seen: recalled.seen, sequence: recalled.sequence });
+        for fingerprint in recalled.poison {
+            self.feed(now, In::Refuse { fingerprint });
+        }
+    }
+
+    fn turn(&mut self, now: Time, deliveries: usize) {
+        for failed in self.args.failures.take(BUDGET) {
+            self.feed(now, In::SendFailed { session: failed.session, tag: failed.tag });
+        }
+        let answers: Vec<_> = self.checker.answers().collect();
+        for (token, ok) in answers {
+            self.feed(now, In::Verified { token, ok });
+        }
+        for _ in 0..PUBLISH_BUDGET {
+            let Some(publish) = self.args.publish.pop() else { break };
+            self.publish(now, publish);
+        }
+        // One at a time: what is still queued when one of them makes the machine panic is not lost.
+        let deliveries = if self.bell.is_none() { deliveries } else { 0 };
+        for _ in 0..deliveries {
+            let Some(delivery) = self.args.inbound.pop() else { break };
+            self.metrics.received(delivery.payload.len());
+            // Gossip has no streams but the channel's message flow.
+            if delivery.stream == 0 {
+                self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
+            } else {
+                self.metrics.dropped(DropReason::Malformed);
+            }
+        }
+        self.metrics.turn(self.args.clock.now().since(now), self.driver.machine().stats());
+        self.args.failures.ring_if_more();
+        self.args.publish.ring_if_more();
+        self.args.inbound.ring_if_more();
+    }
+
+    fn publish(&mut self, now: Time, publish: Publish) {
+        let Publish { topic, policy, payload, reply } = publish;
+        let token = self.token();
+        self.publishing.insert(token, reply);
+        let pressed = self.args.pressure.over_half();
+        self.feed(now, In::Publish { token, topic, policy, payload, pressed });
+    }
+
+    fn subscribe(&mut self, now: Time, subscribe: Subscribe) {
+        let token = self.token();
+        let (topic, policy) = (subscribe.topic.clone(), subscribe.policy);
+        self.subscribing.insert(token, subscribe);
+        self.feed(now, In::Subscribe { token, topic, policy });
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Tells the machine, and does what it asks for. A panic is noted with what was being handled.
+    fn feed(&mut self, now: Time, input: In) {
+        let driver = &mut self.driver;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.handle(now, input))) {
+            if let Some(handling) = self.driver.machine().handling() {
+                self.args.memory.charge(handling);
+            }
+            resume_unwind(panic);
+        }
+        self.perform(now);
+    }
+
+    fn perform(&mut self, now: Time) {
+        let outs: Vec<Out> = self.driver.drain().collect();
+        for out in outs {
+            match out {
+                Out::Push(outgoing) => self.push(now, outgoing),
+                Out::Deliver(message) => self.deliver(now, message),
+                Out::Subscribed { token, result } => {
+                    let Some(Subscribe { topic, outlet, reply, .. }) = self.subscribing.remove(&token) else {
+                        continue;
+                    };
+                    match result {
+                        Ok(()) => self.subscribers.entry(topic).or_default().push(outlet),
+                        Err(error) => tracing::warn!(%topic, %error, "not subscribed"),
+                    }
+                    if let Some(reply) = reply {
+                        reply.send(result);
+                    }
+                }
+                Out::Published { token, result } => {
+                    if let Some(reply) = self.publishing.remove(&token) {
+                        reply.send(result);
+                    }
+                }
+                Out::Sign { token, claim, sequence } => {
+                    self.args.memory.used(sequence);
+                    let signature = claim.sign(&self.args.keys);
+                    self.feed(now, In::Signed { token, signature });
+                }
+                Out::Verify { token, check } => {
+                    if let Some(ok) = self.checker.check(token, check) {
+                        self.feed(now, In::Verified { token, ok });
+                    }
+                }
+                Out::Report { session, penalty } => self.args.events.send(Event::Report { session, penalty }),
+                Out::Remember(id) => {
+                    let Config { seen_ids, .. } = self.args.config;
+                    self.args.memory.seen(now, id, seen_ids, self.args.config.seen_for());
+                }
+                Out::Count(count) => self.metrics.count(count),
+            }
+        }
+    }
+
+    fn push(&mut self, now: Time, outgoing: Outgoing) {
+        let Outgoing { to, lane, bytes, drop_oldest, tag } = outgoing;
+        self.metrics.sent(bytes.len(), to.len());
+        let when_full = if drop_oldest { WhenFull::DropOldest } else { WhenFull::Refuse };
+        let failures = Some(self.args.report_failures.clone());
+        let push = Push { to, lane, payload: bytes, when_full, tag, failures };
+        if let Err(refused) = self.args.push.offer(push) {
+            let Push { to, tag, .. } = refused.into_inner();
+            for recipient in to {
+                self.feed(now, In::SendFailed { session: recipient.session, tag });
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Time, message: Message) {
+        let topic = message.topic.clone();
+        let Some(subscribers) = self.subscribers.get_mut(&topic) else { return };
+        subscribers.retain(|outlet| !matches!(outlet.offer(message.clone()), Err(Refused::Closed(_))));
+        if subscribers.is_empty() {
+            self.subscribers.remove(&topic);
+            self.feed(now, In::Unsubscribe { topic });
+        } else {
+            self.metrics.delivered.increment(1);
+        }
+    }
+
+    /// Leaves the topics whose subscribers are all closed.
+    fn leave_unheard(&mut self, now: Time) {
+        let mut unheard = Vec::new();
+        self.subscribers.retain(|topic, outlets| {
+            outlets.retain(|outlet| !outlet.is_closed());
+            if outlets.is_empty() {
+                unheard.push(topic.clone());
+            }
+            !outlets.is_empty()
+        });
+        for topic in unheard {
+            self.feed(now, In::Unsubscribe { topic });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The gossip actor's door: its messages, grouped by who sends them, and the verbs that send them.
+
+use bytes::Bytes;
+use peerage_mailbox::{Item, Outlet, Overflow, Reply};
+use peerage_queue::{ChannelId, SessionId};
+use peerage_wire::{NodeId, Penalty};
+use ractor::ActorRef;
+
+use crate::machine::{PublishError, Published, SubscribeError};
+use crate::message::{Message, Policy, Topic};
+
+/// Control messages. Data comes through the inlets of [`Args`](crate::Args); `Wake` says that there is some.
+#[derive(Debug)]
+pub(crate) enum GossipMsg {
+    // ---------- from the root: two a session ----------
+    PeerUp {
+        session: SessionId,
+        id: NodeId,
+        channel: ChannelId,
+    },
+    PeerDown {
+        session: SessionId,
+    },
+    // ---------- from the root, for the application: one a subscriber ----------
+    Subscribe(Subscribe),
+    // ---------- from its own inlets and alarm: coalesced ----------
+    Wake,
+    Turn {
+        deliveries: usize,
+    },
+    Tick,
+    // ---------- from tests of supervision ----------
+    #[cfg(any(test, feature = "fault-injection"))]
+    Panic,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    pub(crate) topic: Topic,
+    pub(crate) policy: Policy,
+    pub(crate) outlet: Outlet<Message>,
+    pub(crate) reply: Option<Reply<Result<(), SubscribeError>>>,
+}
+
+/// Something to publish. Refused when the queue is full: who publishes faster than the node can take has
+/// to slow down.
+#[derive(Debug)]
+pub struct Publish {
+    /// The topic; being subscribed to it is not needed.
+    pub topic: Topic,
+    /// The topic's policy.
+    pub policy: Policy,
+    /// What to publish.
+    pub payload: Bytes,
+    /// What came of it. Dropped unanswered if the actor restarts meanwhile.
+    pub reply: Reply<Result<Published, PublishError>>,
+}
+
+impl Item for Publish {
+    fn weight(&self) -> usize {
+        self.payload.len()
+    }
+
+    fn overflow(&self) -> Overflow {
+        Overflow::Reject
+    }
+}
+
+/// A subscriber that is slower than its topic loses the oldest messages, and is told how many.
+impl Item for Message {
+    fn weight(&self) -> usize {
+        self.payload.len()
+    }
+
+    fn overflow(&self) -> Overflow {
+        Overflow::DropOldest
+    }
+}
+
+/// What the actor tells the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer misbehaved.
+    Report {
+        /// Its session.
+        session: SessionId,
+        /// What it did.
+        penalty: Penalty,
+    },
+    /// What this session sent made the actor's last life panic.
+    Crashed {
+        /// The session, which may have ended since.
+        session: SessionId,
+    },
+}
+
+/// The gossip actor.
+#[derive(Clone, Debug)]
+pub struct GossipMailbox(pub(crate) ActorRef<GossipMsg>);
+
+impl GossipMailbox {
+    /// A session speaks gossip on this channel.
+    pub fn peer_up(&self, session: SessionId, id: NodeId, channel: ChannelId) {
+        self.send(GossipMsg::PeerUp { session, id, channel });
+    }
+
+    /// A session has ended.
+    pub fn peer_down(&self, session: SessionId) {
+        self.send(GossipMsg::PeerDown { session });
+    }
+
+    /// Hands every message of the topic to `outlet`, until its inlet is closed. A topic may have many
+    /// subscribers; when the last is closed, the node leaves the topic.
+    ///
+    /// The root repeats it after a restart, without `reply`.
+    pub fn subscribe(
+        &self,
+        topic: Topic,
+        policy: Policy,
+        outlet: Outlet<Message>,
+        reply: Option<Reply<Result<(), SubscribeError>>>,
+    ) {
+        self.send(GossipMsg::Subscribe(Subscribe { topic, policy, outlet, reply }));
+    }
+
+    /// Handles what is queued, and as many deliveries, after the control messages that were sent before they
+    /// were offered.
+    pub(crate) fn turn(&self, deliveries: usize) {
+        self.send(GossipMsg::Turn { deliveries });
+    }
+
+    /// Makes the actor panic.
+    #[cfg(any(test, feature = "fault-injection"))]
+    #[doc(hidden)]
+    pub fn inject_panic(&self) {
+        self.send(GossipMsg::Panic);
+    }
+
+    /// An actor that is gone is told again by the root when it is back.
+    fn send(&self, message: GossipMsg) {
+        drop(self.0.cast(message));
+    }
+}

@@ -1,0 +1,70 @@
+//! Topic gossip: what is published to a topic reaches every subscriber of the network, once.
+//!
+//! Each node pushes a message to a few peers that want its topic, and announces what it has to a few
+//! others every second, so that a copy that was lost on one path is fetched on another. A message on a
+//! signed topic is checked before anything else is done with it; a copy that fails the check changes
+//! nothing but its sender's standing.
+//!
+//! [`GossipMachine`] holds all the rules and runs anywhere (`examples/rumour.rs`); with the `actor`
+//! feature, [`spawn`] runs it as an actor behind a [`GossipMailbox`].
+//!
+//! ```
+//! use peerage_gossip::{Config, GossipMachine, In, Out, Policy, Topic};
+//! use peerage_gossip::peerage_machine::{Driver, Time};
+//! use peerage_gossip::peerage_wire::NodeId;
+//!
+//! let machine = GossipMachine::new(Config::recommended(), NodeId::from_bytes([1; 32]), 7);
+//! let mut gossip = Driver::new(machine);
+//! let news = Topic::new("news")?;
+//! gossip.handle(Time::ZERO, In::Subscribe { token: 0, topic: news.clone(), policy: Policy::Anonymous });
+//! let publish = In::Publish {
+//!     token: 1, topic: news, policy: Policy::Anonymous, payload: "hi".into(), pressed: false,
+//! };
+//! gossip.handle(Time::ZERO, publish);
+//! assert!(gossip.drain().any(|out| matches!(out, Out::Deliver(message) if message.payload == "hi")));
+//! # Ok::<(), peerage_gossip::TopicError>(())
+//! ```
+#![warn(missing_docs)]
+
+#[cfg(feature = "actor")]
+mod actor;
+mod config;
+#[cfg(feature = "actor")]
+mod ingress;
+mod machine;
+#[cfg(feature = "actor")]
+mod memory;
+mod message;
+#[cfg(feature = "actor")]
+mod metrics;
+pub mod wire;
+#[cfg(feature = "actor")]
+mod work;
+
+#[cfg(feature = "actor")]
+pub use actor::{Args, spawn};
+pub use config::{Config, ConfigError, Work};
+#[cfg(feature = "actor")]
+pub use ingress::{Event, GossipMailbox, Publish};
+#[cfg(feature = "fault-injection")]
+#[doc(hidden)]
+pub use machine::POISON;
+pub use machine::{
+    Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published, Stats, SubscribeError,
+    Timer,
+};
+#[cfg(feature = "actor")]
+pub use memory::Memory;
+pub use message::{Check, Claim, Fingerprint, MAX_TOPIC, Message, MessageId, Origin, Policy, Topic, TopicError};
+
+/// What payloads are made of.
+pub use bytes;
+/// What the machine is driven with.
+pub use peerage_machine;
+/// The data queues that messages travel in.
+#[cfg(feature = "actor")]
+pub use peerage_mailbox;
+/// The sessions and channels that messages come from and go to.
+pub use peerage_queue;
+/// Identities.
+pub use peerage_wire;

@@ -1,0 +1,244 @@
+//! The messages of the last two minutes: what is announced, and what requests are answered from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_machine::Time;
+
+use crate::message::{MessageId, Topic};
+
+/// The first message's tag. Smaller tags are those of control pushes.
+const FIRST_TAG: u64 = 16;
+
+/// A set of peers, by their slot: one bit each, as there is a set or two for every kept message.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slots(Vec<u64>);
+
+impl Slots {
+    pub(super) fn contains(&self, slot: usize) -> bool {
+        self.0.get(slot / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    pub(super) fn insert(&mut self, slot: usize) {
+        if self.0.len() <= slot / 64 {
+            self.0.resize(slot / 64 + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(slot / 64) {
+            *word |= 1 << (slot % 64);
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) {
+        if let Some(word) = self.0.get_mut(slot / 64) {
+            *word &= !(1 << (slot % 64));
+        }
+    }
+}
+
+/// A kept message.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: MessageId,
+    pub(super) topic: Topic,
+    /// The whole item, ready to be sent.
+    pub(super) bytes: Bytes,
+    pub(super) kept_at: Time,
+    /// Peers that sent or announced it.
+    pub(super) has: Slots,
+    /// Peers that were sent it, or told of it, in this era of its life.
+    pub(super) told: Slots,
+    era: u32,
+    /// How often each peer got it on request.
+    served: BTreeMap<usize, u8>,
+}
+
+impl Entry {
+    /// A message's life has eras: the first lasts `reannounce`, and a new one begins whenever its age has
+    /// doubled from there. In each, a peer is told once of what it is not known to have: often enough for
+    /// what was lost without a trace, and far less than at every heartbeat.
+    pub(super) fn enter_era(&mut self, now: Time, reannounce: Duration) {
+        let age = now.since(self.kept_at).as_millis() / reannounce.as_millis().max(1);
+        let era = age.checked_ilog2().map_or(0, |doublings| doublings + 1);
+        if self.era != era {
+            self.era = era;
+            self.told = Slots::default();
+        }
+    }
+}
+
+/// Kept messages in the order of arrival, which is also the order of their tags.
+#[derive(Debug)]
+pub(super) struct Cache {
+    entries: BTreeMap<u64, Entry>,
+    by_id: HashMap<MessageId, u64>,
+    bytes: usize,
+    next_tag: u64,
+    max_bytes: usize,
+    max_ids: usize,
+    retained: Duration,
+}
+
+impl Cache {
+    pub(super) fn new(max_bytes: usize, max_ids: usize, retained: Duration) -> Cache {
+        Cache {
+            entries: BTreeMap::new(),
+            by_id: HashMap::new(),
+            bytes: 0,
+            next_tag: FIRST_TAG,
+            max_bytes,
+            max_ids,
+            retained,
+        }
+    }
+
+    /// Keeps a message and makes room for it; the tag its pushes carry. It must not be kept already.
+    pub(super) fn keep(
+        &mut self,
+        now: Time,
+        id: MessageId,
+        topic: Topic,
+        bytes: Bytes,
+        has: Slots,
+        told: Slots,
+    ) -> u64 {
+        while !self.entries.is_empty()
+            && (self.entries.len() >= self.max_ids || self.bytes + bytes.len() > self.max_bytes)
+        {
+            self.drop_oldest();
+        }
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.bytes += bytes.len();
+        self.by_id.insert(id, tag);
+        let entry = Entry { id, topic, bytes, kept_at: now, has, told, era: 0, served: BTreeMap::new() };
+        self.entries.insert(tag, entry);
+        tag
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, entry)) = self.entries.pop_first() {
+            self.bytes -= entry.bytes.len();
+            self.by_id.remove(&entry.id);
+        }
+    }
+
+    /// Lets go of what is too old at `now`.
+    pub(super) fn expire(&mut self, now: Time) {
+        while self.entries.first_key_value().is_some_and(|(_, entry)| now.since(entry.kept_at) > self.retained) {
+            self.drop_oldest();
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: &MessageId) -> Option<&mut Entry> {
+        self.entries.get_mut(self.by_id.get(id)?)
+    }
+
+    /// What a peer asked for, with its tag, at most `limit` times.
+    pub(super) fn serve(&mut self, id: &MessageId, slot: usize, limit: u8) -> Served {
+        let Some(tag) = self.by_id.get(id) else { return Served::Gone };
+        let Some(entry) = self.entries.get_mut(tag) else { return Served::Gone };
+        let count = entry.served.entry(slot).or_default();
+        if *count >= limit {
+            return Served::TooOften;
+        }
+        *count += 1;
+        entry.told.insert(slot);
+        Served::Push(*tag, entry.bytes.clone())
+    }
+
+    /// A push with this tag did not reach the peer of a slot: it is told of the message again, and may ask
+    /// for it as if it had not.
+    pub(super) fn unsent(&mut self, tag: u64, slot: usize) {
+        if let Some(entry) = self.entries.get_mut(&tag) {
+            entry.told.remove(slot);
+            if let Some(count) = entry.served.get_mut(&slot) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Newest first.
+    pub(super) fn newest_first(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.values_mut().rev()
+    }
+
+    /// Forgets what the peer of a slot was told, so that it is told again.
+    pub(super) fn forget_told(&mut self, slot: usize) {
+        self.entries.values_mut().for_each(|entry| entry.told.remove(slot));
+    }
+
+    /// Forgets all of a slot: its peer is gone, and another one may get it.
+    pub(super) fn forget_slot(&mut self, slot: usize) {
+        for entry in self.entries.values_mut() {
+            entry.has.remove(slot);
+            entry.told.remove(slot);
+            entry.served.remove(&slot);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Answer to a request.
+#[derive(Debug)]
+pub(super) enum Served {
+    /// Send this, with this tag.
+    Push(u64, Bytes),
+    /// The peer had it often enough.
+    TooOften,
+    /// Not kept, or no longer.
+    Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> MessageId {
+        MessageId([n; 32])
+    }
+
+    fn keep(cache: &mut Cache, second: u64, n: u8, len: usize) -> u64 {
+        let topic = Topic::new("t").expect("short");
+        let now = Time::ZERO + Duration::from_secs(second);
+        cache.keep(now, id(n), topic, Bytes::from(vec![n; len]), Slots::default(), Slots::default())
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_ids_and_age() {
+        let mut cache = Cache::new(100, 3, Duration::from_secs(10));
+        keep(&mut cache, 0, 1, 60);
+        keep(&mut cache, 1, 2, 60);
+        assert_eq!((cache.len(), cache.bytes()), (1, 60), "bytes");
+        for n in 3..7 {
+            keep(&mut cache, 2, n, 1);
+        }
+        assert_eq!((cache.len(), cache.bytes()), (3, 3), "ids");
+        assert!(cache.get_mut(&id(3)).is_none() && cache.get_mut(&id(4)).is_some());
+        cache.expire(Time::ZERO + Duration::from_secs(13));
+        assert_eq!((cache.len(), cache.bytes(), cache.by_id.len()), (0, 0, 0), "age");
+        keep(&mut cache, 20, 9, 500);
+        assert_eq!(cache.len(), 1, "one message is always kept");
+    }
+
+    #[test]
+    fn a_peer_is_served_so_often_and_another_in_its_slot_anew() {
+        let mut cache = Cache::new(100, 3, Duration::from_secs(10));
+        let tag = keep(&mut cache, 0, 1, 1);
+        assert!(matches!(cache.serve(&id(1), 70, 2), Served::Push(t, _) if t == tag));
+        assert!(cache.get_mut(&id(1)).is_some_and(|entry| entry.told.contains(70) && !entry.told.contains(6)));
+        assert!(matches!(cache.serve(&id(1), 70, 2), Served::Push(..)));
+        assert!(matches!(cache.serve(&id(1), 70, 2), Served::TooOften));
+        assert!(matches!(cache.serve(&id(2), 70, 2), Served::Gone));
+        cache.forget_slot(70);
+        assert!(cache.get_mut(&id(1)).is_some_and(|entry| !entry.told.contains(70)));
+        assert!(matches!(cache.serve(&id(1), 70, 2), Served::Push(..)));
+    }
+}

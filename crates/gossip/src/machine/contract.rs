@@ -1,0 +1,333 @@
+//! What the machine is told and what it asks for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_machine::Time;
+use peerage_queue::{ChannelId, Recipient, SessionId};
+use peerage_wire::frame::Lane;
+use peerage_wire::{NodeId, Penalty, Signature};
+use serde::Serialize;
+
+use crate::message::{Check, Claim, Fingerprint, Message, MessageId, Policy, Topic};
+
+/// What may happen to a node's gossip.
+#[derive(Clone, Debug, Serialize)]
+pub enum In {
+    /// A session speaks gossip, on this channel.
+    PeerUp {
+        /// The session.
+        session: SessionId,
+        /// The peer.
+        id: NodeId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A session has ended.
+    PeerDown {
+        /// The session.
+        session: SessionId,
+    },
+    /// This node wants a topic. Answered with [`Out::Subscribed`].
+    Subscribe {
+        /// The shell's name for the question.
+        token: u64,
+        /// The topic.
+        topic: Topic,
+        /// Its policy.
+        policy: Policy,
+    },
+    /// This node no longer wants a topic.
+    Unsubscribe {
+        /// The topic.
+        topic: Topic,
+    },
+    /// Something to publish, on a topic this node may or may not be subscribed to. Answered with
+    /// [`Out::Published`], for a signed topic after [`Out::Sign`].
+    Publish {
+        /// The shell's name for the question.
+        token: u64,
+        /// The topic.
+        topic: Topic,
+        /// The topic's policy.
+        policy: Policy,
+        /// What to publish.
+        payload: Bytes,
+        /// Whether the node's own lanes are over half full.
+        pressed: bool,
+    },
+    /// The answer to [`Out::Sign`].
+    Signed {
+        /// The question's.
+        token: u64,
+        /// This node's signature of the claim.
+        #[serde(with = "serde_bytes")]
+        signature: Signature,
+    },
+    /// A message of a session's gossip channel.
+    Inbound {
+        /// The session.
+        session: SessionId,
+        /// What came.
+        payload: Bytes,
+    },
+    /// The answer to [`Out::Verify`].
+    Verified {
+        /// The question's.
+        token: u64,
+        /// Whether the signature holds.
+        ok: bool,
+    },
+    /// A push did not reach this recipient.
+    SendFailed {
+        /// The recipient.
+        session: SessionId,
+        /// The push's.
+        tag: u64,
+    },
+    /// What an earlier life of this machine had seen, oldest first, and the last sequence it used.
+    Restore {
+        /// Ids, and when they were seen.
+        seen: Vec<(MessageId, Time)>,
+        /// The last sequence used.
+        sequence: u64,
+    },
+    /// Handling this copy of a message made an earlier life panic.
+    Refuse {
+        /// The copy.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// What it asks of its shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Send this.
+    Push(Outgoing),
+    /// Hand this to the topic's subscribers. Once for every message.
+    Deliver(Message),
+    /// The answer to [`In::Subscribe`].
+    Subscribed {
+        /// The question's.
+        token: u64,
+        /// Whether the topic is now subscribed to.
+        result: Result<(), SubscribeError>,
+    },
+    /// The answer to [`In::Publish`].
+    Published {
+        /// The question's.
+        token: u64,
+        /// What came of it.
+        result: Result<Published, PublishError>,
+    },
+    /// Sign this as the node, and answer with [`In::Signed`].
+    Sign {
+        /// The shell's name for the publication.
+        token: u64,
+        /// What to sign.
+        claim: Claim,
+        /// Remember it for [`In::Restore`].
+        sequence: u64,
+    },
+    /// Check this, and answer with [`In::Verified`].
+    Verify {
+        /// The machine's name for the question.
+        token: u64,
+        /// The check.
+        check: Check,
+    },
+    /// A peer misbehaved.
+    Report {
+        /// Its session.
+        session: SessionId,
+        /// What it did.
+        penalty: Penalty,
+    },
+    /// Remember this id for [`In::Restore`].
+    Remember(MessageId),
+    /// Count this.
+    Count(Count),
+}
+
+/// A session message for some peers: encoded once, shared by all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom.
+    pub to: Vec<Recipient>,
+    /// How urgent.
+    pub lane: Lane,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Where a lane is full: whether the oldest messages in it give way, or this one fails.
+    pub drop_oldest: bool,
+    /// For [`In::SendFailed`].
+    pub tag: u64,
+}
+
+/// A publication that went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The message's id.
+    pub id: MessageId,
+    /// How many peers it was queued for. With none, it is kept, and announced when some come. Also none if
+    /// the same content was published on this anonymous topic before, by whomever.
+    pub peers: usize,
+}
+
+/// Why something was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The node sends more slowly than is published.
+    #[error("this node's queues are over half full; try again in {retry_after:?}")]
+    Busy {
+        /// When it may be worth another try.
+        retry_after: Duration,
+    },
+    /// The payload is too large for this network.
+    #[error("{bytes} bytes, and a message has at most {limit}")]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The network's limit.
+        limit: usize,
+    },
+    /// This node is subscribed to the topic with the other policy.
+    #[error("the topic's policy here is {0:?}")]
+    Policy(Policy),
+}
+
+/// Why a topic was not subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// This node is subscribed to the topic with the other policy.
+    #[error("the topic's policy here is {0:?}")]
+    Policy(Policy),
+    /// This node is subscribed to as many topics as it may.
+    #[error("a node is subscribed to at most {0} topics")]
+    TooMany(usize),
+}
+
+/// What a panic is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Handling {
+    /// What a session sent, its control items or its framing: the session is to blame.
+    Session(SessionId),
+    /// A message: whoever relayed it could not know.
+    Message(Fingerprint),
+}
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Announce, and forget what is old.
+    Heartbeat,
+    /// Some peer has not sent what it announced.
+    Wants,
+}
+
+/// Something to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A message arrived for the first time and holds.
+    Accepted,
+    /// This node published.
+    Published,
+    /// A copy of a message that is known, or being checked.
+    Duplicate,
+    /// Ids announced to a peer.
+    AnnouncedOut(usize),
+    /// Ids announced by a peer.
+    AnnouncedIn(usize),
+    /// Ids asked of a peer.
+    RequestedOut(usize),
+    /// Ids a peer asked for.
+    RequestedIn(usize),
+    /// A message was sent on request.
+    Served,
+    /// Something was not done.
+    Dropped(DropReason),
+}
+
+macro_rules! drops {
+    ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
+        /// Why something was not done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// All reasons.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// A word for metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+drops! {
+    /// A session message that does not decode.
+    Malformed = "malformed";
+    /// An item of a kind this version does not know.
+    UnknownKind = "unknown_kind";
+    /// From a session this machine was not told of, or not any more.
+    UnknownSession = "unknown_session";
+    /// A message or announcement of a topic this node is not subscribed to.
+    UnknownTopic = "unknown_topic";
+    /// A message with the other policy than its topic's.
+    WrongPolicy = "wrong_policy";
+    /// A message published too long ago.
+    TooOld = "too_old";
+    /// A message published in the future: clocks differ.
+    FromFuture = "from_future";
+    /// A message whose signature is not its publisher's.
+    InvalidSignature = "invalid_signature";
+    /// A copy that failed the check before.
+    RejectedBefore = "rejected_before";
+    /// A copy that made a handler panic before.
+    Poison = "poison";
+    /// No room for one more signature check.
+    InFlightFull = "in_flight_full";
+    /// An id forgotten before its time, for want of room.
+    SeenEvicted = "seen_evicted";
+    /// A peer announced more than it may.
+    AnnounceFlood = "announce_flood";
+    /// A peer asked for more than it may.
+    RequestFlood = "request_flood";
+    /// A peer changed its topics more often than it may, or has too many.
+    TopicFlood = "topic_flood";
+    /// An announcement by a peer that owes too much already.
+    WantsFull = "wants_full";
+    /// A peer did not send in time what it announced.
+    BrokenPromise = "broken_promise";
+    /// A request for a message that is not kept.
+    NotKept = "not_kept";
+    /// A request for a message the peer was sent often enough.
+    ServedEnough = "served_enough";
+    /// A publication refused because the node's lanes are over half full.
+    Busy = "busy";
+}
+
+/// How much a machine holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Peers.
+    pub peers: usize,
+    /// Topics this node is subscribed to.
+    pub subscriptions: usize,
+    /// Ids remembered.
+    pub seen: usize,
+    /// Messages kept.
+    pub cached: usize,
+    /// Their bytes.
+    pub cached_bytes: usize,
+    /// Messages being checked.
+    pub in_flight: usize,
+    /// Messages announced and not here.
+    pub wanted: usize,
+}

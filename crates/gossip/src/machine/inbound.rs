@@ -1,0 +1,204 @@
+//! What peers send: messages, and what they say of their topics.
+
+use bytes::Bytes;
+use peerage_machine::Time;
+use peerage_queue::SessionId;
+use peerage_wire::{NodeId, Penalty};
+
+use super::cache::Slots;
+use super::contract::{Count, DropReason, Handling, Out};
+use super::flights::{Candidate, Joined};
+use super::wants::Asks;
+use super::{Fx, GossipMachine, dropped};
+use crate::message::{Check, Claim, Fingerprint, MessageId, Origin, Policy, Topic};
+use crate::wire::{self, Item, Parcel};
+
+impl GossipMachine {
+    pub(super) fn inbound(&mut self, now: Time, session: SessionId, payload: Bytes, fx: &mut Fx) {
+        let Some(from) = self.peers.get(session).map(|peer| peer.id) else {
+            return dropped(DropReason::UnknownSession, fx);
+        };
+        let whole = payload.len();
+        self.handling = Some(Handling::Session(session));
+        for item in wire::items(payload, self.config.max_payload) {
+            match item {
+                Ok(Item::Message(parcel)) => {
+                    // A kept slice would keep the whole session message in memory.
+                    let parcel = if parcel.bytes.len() < whole / 2 { parcel.detached() } else { parcel };
+                    self.message(now, session, from, parcel, fx);
+                    self.handling = Some(Handling::Session(session));
+                }
+                Ok(Item::IHave { topic, ids }) => self.announced(now, session, &topic, ids, fx),
+                Ok(Item::IWant { ids }) => self.requested(session, ids, fx),
+                Ok(Item::Topics { want_reply, topics }) => self.topics(session, want_reply, topics, fx),
+                Ok(Item::Subscribe(topic)) => self.topic_changed(session, topic, true, fx),
+                Ok(Item::Unsubscribe(topic)) => self.topic_changed(session, topic, false, fx),
+                Ok(Item::Unknown(_)) => dropped(DropReason::UnknownKind, fx),
+                Err(_) => {
+                    dropped(DropReason::Malformed, fx);
+                    self.blame(session, Penalty::MalformedMessage, fx);
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, now: Time, session: SessionId, from: NodeId, parcel: Parcel, fx: &mut Fx) {
+        match (self.subscriptions.get(&parcel.topic), &parcel.origin) {
+            (None, _) => return dropped(DropReason::UnknownTopic, fx),
+            (Some(Policy::Signed), Some(_)) | (Some(Policy::Anonymous), None) => {}
+            (Some(_), _) => {
+                dropped(DropReason::WrongPolicy, fx);
+                return self.blame(session, Penalty::InvalidMessage, fx);
+            }
+        }
+        let id = parcel.id();
+        let fingerprint = Fingerprint::of(&id, parcel.origin.as_ref());
+        self.handling = Some(Handling::Message(fingerprint));
+        if self.seen.contains(&id) {
+            if let (Some(entry), Some(peer)) = (self.cache.get_mut(&id), self.peers.get(session)) {
+                entry.has.insert(peer.slot);
+            }
+            return fx.emit(Out::Count(Count::Duplicate));
+        }
+        let refusal = self.out_of_time(now, parcel.origin.as_ref());
+        let refusal = refusal.or_else(|| self.poison.contains(&fingerprint).then_some(DropReason::Poison));
+        if let Some(reason) = refusal {
+            // Not fetched from others either; a true copy of it with another time would be pushed.
+            if !self.flights.contains(&id) {
+                self.wants.settle(&id);
+            }
+            return dropped(reason, fx);
+        }
+        let candidate = Candidate { parcel, fingerprint, from, senders: vec![session] };
+        if self.flights.contains(&id) {
+            match self.flights.join(&id, candidate) {
+                Joined::Known | Joined::Waits => fx.emit(Out::Count(Count::Duplicate)),
+                Joined::Full => dropped(DropReason::InFlightFull, fx),
+            }
+        } else if self.rejected.contains(&fingerprint) {
+            dropped(DropReason::RejectedBefore, fx);
+            self.blame(session, Penalty::InvalidMessage, fx);
+        } else {
+            self.check(now, id, candidate, fx);
+        }
+    }
+
+    /// Clocks differ, so nobody is blamed for these.
+    fn out_of_time(&self, now: Time, origin: Option<&Origin>) -> Option<DropReason> {
+        let issued = origin?.issued;
+        let now = now.unix_millis();
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (retained, skew) = (millis(self.config.retained), millis(self.config.skew));
+        if issued > now.saturating_add(skew) {
+            Some(DropReason::FromFuture)
+        } else if issued.saturating_add(retained).saturating_add(skew) < now {
+            Some(DropReason::TooOld)
+        } else {
+            None
+        }
+    }
+
+    fn check(&mut self, now: Time, id: MessageId, candidate: Candidate, fx: &mut Fx) {
+        #[cfg(any(test, feature = "fault-injection"))]
+        assert!(candidate.parcel.payload != super::POISON, "injected");
+        let Some(check) = check_of(&id, &candidate.parcel) else {
+            return self.take_in(now, id, candidate, fx);
+        };
+        match self.flights.start(id, candidate) {
+            Some(token) => fx.emit(Out::Verify { token, check }),
+            None => dropped(DropReason::InFlightFull, fx),
+        }
+    }
+
+    pub(super) fn verified(&mut self, now: Time, token: u64, ok: bool, fx: &mut Fx) {
+        let Some((id, candidate, next)) = self.flights.checked(token, ok) else { return };
+        self.handling = Some(Handling::Message(candidate.fingerprint));
+        if ok {
+            return self.take_in(now, id, candidate, fx);
+        }
+        dropped(DropReason::InvalidSignature, fx);
+        self.rejected.insert(now, candidate.fingerprint);
+        for session in candidate.senders {
+            self.blame(session, Penalty::InvalidMessage, fx);
+        }
+        let next = next.and_then(|token| {
+            let (id, candidate) = self.flights.checking(token)?;
+            check_of(id, &candidate.parcel).map(|check| (token, check))
+        });
+        match next {
+            Some((token, check)) => fx.emit(Out::Verify { token, check }),
+            None => {
+                let mut asks = Asks::new();
+                self.wants.next(now, id, &mut asks);
+                self.ask(asks, fx);
+            }
+        }
+    }
+
+    fn take_in(&mut self, now: Time, id: MessageId, candidate: Candidate, fx: &mut Fx) {
+        // The node may have left the topic while the signature was checked.
+        if !self.subscriptions.contains_key(&candidate.parcel.topic) {
+            self.wants.settle(&id);
+            return dropped(DropReason::UnknownTopic, fx);
+        }
+        let mut has = Slots::default();
+        self.peers.mark(&mut has, None, candidate.senders);
+        fx.emit(Out::Count(Count::Accepted));
+        self.accept(now, id, candidate.parcel, Some(candidate.from), has, fx);
+    }
+
+    fn topics(&mut self, session: SessionId, want_reply: bool, topics: Vec<Topic>, fx: &mut Fx) {
+        if !self.within_topic_quota(session, 1 + topics.len(), fx) {
+            return;
+        }
+        if !self.peers.replace(session, topics, self.config.max_topics) {
+            dropped(DropReason::TopicFlood, fx);
+            self.blame(session, Penalty::ControlFlood, fx);
+        }
+        let Some(peer) = self.peers.get_mut(session) else { return };
+        peer.asked_at = None;
+        if !want_reply {
+            return;
+        }
+        let slot = peer.slot;
+        if std::mem::replace(&mut peer.beat.answered, true) {
+            // At most one answer a heartbeat, or small questions would make large traffic.
+            peer.owed_topics = peer.owed_topics.or(Some(false));
+        } else {
+            self.send_topics(session, false, fx);
+            // Who asks may have restarted and forgotten what it was told.
+            self.cache.forget_told(slot);
+        }
+    }
+
+    fn topic_changed(&mut self, session: SessionId, topic: Topic, wanted: bool, fx: &mut Fx) {
+        if !self.within_topic_quota(session, 1, fx) {
+            return;
+        }
+        if !wanted {
+            self.peers.part(session, &topic);
+        } else if !self.peers.join(session, topic, self.config.max_topics) {
+            dropped(DropReason::TopicFlood, fx);
+            self.blame(session, Penalty::ControlFlood, fx);
+        }
+    }
+
+    fn within_topic_quota(&mut self, session: SessionId, changes: usize, fx: &mut Fx) -> bool {
+        // A snapshot, an answer and as many single changes as there can be topics, and as much again.
+        let limit = 8 * (self.config.max_topics + 1);
+        let Some(peer) = self.peers.get_mut(session) else { return false };
+        peer.beat.changes = peer.beat.changes.saturating_add(changes);
+        if peer.beat.changes <= limit {
+            return true;
+        }
+        dropped(DropReason::TopicFlood, fx);
+        self.blame(session, Penalty::ControlFlood, fx);
+        false
+    }
+}
+
+/// The signature check of a signed message.
+fn check_of(id: &MessageId, parcel: &Parcel) -> Option<Check> {
+    let Origin { publisher, issued, signature, .. } = parcel.origin.as_ref()?;
+    Some(Check { publisher: *publisher, claim: Claim { id: *id, issued: *issued }, signature: *signature })
+}

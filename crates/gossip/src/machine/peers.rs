@@ -1,0 +1,300 @@
+//! Who is connected, which topics each peer wants, and to whom a topic's messages are pushed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peerage_machine::{Rng, Time};
+use peerage_queue::{ChannelId, Recipient, SessionId};
+use peerage_wire::NodeId;
+
+use super::cache::Slots;
+use crate::message::Topic;
+
+/// What a peer did since the last heartbeat.
+#[derive(Debug, Default)]
+pub(super) struct Beat {
+    /// Ids it announced.
+    pub(super) announced: usize,
+    /// Ids it asked for.
+    pub(super) requested: usize,
+    /// Topics it changed.
+    pub(super) changes: usize,
+    /// It was sent our topics on request.
+    pub(super) answered: bool,
+    /// It was blamed for a flood.
+    pub(super) blamed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    channel: ChannelId,
+    /// Its bit in the cache's sets.
+    pub(super) slot: usize,
+    salt: u64,
+    pub(super) topics: BTreeSet<Topic>,
+    /// When it was last asked for its topics; `None` once it has said them.
+    pub(super) asked_at: Option<Time>,
+    /// It must be sent our topics at the next heartbeat; with a request for its own, if `Some(true)`.
+    pub(super) owed_topics: Option<bool>,
+    pub(super) beat: Beat,
+}
+
+#[derive(Debug)]
+struct Members {
+    salt: u64,
+    sessions: BTreeSet<SessionId>,
+    /// The first `fanout` sessions by rank; none if who is a member has changed since.
+    links: Option<Vec<SessionId>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    by_session: BTreeMap<SessionId, Peer>,
+    by_topic: BTreeMap<Topic, Members>,
+    free_slots: BTreeSet<usize>,
+    fanout: usize,
+    rng: Rng,
+}
+
+impl Peers {
+    pub(super) fn new(fanout: usize, rng: Rng) -> Peers {
+        let (by_session, by_topic, free_slots) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Peers { by_session, by_topic, free_slots, fanout, rng }
+    }
+
+    /// Adds a peer; false if the session is there already.
+    pub(super) fn up(&mut self, now: Time, session: SessionId, id: NodeId, channel: ChannelId) -> bool {
+        if self.by_session.contains_key(&session) {
+            return false;
+        }
+        // Slots in use and free ones together are 0..n without gaps.
+        let slot = self.free_slots.pop_first().unwrap_or(self.by_session.len());
+        let peer = Peer {
+            id,
+            channel,
+            slot,
+            salt: self.rng.next_u64(),
+            topics: BTreeSet::new(),
+            asked_at: Some(now),
+            owed_topics: None,
+            beat: Beat::default(),
+        };
+        self.by_session.insert(session, peer);
+        true
+    }
+
+    /// Removes a peer; its slot, if it was there.
+    pub(super) fn down(&mut self, session: SessionId) -> Option<usize> {
+        let peer = self.by_session.remove(&session)?;
+        for topic in &peer.topics {
+            self.leave(session, topic);
+        }
+        self.free_slots.insert(peer.slot);
+        Some(peer.slot)
+    }
+
+    pub(super) fn get(&self, session: SessionId) -> Option<&Peer> {
+        self.by_session.get(&session)
+    }
+
+    pub(super) fn get_mut(&mut self, session: SessionId) -> Option<&mut Peer> {
+        self.by_session.get_mut(&session)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SessionId, &mut Peer)> {
+        self.by_session.iter_mut().map(|(session, peer)| (*session, peer))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_session.len()
+    }
+
+    /// The peer wants a topic; false if it wants too many.
+    pub(super) fn join(&mut self, session: SessionId, topic: Topic, max_topics: usize) -> bool {
+        let Some(peer) = self.by_session.get_mut(&session) else { return true };
+        if peer.topics.contains(&topic) {
+            return true;
+        }
+        if peer.topics.len() >= max_topics {
+            return false;
+        }
+        peer.topics.insert(topic.clone());
+        let rng = &mut self.rng;
+        let members = self.by_topic.entry(topic).or_insert_with(|| Members {
+            salt: rng.next_u64(),
+            sessions: BTreeSet::new(),
+            links: None,
+        });
+        members.sessions.insert(session);
+        members.links = None;
+        true
+    }
+
+    /// The peer no longer wants a topic.
+    pub(super) fn part(&mut self, session: SessionId, topic: &Topic) {
+        if self.by_session.get_mut(&session).is_some_and(|peer| peer.topics.remove(topic)) {
+            self.leave(session, topic);
+        }
+    }
+
+    /// The peer wants these topics and no others; false if they are too many, and then only the first.
+    pub(super) fn replace(&mut self, session: SessionId, topics: Vec<Topic>, max_topics: usize) -> bool {
+        let Some(peer) = self.by_session.get_mut(&session) else { return true };
+        let wanted: BTreeSet<Topic> = topics.into_iter().collect();
+        let gone: Vec<Topic> = peer.topics.difference(&wanted).cloned().collect();
+        for topic in gone {
+            self.part(session, &topic);
+        }
+        let refused = wanted.into_iter().filter(|topic| !self.join(session, topic.clone(), max_topics)).count();
+        refused == 0
+    }
+
+    fn leave(&mut self, session: SessionId, topic: &Topic) {
+        if let Some(members) = self.by_topic.get_mut(topic) {
+            members.sessions.remove(&session);
+            members.links = None;
+            if members.sessions.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
+    }
+
+    /// The peers that a message of this topic is pushed to, whoever it came from: the same ones as long as
+    /// nobody comes or goes, and only those who must when somebody does.
+    ///
+    /// Each peer and each topic has a random number; a topic's links are the members whose two numbers mix
+    /// to the smallest (rendezvous hashing), so every member is as likely as any other, newcomers included.
+    fn links(&mut self, topic: &Topic) -> &[SessionId] {
+        let Some(members) = self.by_topic.get_mut(topic) else { return &[] };
+        let (salt, sessions, peers, fanout) = (members.salt, &members.sessions, &self.by_session, self.fanout);
+        members.links.get_or_insert_with(|| {
+            let mut ranked: Vec<_> = sessions
+                .iter()
+                .map(|session| (mix(salt ^ peers.get(session).map_or(0, |peer| peer.salt)), *session))
+                .collect();
+            ranked.sort_unstable();
+            ranked.truncate(fanout);
+            ranked.into_iter().map(|(_, session)| session).collect()
+        })
+    }
+
+    /// The links of a topic that lack a message, and their slots.
+    pub(super) fn lacking(&mut self, topic: &Topic, has: &Slots) -> (Vec<Recipient>, Slots) {
+        let links = self.links(topic).to_vec();
+        let (mut to, mut slots) = (Vec::with_capacity(links.len()), Slots::default());
+        for session in links {
+            if let Some(peer) = self.by_session.get(&session)
+                && !has.contains(peer.slot)
+            {
+                slots.insert(peer.slot);
+                to.push(Recipient { session, channel: peer.channel });
+            }
+        }
+        (to, slots)
+    }
+
+    /// Marks the sessions of a node, and these sessions, as having a message.
+    pub(super) fn mark(&self, has: &mut Slots, node: Option<NodeId>, sessions: impl IntoIterator<Item = SessionId>) {
+        for session in sessions {
+            if let Some(peer) = self.by_session.get(&session) {
+                has.insert(peer.slot);
+            }
+        }
+        if let Some(node) = node {
+            self.by_session.values().filter(|peer| peer.id == node).for_each(|peer| has.insert(peer.slot));
+        }
+    }
+
+    pub(super) fn recipient(&self, session: SessionId) -> Option<Recipient> {
+        self.by_session.get(&session).map(|peer| Recipient { session, channel: peer.channel })
+    }
+
+    pub(super) fn everyone(&self) -> Vec<Recipient> {
+        self.by_session.iter().map(|(session, peer)| Recipient { session: *session, channel: peer.channel }).collect()
+    }
+
+    /// Some peers that want any topic.
+    pub(super) fn sample(&mut self, count: usize) -> Vec<SessionId> {
+        let mut sessions: Vec<SessionId> =
+            self.by_session.iter().filter(|(_, peer)| !peer.topics.is_empty()).map(|(session, _)| *session).collect();
+        self.rng.sample(&mut sessions, count).to_vec()
+    }
+}
+
+/// SplitMix64's finaliser: every input bit moves every output bit.
+fn mix(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> Topic {
+        Topic::new("t").expect("short")
+    }
+
+    fn peers(count: u64, fanout: usize) -> Peers {
+        let mut peers = Peers::new(fanout, Rng::new(1));
+        for n in 0..count {
+            assert!(peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([n as u8; 32]), ChannelId(1)));
+            assert!(peers.join(SessionId(n), topic(), 1));
+        }
+        peers
+    }
+
+    #[test]
+    fn all_are_linked_while_they_are_few_and_as_many_as_the_fanout_when_not() {
+        assert_eq!(peers(5, 8).links(&topic()).len(), 5);
+        assert_eq!(peers(30, 8).links(&topic()).len(), 8);
+    }
+
+    #[test]
+    fn links_stay_when_others_come_and_go() {
+        let mut peers = peers(30, 8);
+        let before = peers.links(&topic()).to_vec();
+        let bystander = (0..30).map(SessionId).find(|session| !before.contains(session)).expect("30 > 8");
+        peers.down(bystander);
+        assert_eq!(peers.links(&topic()), before);
+        peers.down(before[0]);
+        let after = peers.links(&topic()).to_vec();
+        assert_eq!(after.len(), 8, "refilled");
+        assert_eq!(after.iter().filter(|session| before.contains(session)).count(), 7);
+    }
+
+    #[test]
+    fn newcomers_are_linked_as_often_as_others() {
+        let mut linked = 0;
+        for seed in 0..200 {
+            let mut peers = Peers::new(8, Rng::new(seed));
+            for n in 0..32 {
+                peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1));
+                peers.join(SessionId(n), topic(), 1);
+            }
+            linked += usize::from(peers.links(&topic()).contains(&SessionId(31)));
+        }
+        assert!((30..=70).contains(&linked), "{linked} of 200, and 50 is fair");
+    }
+
+    #[test]
+    fn slots_are_used_again_and_never_twice_at_once() {
+        let mut peers = peers(4, 8);
+        assert_eq!(peers.down(SessionId(1)), Some(1));
+        assert_eq!(peers.down(SessionId(1)), None);
+        for n in [10, 11] {
+            peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1));
+        }
+        let mut slots: Vec<_> = peers.iter_mut().map(|(_, peer)| peer.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_peers_that_are_gone() {
+        let mut peers = peers(4, 8);
+        assert!((0..4).all(|n| peers.down(SessionId(n)).is_some()));
+        assert!(peers.by_topic.is_empty() && peers.by_session.is_empty());
+    }
+}

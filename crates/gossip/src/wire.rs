@@ -1,0 +1,328 @@
+//! What travels on the gossip channel: items of kind ‖ length ‖ body, several to a session message.
+//!
+//! | kind | item | body |
+//! |---|---|---|
+//! | 1 | [`Topics`](Item::Topics) | flags u8 (bit 0: answer with yours), then topics |
+//! | 2 | [`Subscribe`](Item::Subscribe) | topic |
+//! | 3 | [`Unsubscribe`](Item::Unsubscribe) | topic |
+//! | 4 | [`Message`](Item::Message), signed | topic ‖ publisher 32 ‖ sequence u64 ‖ issued u64 (unix ms) ‖ signature 64 ‖ payload |
+//! | 5 | [`Message`](Item::Message), anonymous | topic ‖ payload |
+//! | 6 | [`IHave`](Item::IHave) | topic ‖ ids of 32 bytes |
+//! | 7 | [`IWant`](Item::IWant) | ids of 32 bytes |
+//!
+//! Kind is a u8, length a u32, all numbers big-endian, a topic is its length as u8 and its name. Items of
+//! other kinds are skipped by their length, which is how kinds are added later. The policy of a message is
+//! its kind, so a later policy is skipped too where it is not known.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use peerage_wire::NodeId;
+
+use crate::message::{MessageId, Origin, Topic};
+
+/// Most items in a session message.
+pub const MAX_ITEMS: usize = 1024;
+/// Most topics in one snapshot.
+pub const MAX_TOPICS: usize = 1024;
+/// Most ids in one announcement or request.
+pub const MAX_IDS: usize = 1024;
+/// Largest payload that may be configured, in bytes.
+pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+/// Bytes of a message around its payload, at most.
+pub const MAX_OVERHEAD: usize = ITEM_HEADER + 1 + crate::message::MAX_TOPIC + 32 + 8 + 8 + 64;
+
+const ITEM_HEADER: usize = 1 + 4;
+const WANT_REPLY: u8 = 1;
+
+mod kind {
+    pub(super) const TOPICS: u8 = 1;
+    pub(super) const SUBSCRIBE: u8 = 2;
+    pub(super) const UNSUBSCRIBE: u8 = 3;
+    pub(super) const SIGNED: u8 = 4;
+    pub(super) const ANONYMOUS: u8 = 5;
+    pub(super) const I_HAVE: u8 = 6;
+    pub(super) const I_WANT: u8 = 7;
+}
+
+/// One thing a peer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// All topics the sender is subscribed to, in place of what it said before.
+    Topics {
+        /// It wants to hear the receiver's.
+        want_reply: bool,
+        /// The topics.
+        topics: Vec<Topic>,
+    },
+    /// One more topic.
+    Subscribe(Topic),
+    /// One topic less.
+    Unsubscribe(Topic),
+    /// A message.
+    Message(Parcel),
+    /// Messages the sender has.
+    IHave {
+        /// Their topic.
+        topic: Topic,
+        /// Their ids.
+        ids: Vec<MessageId>,
+    },
+    /// Messages the sender asks for.
+    IWant {
+        /// Their ids.
+        ids: Vec<MessageId>,
+    },
+    /// An item of a later version.
+    Unknown(u8),
+}
+
+/// A message as it travels. Nothing in it has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// Its topic.
+    pub topic: Topic,
+    /// Who published it; `None` on an anonymous topic.
+    pub origin: Option<Origin>,
+    /// What was published: a part of `bytes`, not a copy.
+    pub payload: Bytes,
+    /// The whole item as it was received or built, header included: what is sent on.
+    pub bytes: Bytes,
+}
+
+impl Parcel {
+    /// Builds the item. The one place where a payload is copied on its way out.
+    pub fn new(topic: Topic, origin: Option<Origin>, payload: &[u8]) -> Parcel {
+        let mut bytes = BytesMut::with_capacity(MAX_OVERHEAD + payload.len());
+        let kind = if origin.is_some() { kind::SIGNED } else { kind::ANONYMOUS };
+        let body = begin(&mut bytes, kind);
+        put_topic(&mut bytes, &topic);
+        if let Some(origin) = &origin {
+            bytes.put_slice(origin.publisher.as_bytes());
+            bytes.put_u64(origin.sequence);
+            bytes.put_u64(origin.issued);
+            bytes.put_slice(&origin.signature);
+        }
+        let payload_at = bytes.len();
+        bytes.put_slice(payload);
+        finish(&mut bytes, body);
+        let bytes = bytes.freeze();
+        Parcel { topic, origin, payload: bytes.slice(payload_at..), bytes }
+    }
+
+    /// Its id, from the whole payload.
+    pub fn id(&self) -> MessageId {
+        match &self.origin {
+            Some(origin) => MessageId::signed(&self.topic, &origin.publisher, origin.sequence, &self.payload),
+            None => MessageId::anonymous(&self.topic, &self.payload),
+        }
+    }
+
+    /// The same item in memory of its own.
+    ///
+    /// A kept slice keeps alive all of the session message it came in, so a peer could make a node hold
+    /// 16 MiB for every 100 bytes it counts.
+    pub fn detached(self) -> Parcel {
+        let payload_at = self.bytes.len() - self.payload.len();
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        Parcel { payload: bytes.slice(payload_at..), bytes, ..self }
+    }
+}
+
+/// Why bytes are not gossip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A field, or an item, is longer than what is left.
+    #[error("cut short")]
+    Short,
+    /// Bytes are left over in an item.
+    #[error("{0} bytes left over in an item")]
+    Trailing(usize),
+    /// A topic's name is empty, too long or not UTF-8.
+    #[error("malformed topic")]
+    Topic,
+    /// More topics or ids than one item may have.
+    #[error("too many entries in one item")]
+    TooMany,
+    /// More than [`MAX_ITEMS`] items.
+    #[error("more than {MAX_ITEMS} items")]
+    TooManyItems,
+    /// A payload larger than this network allows.
+    #[error("payload of {0} bytes")]
+    TooLarge(usize),
+}
+
+/// The items of a session message, whose payloads may have at most `max_payload` bytes. Ends after the
+/// first error.
+pub fn items(message: Bytes, max_payload: usize) -> Items {
+    Items { rest: message, max_payload, count: 0 }
+}
+
+/// See [`items`].
+#[derive(Debug)]
+pub struct Items {
+    rest: Bytes,
+    max_payload: usize,
+    count: usize,
+}
+
+impl Iterator for Items {
+    type Item = Result<Item, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let item = self.take();
+        if item.is_err() {
+            self.rest = Bytes::new();
+        }
+        Some(item)
+    }
+}
+
+impl Items {
+    fn take(&mut self) -> Result<Item, WireError> {
+        if self.count == MAX_ITEMS {
+            return Err(WireError::TooManyItems);
+        }
+        self.count += 1;
+        let mut header = Reader(&self.rest);
+        let kind = header.u8()?;
+        let len = usize::try_from(u32::from_be_bytes(header.array()?)).map_err(|_| WireError::Short)?;
+        let end = ITEM_HEADER.checked_add(len).filter(|end| *end <= self.rest.len()).ok_or(WireError::Short)?;
+        decode(kind, self.rest.split_to(end), self.max_payload)
+    }
+}
+
+fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> {
+    let mut body = Reader(item.get(ITEM_HEADER..).ok_or(WireError::Short)?);
+    let decoded = match kind {
+        kind::TOPICS => {
+            let want_reply = body.u8()? & WANT_REPLY != 0;
+            let mut topics = Vec::new();
+            while !body.0.is_empty() {
+                if topics.len() == MAX_TOPICS {
+                    return Err(WireError::TooMany);
+                }
+                topics.push(body.topic()?);
+            }
+            Item::Topics { want_reply, topics }
+        }
+        kind::SUBSCRIBE => Item::Subscribe(body.topic()?),
+        kind::UNSUBSCRIBE => Item::Unsubscribe(body.topic()?),
+        kind::SIGNED | kind::ANONYMOUS => {
+            let topic = body.topic()?;
+            let origin = if kind == kind::SIGNED { Some(body.origin()?) } else { None };
+            if body.0.len() > max_payload {
+                return Err(WireError::TooLarge(body.0.len()));
+            }
+            let payload = item.slice_ref(body.0);
+            return Ok(Item::Message(Parcel { topic, origin, payload, bytes: item }));
+        }
+        kind::I_HAVE => Item::IHave { topic: body.topic()?, ids: body.ids()? },
+        kind::I_WANT => Item::IWant { ids: body.ids()? },
+        kind => return Ok(Item::Unknown(kind)),
+    };
+    if body.0.is_empty() { Ok(decoded) } else { Err(WireError::Trailing(body.0.len())) }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(WireError::Short)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn u8(&mut self) -> Result<u8, WireError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn topic(&mut self) -> Result<Topic, WireError> {
+        let len = usize::from(self.u8()?);
+        let (name, rest) = self.0.split_at_checked(len).ok_or(WireError::Short)?;
+        self.0 = rest;
+        let name = std::str::from_utf8(name).map_err(|_| WireError::Topic)?;
+        Topic::new(name).map_err(|_| WireError::Topic)
+    }
+
+    fn origin(&mut self) -> Result<Origin, WireError> {
+        Ok(Origin {
+            publisher: NodeId::from_bytes(self.array()?),
+            sequence: u64::from_be_bytes(self.array()?),
+            issued: u64::from_be_bytes(self.array()?),
+            signature: self.array()?,
+        })
+    }
+
+    fn ids(&mut self) -> Result<Vec<MessageId>, WireError> {
+        let (ids, rest) = self.0.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(WireError::Short);
+        }
+        if ids.len() > MAX_IDS {
+            return Err(WireError::TooMany);
+        }
+        self.0 = rest;
+        Ok(ids.iter().map(|id| MessageId(*id)).collect())
+    }
+}
+
+/// Starts an item, to be ended with [`finish`].
+fn begin(to: &mut BytesMut, kind: u8) -> usize {
+    to.put_u8(kind);
+    to.put_u32(0);
+    to.len()
+}
+
+fn finish(to: &mut BytesMut, body: usize) {
+    let len = u32::try_from(to.len() - body).expect("items are bounded far below 4 GiB before they are built");
+    to[body - 4..body].copy_from_slice(&len.to_be_bytes());
+}
+
+fn put_topic(to: &mut BytesMut, topic: &Topic) {
+    to.put_u8(topic.len_byte());
+    to.put_slice(topic.as_str().as_bytes());
+}
+
+fn control(kind: u8, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut bytes = BytesMut::new();
+    let body = begin(&mut bytes, kind);
+    fill(&mut bytes);
+    finish(&mut bytes, body);
+    bytes.freeze()
+}
+
+/// A snapshot of the sender's topics; at most [`MAX_TOPICS`] of them are put in.
+pub fn topics<'a>(want_reply: bool, topics: impl IntoIterator<Item = &'a Topic>) -> Bytes {
+    control(kind::TOPICS, |to| {
+        to.put_u8(if want_reply { WANT_REPLY } else { 0 });
+        topics.into_iter().take(MAX_TOPICS).for_each(|topic| put_topic(to, topic));
+    })
+}
+
+/// One more topic.
+pub fn subscribe(topic: &Topic) -> Bytes {
+    control(kind::SUBSCRIBE, |to| put_topic(to, topic))
+}
+
+/// One topic less.
+pub fn unsubscribe(topic: &Topic) -> Bytes {
+    control(kind::UNSUBSCRIBE, |to| put_topic(to, topic))
+}
+
+/// An announcement; at most [`MAX_IDS`] ids are put in.
+pub fn i_have(topic: &Topic, ids: &[MessageId]) -> Bytes {
+    control(kind::I_HAVE, |to| {
+        put_topic(to, topic);
+        ids.iter().take(MAX_IDS).for_each(|id| to.put_slice(&id.0));
+    })
+}
+
+/// A request; at most [`MAX_IDS`] ids are put in.
+pub fn i_want(ids: &[MessageId]) -> Bytes {
+    control(kind::I_WANT, |to| ids.iter().take(MAX_IDS).for_each(|id| to.put_slice(&id.0)))
+}
+
+#[cfg(test)]
+mod tests;

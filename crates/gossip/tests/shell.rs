@@ -1,0 +1,236 @@
+//! Two gossip actors joined by plain queues, under paused time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_gossip::peerage_mailbox::{
+    AskError, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, RecvError, Supervisor, ask, data_queue,
+};
+use peerage_gossip::peerage_queue::{ChannelId, Delivery, Pool, Push, SendFailed, SessionId};
+use peerage_gossip::peerage_wire::Keypair;
+use peerage_gossip::{
+    Args, Config, Event, GossipMailbox, Memory, Message, Policy, Publish, PublishError, Published, SubscribeError,
+    Topic,
+};
+
+const ROOM: Capacity = Capacity { items: 1_000, weight: 1 << 20 };
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Node {
+    args: Args,
+    pool: Pool,
+    gossip: GossipMailbox,
+    child: Child,
+    publish: Outlet<Publish>,
+    inbound: Outlet<Delivery>,
+    pushes: Inlet<Push>,
+}
+
+impl Node {
+    async fn start(n: u8, clock: Clock) -> Node {
+        let (inbound, inbound_end) = data_queue(ROOM);
+        let (publish, publish_end) = data_queue(ROOM);
+        let (report_failures, failures) = data_queue::<SendFailed>(ROOM);
+        let (push, pushes) = data_queue(ROOM);
+        let pool = Pool::new(100);
+        let args = Args {
+            config: Config::recommended(),
+            keys: Keypair::from_seed([n; 32]),
+            seed: u64::from(n),
+            inbound: inbound_end,
+            publish: publish_end,
+            failures,
+            report_failures,
+            push,
+            pressure: pool.pressure(),
+            events: Port::from_fn(|event: Event| panic!("an honest peer was blamed: {event:?}")),
+            clock,
+            meter: Meter::none(),
+            memory: Memory::new(),
+        };
+        let (gossip, child) = peerage_gossip::spawn(args.clone(), &Supervisor::none()).await.expect("starts");
+        Node { args, pool, gossip, child, publish, inbound, pushes }
+    }
+
+    async fn restart(&mut self) {
+        self.child.kill();
+        self.child.wait().await;
+        (self.gossip, self.child) =
+            peerage_gossip::spawn(self.args.clone(), &Supervisor::none()).await.expect("starts again");
+    }
+
+    /// Sees the other node as session 1, and carries what it pushes to it.
+    fn connect(&self, other: &Node) {
+        self.gossip.peer_up(SessionId(1), other.args.keys.id(), ChannelId(1));
+        let (mut pushes, inbound) = (self.pushes.clone(), other.inbound.clone());
+        tokio::spawn(async move {
+            while let Ok(Push { to, lane, payload, .. }) = pushes.recv().await {
+                for recipient in to {
+                    let (session, channel, payload) = (recipient.session, recipient.channel, payload.clone());
+                    inbound.offer(Delivery { session, channel, stream: 0, lane, payload }).expect("room");
+                }
+            }
+        });
+    }
+
+    async fn subscribe(&self, policy: Policy, capacity: Capacity) -> Inlet<Message> {
+        let (outlet, inlet) = data_queue(capacity);
+        let subscribed = ask(SECOND, |reply| self.gossip.subscribe(topic(), policy, outlet, Some(reply))).await;
+        assert_eq!(subscribed, Ok(Ok(())));
+        inlet
+    }
+
+    async fn publish(
+        &self,
+        policy: Policy,
+        payload: &'static str,
+    ) -> Result<Result<Published, PublishError>, AskError> {
+        let payload = Bytes::from_static(payload.as_bytes());
+        ask(SECOND, |reply| {
+            self.publish.offer(Publish { topic: topic(), policy, payload, reply }).expect("room");
+        })
+        .await
+    }
+}
+
+fn topic() -> Topic {
+    Topic::new("news").expect("short")
+}
+
+async fn pair() -> (Node, Node) {
+    let clock = Clock::simulated(Duration::from_secs(1_800_000_000));
+    let (a, b) = (Node::start(1, clock).await, Node::start(2, clock).await);
+    a.connect(&b);
+    b.connect(&a);
+    (a, b)
+}
+
+async fn payloads(inlet: &Inlet<Message>) -> Vec<Bytes> {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    inlet.take(usize::MAX).into_iter().map(|message| message.payload).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_publishes_both_get_once() {
+    let (a, b) = pair().await;
+    let (at_a, at_b) = (a.subscribe(Policy::Signed, ROOM).await, b.subscribe(Policy::Signed, ROOM).await);
+    let second_at_b = b.subscribe(Policy::Signed, ROOM).await;
+    assert!(payloads(&at_a).await.is_empty());
+    for _ in 0..2 {
+        let published = a.publish(Policy::Signed, "hi").await.expect("answered").expect("published");
+        assert_eq!(published.peers, 1);
+    }
+    tokio::time::sleep(130 * SECOND).await;
+    for inlet in [at_a, at_b, second_at_b] {
+        assert_eq!(payloads(&inlet).await, ["hi", "hi"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_says_where_it_is_from() {
+    let (a, b) = pair().await;
+    let (at_a, at_b) = (a.subscribe(Policy::Signed, ROOM).await, b.subscribe(Policy::Signed, ROOM).await);
+    tokio::time::sleep(SECOND).await;
+    let id = a.publish(Policy::Signed, "hi").await.expect("answered").expect("published").id;
+    tokio::time::sleep(SECOND).await;
+    let author = Some(a.args.keys.id());
+    for (inlet, from) in [(at_a, None), (at_b, author)] {
+        let message = inlet.pop().expect("delivered");
+        assert_eq!((message.id, message.publisher, message.from), (id, author, from));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_while_the_lanes_are_over_half_full_is_told_to_wait() {
+    let (a, _b) = pair().await;
+    let charge = a.pool.charge(60);
+    let retry_after = Config::recommended().retry_after;
+    assert_eq!(a.publish(Policy::Signed, "hi").await, Ok(Err(PublishError::Busy { retry_after })));
+    drop(charge);
+    assert!(a.publish(Policy::Signed, "hi").await.expect("answered").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_actor_relearns_its_peers_topics_and_delivers_nothing_twice() {
+    let (mut a, b) = pair().await;
+    let (_at_a, at_b) = (a.subscribe(Policy::Signed, ROOM).await, b.subscribe(Policy::Signed, ROOM).await);
+    tokio::time::sleep(SECOND).await;
+    b.publish(Policy::Signed, "one").await.expect("answered").expect("published");
+    tokio::time::sleep(SECOND).await;
+
+    a.restart().await;
+    let at_a = a.subscribe(Policy::Signed, ROOM).await;
+    a.gossip.peer_up(SessionId(1), b.args.keys.id(), ChannelId(1));
+    tokio::time::sleep(SECOND).await;
+    let published = a.publish(Policy::Signed, "two").await.expect("answered").expect("published");
+    assert_eq!(published.peers, 1, "it knows again what its peer wants");
+    tokio::time::sleep(130 * SECOND).await;
+    assert_eq!(payloads(&at_a).await, ["two"]);
+    assert_eq!(payloads(&at_b).await, ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_published_alone_is_fetched_by_who_comes_later() {
+    let clock = Clock::simulated(Duration::from_secs(1_800_000_000));
+    let (a, b) = (Node::start(1, clock).await, Node::start(2, clock).await);
+    let at_b = b.subscribe(Policy::Anonymous, ROOM).await;
+    assert_eq!(a.publish(Policy::Anonymous, "hi").await.expect("answered").expect("published").peers, 0);
+    tokio::time::sleep(60 * SECOND).await;
+    a.connect(&b);
+    b.connect(&a);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(payloads(&at_b).await, ["hi"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_loses_the_oldest_and_is_told_how_many() {
+    let (a, _b) = pair().await;
+    let mut slow = a.subscribe(Policy::Signed, Capacity { items: 2, weight: 100 }).await;
+    for payload in ["1", "2", "3", "4", "5"] {
+        a.publish(Policy::Signed, payload).await.expect("answered").expect("published");
+    }
+    assert_eq!(slow.recv().await.map(|message| message.payload), Err(RecvError::Lagged(3)));
+    assert_eq!(slow.recv().await.map(|message| message.payload), Ok(Bytes::from_static(b"4")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_last_subscriber_is_closed_the_node_leaves_the_topic() {
+    let (a, b) = pair().await;
+    let (first, second) = (b.subscribe(Policy::Signed, ROOM).await, b.subscribe(Policy::Signed, ROOM).await);
+    let peers = async || {
+        tokio::time::sleep(2 * SECOND).await;
+        a.publish(Policy::Signed, "hi").await.expect("answered").expect("published").peers
+    };
+    assert_eq!(peers().await, 1);
+    first.close();
+    assert_eq!(peers().await, 1);
+    second.close();
+    assert_eq!(peers().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_policy_of_a_topic_is_refused() {
+    let (a, _b) = pair().await;
+    let _inlet = a.subscribe(Policy::Signed, ROOM).await;
+    let (outlet, _kept) = data_queue(ROOM);
+    let subscribed = ask(SECOND, |reply| a.gossip.subscribe(topic(), Policy::Anonymous, outlet, Some(reply))).await;
+    assert_eq!(subscribed, Ok(Err(SubscribeError::Policy(Policy::Signed))));
+}
+
+/// Real threads and real time: signatures are checked on the pool.
+#[tokio::test]
+async fn signatures_are_checked_on_other_threads() {
+    let clock = Clock::system();
+    let (a, b) = (Node::start(1, clock).await, Node::start(2, clock).await);
+    let mut at_b = b.subscribe(Policy::Signed, ROOM).await;
+    a.connect(&b);
+    b.connect(&a);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..50 {
+        a.publish(Policy::Signed, "hi").await.expect("answered").expect("published");
+    }
+    for _ in 0..50 {
+        let message = tokio::time::timeout(10 * SECOND, at_b.recv()).await.expect("in time");
+        assert_eq!(message.map(|message| message.payload), Ok(Bytes::from_static(b"hi")));
+    }
+}

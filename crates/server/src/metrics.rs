@@ -1,0 +1,80 @@
+//! What the root, the listener and the connector count.
+
+use metrics::{Counter, Gauge};
+use peerage_mailbox::Meter;
+use peerage_peer_session::handshake::Direction;
+use peerage_wire::{DisconnectReason, Penalty};
+
+/// Counts of connections being set up.
+#[derive(Clone, Debug)]
+pub(crate) struct SetupMetrics(Meter);
+
+impl SetupMetrics {
+    pub(crate) fn new(meter: &Meter) -> SetupMetrics {
+        meter.describe("peerage_handshakes_total", "Connections set up, by direction and outcome");
+        meter.describe("peerage_inbound_refused_total", "Inbound connections refused before any crypto, by reason");
+        meter.describe("peerage_accept_failed_total", "Failures of accept, which pause it for a moment");
+        SetupMetrics(meter.clone())
+    }
+
+    /// `outcome` is one of a closed set: `ok`, a dial outcome, or a reason's label.
+    pub(crate) fn finished(&self, direction: &'static str, outcome: &'static str) {
+        self.0.counter("peerage_handshakes_total", &[("direction", direction), ("outcome", outcome)]).increment(1);
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.0.counter("peerage_inbound_refused_total", &[("reason", reason)]).increment(1);
+    }
+
+    pub(crate) fn accept_failed(&self) {
+        self.0.counter("peerage_accept_failed_total", &[]).increment(1);
+    }
+}
+
+pub(crate) struct ServerMetrics {
+    meter: Meter,
+    inbound: Gauge,
+    outbound: Gauge,
+    pub(crate) bans: Counter,
+}
+
+impl ServerMetrics {
+    pub(crate) fn new(meter: &Meter) -> ServerMetrics {
+        meter.describe("peerage_peers", "Peers, by direction");
+        meter.describe("peerage_disconnects_total", "Sessions ended, by reason and by who ended them");
+        meter.describe("peerage_penalties_total", "What peers were blamed for");
+        meter.describe("peerage_bans_total", "Nodes banned");
+        meter.describe("peerage_restarts_total", "Actors started again after they failed");
+        meter.describe("peerage_degraded", "1 while an actor is down for longer than a restart takes");
+        ServerMetrics {
+            meter: meter.clone(),
+            inbound: meter.gauge("peerage_peers", &[("direction", "inbound")]),
+            outbound: meter.gauge("peerage_peers", &[("direction", "outbound")]),
+            bans: meter.counter("peerage_bans_total", &[]),
+        }
+    }
+
+    pub(crate) fn peers(&self, direction: Direction, change: f64) {
+        let gauge = match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        };
+        gauge.increment(change);
+    }
+
+    pub(crate) fn disconnected(&self, reason: DisconnectReason, by: &'static str) {
+        self.meter.counter("peerage_disconnects_total", &[("reason", reason.label()), ("by", by)]).increment(1);
+    }
+
+    pub(crate) fn penalty(&self, penalty: Penalty) {
+        self.meter.counter("peerage_penalties_total", &[("penalty", penalty.label())]).increment(1);
+    }
+
+    pub(crate) fn restarted(&self, service: &'static str) {
+        self.meter.counter("peerage_restarts_total", &[("actor", service)]).increment(1);
+    }
+
+    pub(crate) fn degraded(&self, service: &'static str, degraded: bool) {
+        self.meter.gauge("peerage_degraded", &[("actor", service)]).set(if degraded { 1.0 } else { 0.0 });
+    }
+}

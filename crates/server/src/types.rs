@@ -1,0 +1,200 @@
+//! What a node tells of itself and its peers.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use peerage_mailbox::{Item, Overflow};
+use peerage_peer_session::EndedBy;
+use peerage_peer_session::handshake::Direction;
+use peerage_wire::address::{self, AddressError};
+use peerage_wire::{Capability, DisconnectReason, Multiaddr, NodeId, NodeRecord, RecordError, Verified};
+
+/// A node that somebody named: by a record, or by an address that ends in `/p2p/` and its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its identity.
+    pub id: NodeId,
+    /// Where it may listen.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Why text does not name a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerAddressError {
+    /// Not a usable multiaddr.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Not a usable record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An address that does not say whose it is.
+    #[error("`{0}` does not end in /p2p/ and the node's id; copy the whole address that the node printed")]
+    NoId(String),
+    /// A record that says nothing of where its node listens.
+    #[error("the record names no TCP address")]
+    NoAddress,
+}
+
+impl From<&NodeRecord> for PeerAddress {
+    fn from(record: &NodeRecord) -> PeerAddress {
+        let addresses = record.addresses().iter().filter_map(address::tcp_socket).collect();
+        PeerAddress { id: record.id(), addresses }
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = PeerAddressError;
+
+    /// Reads a multiaddr with `/p2p/`, or a record's text. A record's age does not matter: it is a hint, and
+    /// the node shows a fresh one when it is dialled.
+    fn from_str(text: &str) -> Result<PeerAddress, PeerAddressError> {
+        if text.starts_with("pnr:") {
+            let record = text.parse::<NodeRecord>()?.verify()?;
+            let peer = PeerAddress::from(&*record);
+            return if peer.addresses.is_empty() { Err(PeerAddressError::NoAddress) } else { Ok(peer) };
+        }
+        let (bare, id) = address::split_id(&address::parse(text)?)?;
+        let socket = address::require_tcp(&bare)?;
+        let id = id.ok_or_else(|| PeerAddressError::NoId(text.to_owned()))?;
+        Ok(PeerAddress { id, addresses: vec![socket] })
+    }
+}
+
+/// What this node is to others.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    /// Its current record.
+    pub record: Verified<NodeRecord>,
+    /// Where it listens, wildcards as the addresses they stand for, without `/p2p`.
+    pub addresses: Vec<Multiaddr>,
+    /// Program and version.
+    pub agent: String,
+    /// The network's name.
+    pub network: String,
+    /// Random for each process.
+    pub instance: u64,
+}
+
+/// A peer, as of now.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its identity.
+    pub id: NodeId,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Its address as seen from here.
+    pub address: SocketAddr,
+    /// What both ends speak.
+    pub capabilities: Vec<Capability>,
+    /// Its program and version, as it says.
+    pub agent: String,
+    /// Whether it is kept connected.
+    pub is_static: bool,
+    /// Whether limits spare it.
+    pub is_trusted: bool,
+    /// Since when, since the Unix epoch.
+    pub connected_at: Duration,
+    /// Round trip time, once measured.
+    pub round_trip: Option<Duration>,
+    /// Bytes received from it in this session.
+    pub bytes_in: u64,
+    /// Bytes sent to it in this session.
+    pub bytes_out: u64,
+}
+
+/// A change among the peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer was added.
+    PeerUp {
+        /// Who.
+        id: NodeId,
+        /// Who dialled.
+        direction: Direction,
+        /// Its address as seen from here.
+        address: SocketAddr,
+        /// Its program and version, as it says.
+        agent: String,
+    },
+    /// A peer was removed.
+    PeerDown {
+        /// Who.
+        id: NodeId,
+        /// Why.
+        reason: DisconnectReason,
+        /// Who ended it.
+        by: EndedBy,
+        /// How long it was up.
+        lived: Duration,
+    },
+}
+
+impl Item for Event {
+    /// A subscriber that is too slow loses the oldest events, and is told how many.
+    fn overflow(&self) -> Overflow {
+        Overflow::DropOldest
+    }
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All is well.
+    Ok,
+    /// It works, and something is missing.
+    Degraded,
+    /// It is shutting down.
+    Draining,
+}
+
+impl Status {
+    /// A word for people and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Degraded => "degraded",
+            Status::Draining => "draining",
+        }
+    }
+}
+
+/// How a node is, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// In a word.
+    pub status: Status,
+    /// In sentences, one for each thing that is missing.
+    pub reasons: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use peerage_wire::{Keypair, NetworkId, RecordDraft};
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_its_address_or_its_record() {
+        let keys = Keypair::from_seed([1; 32]);
+        let text = format!("/ip4/127.0.0.1/tcp/5/p2p/{}", keys.id());
+        let named: PeerAddress = text.parse().expect("an address");
+        assert_eq!(named, PeerAddress { id: keys.id(), addresses: vec!["127.0.0.1:5".parse().expect("socket")] });
+        let draft =
+            RecordDraft::new(1, NetworkId::named("x")).address("/ip4/127.0.0.1/tcp/5".parse().expect("address"));
+        let record = draft.sign(&keys).expect("small").to_string();
+        assert_eq!(record.parse(), Ok(named), "however old");
+    }
+
+    #[test]
+    fn what_names_no_node_is_refused_with_what_to_do() {
+        let told = |text: &str| text.parse::<PeerAddress>().expect_err(text).to_string();
+        assert!(told("/ip4/127.0.0.1/tcp/5").contains("copy the whole address"));
+        assert!(told("127.0.0.1:5").contains("write it like"));
+        assert!(told("pnr:garbage!").contains("base64url"));
+        let keys = Keypair::from_seed([1; 32]);
+        assert!(told(&format!("/ip4/1.2.3.4/udp/5/quic-v1/p2p/{}", keys.id())).contains("quic-v1"));
+        let bare = RecordDraft::new(1, NetworkId::named("x")).sign(&keys).expect("small").to_string();
+        assert_eq!(bare.parse::<PeerAddress>(), Err(PeerAddressError::NoAddress));
+    }
+}
