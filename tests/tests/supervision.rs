@@ -1,0 +1,156 @@
+//! Panics: the actor is back, every session stays up, messages flow again; and a session that panics takes
+//! only its own peer along.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_server::wire::DisconnectReason;
+use peerage_server::{Event, Service, Status};
+use peerage_tests::{World, config};
+
+const NODES: usize = 6;
+const EVERYBODY: [usize; NODES] = [0, 1, 2, 3, 4, 5];
+
+async fn meshed(seed: u64) -> World {
+    let mut world = World::start(seed, NODES, config(20)).await;
+    world.until_peers(NODES - 1, Duration::from_secs(60)).await;
+    world.collect().await;
+    world
+}
+
+async fn flows(world: &mut World, name: &str) {
+    let mut payloads = Vec::new();
+    for n in EVERYBODY {
+        let payload = Bytes::from(format!("{name} from {n}"));
+        world.publish(n, payload.clone()).await;
+        payloads.push(payload);
+    }
+    world.until_delivered(&EVERYBODY, &payloads, Duration::from_secs(60)).await;
+    for node in &world.nodes {
+        assert!(payloads.iter().all(|payload| node.delivered[payload] == 1), "{name}: delivered twice");
+    }
+}
+
+async fn panic_in(service: Service) {
+    let mut world = meshed(service as u64).await;
+    flows(&mut world, "before").await;
+    world.nodes[1].server.inject_panic(service);
+    // What is published while the actor is down waits for it.
+    let meanwhile = Bytes::from_static(b"meanwhile");
+    world.publish(0, meanwhile.clone()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.until_delivered(&EVERYBODY, &[meanwhile], Duration::from_secs(60)).await;
+    flows(&mut world, "after").await;
+    for node in &world.nodes {
+        let fallen: Vec<Event> =
+            node.events.take(usize::MAX).into_iter().filter(|event| matches!(event, Event::PeerDown { .. })).collect();
+        assert_eq!(fallen, [], "{service:?}: sessions stay up");
+        assert_eq!(node.server.health().await.map(|health| health.status), Ok(Status::Ok), "{service:?}");
+    }
+    assert_eq!(world.peer_counts().await, [NODES - 1; NODES]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_discovery_leaves_the_rest_at_work() {
+    panic_in(Service::Discovery).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_dialer_leaves_the_rest_at_work() {
+    panic_in(Service::Dialer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_gossip_leaves_the_rest_at_work() {
+    panic_in(Service::Gossip).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_queue_leaves_the_rest_at_work() {
+    panic_in(Service::Queue).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_listener_or_connector_leaves_the_rest_at_work() {
+    panic_in(Service::Listener).await;
+    panic_in(Service::Connector).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_panic_a_newcomer_still_finds_and_is_found() {
+    for service in [Service::Discovery, Service::Dialer, Service::Listener, Service::Connector] {
+        let mut world = meshed(100 + service as u64).await;
+        world.nodes[0].server.inject_panic(service);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.crash_and_restart(3).await;
+        world.until_peers(NODES - 1, Duration::from_secs(60)).await;
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_panics_again_and_again_degrades_the_node_and_ends_nothing_else() {
+    let mut world = meshed(50).await;
+    for _ in 0..6 {
+        world.nodes[1].server.inject_panic(Service::Discovery);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    let health = world.nodes[1].server.health().await.expect("running");
+    assert_eq!(health.status, Status::Degraded);
+    assert_eq!(health.reasons, ["the discovery actor is down"]);
+    flows(&mut world, "degraded").await;
+    assert_eq!(world.peer_counts().await, [NODES - 1; NODES]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_session_drops_only_that_peer_and_it_comes_back() {
+    let mut world = meshed(60).await;
+    let victim = world.nodes[2].id;
+    world.nodes[1].server.inject_session_panic(victim);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let fallen: Vec<_> = world.nodes[1]
+        .events
+        .take(usize::MAX)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::PeerDown { id, reason, .. } => Some((id, reason)),
+            Event::PeerUp { .. } => None,
+        })
+        .collect();
+    assert_eq!(fallen, [(victim, DisconnectReason::Crashed)]);
+    world.until_peers(NODES - 1, Duration::from_secs(60)).await;
+    flows(&mut world, "after").await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_crashed_and_came_back_at_once_is_let_in() {
+    let mut world = meshed(70).await;
+    world.crash_and_restart(4).await;
+    let back = world.until_peers(NODES - 1, Duration::from_secs(30)).await;
+    assert!(back < Duration::from_secs(15), "{back:?}");
+    flows(&mut world, "after").await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tells_every_peer_and_leaves_nothing_listening() {
+    let mut world = meshed(80).await;
+    world.collect().await;
+    world.nodes[5].server.shutdown().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let quitter = world.nodes[5].id;
+    for node in &world.nodes[..5] {
+        let told = node.events.take(usize::MAX);
+        assert!(
+            matches!(&told[..], [Event::PeerDown { id, reason: DisconnectReason::Quitting, .. }] if *id == quitter),
+            "{told:?}"
+        );
+    }
+    assert!(world.nodes[5].server.peers().await.is_err(), "the node is gone");
+    let transport = world.network.host(peerage_tests::ip(0));
+    let at = std::net::SocketAddr::new(peerage_tests::ip(5), 30303);
+    assert!(transport.connect(at).await.is_err(), "its address is free again");
+}
