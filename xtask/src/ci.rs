@@ -15,7 +15,7 @@ enum Passed {
 type Step = (&'static str, fn() -> Result<Passed, Failure>);
 
 /// Every step runs even when an earlier one failed: one run shows the whole bill.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("floors", || xtask(&["floors"])),
@@ -23,6 +23,8 @@ const STEPS: [Step; 10] = [
     ("advisories", advisories),
     ("unused dependencies", || cargo(&["machete", "--skip-target-dir"])),
     ("tests", || xtask(&["test"])),
+    ("machines alone", machines),
+    ("loom", || cargo(&["test", "--locked", "-p", "peerage-mailbox", "--features", "loom", "--lib"])),
     ("docs", docs),
     ("reuse", || xtask(&["reuse"])),
     ("cluster", || xtask(&["cluster", "--nodes", "5", "--kill", "1", "--messages", "300", "--profile", "dev"])),
@@ -69,6 +71,15 @@ fn finish(command: &mut Command) -> Result<Passed, Failure> {
     println!("$ {}", shell::line(command));
     shell::run(command)?;
     Ok(Passed::Clean)
+}
+
+/// The rules without the actors around them: what a user gets who brings a runtime of their own.
+fn machines() -> Result<Passed, Failure> {
+    let alone = ["peerage-queue", "peerage-peer-session", "peerage-discovery", "peerage-dialer", "peerage-gossip"];
+    let packages = alone.into_iter().flat_map(|package| ["-p", package]);
+    let arguments: Vec<&str> =
+        ["test", "--locked", "--no-default-features", "--lib"].into_iter().chain(packages).collect();
+    cargo(&arguments)
 }
 
 fn docs() -> Result<Passed, Failure> {

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
+use peerage_dialer::peerage_machine::{Driver, Rng, Time};
+use peerage_dialer::peerage_wire::{Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, Verified};
 use peerage_dialer::{Attempt, Config, Count, DialOutcome, DialerMachine, In, Out, StaticPeer};
-use peerage_machine::{Driver, Rng, Time};
-use peerage_wire::{Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, Verified};
 
 /// Names a node by the number in its key.
 fn name(id: NodeId) -> String {

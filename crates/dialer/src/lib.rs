@@ -51,6 +51,14 @@ pub use config::{Config, ConfigError, dial_share};
 pub use machine::{DialerMachine, Status, Timer};
 pub use messages::{Attempt, Count, DialOutcome, DialTarget, In, MAX_ADDRESSES, Out, Refusal, StaticPeer};
 
+/// What the machine is driven with.
+pub use peerage_machine;
+/// Clocks, meters and ports.
+#[cfg(feature = "actor")]
+pub use peerage_mailbox;
+/// Identities and records.
+pub use peerage_wire;
+
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
 #[cfg(feature = "actor")]

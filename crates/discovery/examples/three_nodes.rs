@@ -4,10 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peerage_discovery::peerage_mailbox::{Child, Clock, Meter, Port, Supervisor};
+use peerage_discovery::peerage_transport::Transport;
+use peerage_discovery::peerage_wire::{Keypair, NetworkId, RecordDraft, address};
 use peerage_discovery::{Args, Bootnode, Config, DiscoveryOut, Secrets, spawn};
-use peerage_mailbox::{Child, Clock, Meter, Port, Supervisor};
-use peerage_transport::Transport;
-use peerage_wire::{Keypair, NetworkId, RecordDraft, address};
 use tokio::sync::mpsc;
 
 const NODES: usize = 3;

@@ -57,6 +57,17 @@ mod metrics;
 #[cfg(feature = "actor")]
 mod socket;
 
+/// What the machine is driven with.
+pub use peerage_machine;
+/// Clocks, meters and ports.
+#[cfg(feature = "actor")]
+pub use peerage_mailbox;
+/// Sockets, or an in-memory network.
+#[cfg(feature = "actor")]
+pub use peerage_transport;
+/// Identities and records.
+pub use peerage_wire;
+
 #[cfg(feature = "actor")]
 pub use actor::{Args, StartError, spawn};
 #[cfg(feature = "actor")]

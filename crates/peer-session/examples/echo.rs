@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use peerage_peer_session::handshake::Presented;
-use peerage_peer_session::mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
-use peerage_peer_session::queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
-use peerage_peer_session::transport::Transport;
-use peerage_peer_session::wire::codec::{Blob, List, Text};
-use peerage_peer_session::wire::frame::Lane;
-use peerage_peer_session::wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
+use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
+use peerage_peer_session::peerage_queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
+use peerage_peer_session::peerage_transport::Transport;
+use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
+use peerage_peer_session::peerage_wire::frame::Lane;
+use peerage_peer_session::peerage_wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::{Args, Config, Established, Handshaker, SessionMailbox, spawn};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;

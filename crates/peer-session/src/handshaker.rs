@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::Config;
 use crate::handshake::{Acceptor, Dialler, Direction, HandshakeError, Keys, Presented, Remote};
+use crate::pump::linger;
 use crate::records::{MAX_RECORD, Opener, Sealer};
 
 /// A connection whose both ends have proved and accepted each other.
@@ -44,8 +45,8 @@ impl Established {
     pub async fn refuse(mut self, reason: DisconnectReason, limit: Duration) {
         let farewell = frame(&mut self.keys.sealer, Kind::Disconnect, &reason.code().to_be_bytes());
         let goodbye = async {
-            if self.stream.write_all(&farewell).await.is_ok() {
-                let _ = self.stream.shutdown().await;
+            if self.stream.write_all(&farewell).await.is_ok() && self.stream.shutdown().await.is_ok() {
+                linger(&mut self.stream).await;
             }
         };
         let _ = tokio::time::timeout(limit, goodbye).await;

@@ -40,11 +40,11 @@ pub use ingress::SessionMailbox;
 pub use machine::{EndedBy, In, Out, SessionMachine, Timer, Writing};
 pub use noise::NoiseError;
 #[cfg(feature = "actor")]
-pub use peerage_mailbox as mailbox;
-pub use peerage_queue as queue;
+pub use peerage_mailbox;
+pub use peerage_queue;
 #[cfg(feature = "actor")]
-pub use peerage_transport as transport;
-pub use peerage_wire as wire;
+pub use peerage_transport;
+pub use peerage_wire;
 #[cfg(feature = "actor")]
 pub use stats::SessionStats;
 

@@ -14,7 +14,7 @@ use peerage_queue::{ChannelId, Delivery, LaneEnd};
 use peerage_transport::Stream;
 use peerage_wire::DisconnectReason;
 use peerage_wire::frame::{Header, Kind, Lane, MAX_FRAGMENT, MAX_HEADER};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
 use crate::handshake::Keys;
@@ -255,12 +255,19 @@ impl Pump {
         }
         self.keys.sealer.finish(&mut self.out, start);
         let goodbye = async {
-            if self.writer.write_all(&self.out[self.written..]).await.is_ok() {
-                let _ = self.writer.shutdown().await;
+            if self.writer.write_all(&self.out[self.written..]).await.is_ok() && self.writer.shutdown().await.is_ok() {
+                linger(&mut self.reader).await;
             }
         };
         let _ = tokio::time::timeout(self.config.disconnect_timeout, goodbye).await;
     }
+}
+
+/// Reads and forgets what the peer still sends, until it has closed its end. A socket that is closed with
+/// unread bytes resets the connection, and the peer's kernel then drops the farewell that it has not read yet.
+pub(crate) async fn linger(reader: &mut (impl AsyncRead + Unpin)) {
+    let mut forgotten = [0; 4096];
+    while let Ok(1..) = reader.read(&mut forgotten).await {}
 }
 
 /// A payload taken out of its record: shared if it is most of it, else copied, so that a small message that

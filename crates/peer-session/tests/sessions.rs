@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_peer_session::handshake::{HandshakeError, Presented};
-use peerage_peer_session::mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
-use peerage_peer_session::queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
-use peerage_peer_session::transport::Stream;
-use peerage_peer_session::wire::codec::{Blob, List, Text};
-use peerage_peer_session::wire::frame::Lane;
-use peerage_peer_session::wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
+use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
+use peerage_peer_session::peerage_queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
+use peerage_peer_session::peerage_transport::Stream;
+use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
+use peerage_peer_session::peerage_wire::frame::Lane;
+use peerage_peer_session::peerage_wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::{Args, Config, Ended, EndedBy, Established, Handshaker, SessionMailbox, spawn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 

@@ -1,16 +1,14 @@
 //! A fast and a slow peer get the same messages: the slow one loses its oldest, and nobody else notices.
 
 use bytes::Bytes;
-use peerage_queue::wire::frame::Lane;
+use peerage_queue::peerage_mailbox::{Capacity, data_queue};
+use peerage_queue::peerage_wire::frame::Lane;
 use peerage_queue::{ChannelId, LanesConfig, Message, Pool, SendFailed, SessionId, WhenFull, lanes};
 
 fn main() {
     let pool = Pool::new(1 << 20);
     let config = LanesConfig { items: 100, bytes: 64 * 1024 };
-    let (failures, failed) = peerage_queue::mailbox::data_queue::<SendFailed>(peerage_queue::mailbox::Capacity {
-        items: 1000,
-        weight: 1000,
-    });
+    let (failures, failed) = data_queue::<SendFailed>(Capacity { items: 1000, weight: 1000 });
     let (fast, mut fast_end) = lanes(config, &pool.pressure());
     let (slow, mut slow_end) = lanes(config, &pool.pressure());
 

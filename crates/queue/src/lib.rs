@@ -30,9 +30,9 @@ assert_eq!(pool.used(), 0, "released with its last fragment");
 
 /// The data queues that messages and failures travel in.
 #[cfg(feature = "actor")]
-pub use peerage_mailbox as mailbox;
+pub use peerage_mailbox;
 /// The types on the wire.
-pub use peerage_wire as wire;
+pub use peerage_wire;
 
 #[cfg(feature = "actor")]
 mod actor;

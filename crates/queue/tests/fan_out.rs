@@ -1,8 +1,8 @@
 //! The queue actor with real doors.
 
 use bytes::Bytes;
-use peerage_queue::mailbox::{Capacity, Meter, Supervisor, data_queue};
-use peerage_queue::wire::frame::Lane;
+use peerage_queue::peerage_mailbox::{Capacity, Meter, Supervisor, data_queue};
+use peerage_queue::peerage_wire::frame::Lane;
 use peerage_queue::{
     Args, ChannelId, LanesConfig, Pool, Push, Recipient, Refusal, SendFailed, SessionId, WhenFull, lanes, spawn,
 };

@@ -3,41 +3,32 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use peerage_dialer::{DialOutcome, StaticPeer};
-use peerage_discovery::{Bootnode, DiscoveryOut};
+use peerage_discovery::DiscoveryOut;
 use peerage_gossip::{Publish, SubscribeError};
-use peerage_machine::{Driver, Quota, Rng};
-use peerage_mailbox::{
-    Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Restart, Supervisor, data_queue, spawn_child,
-};
+use peerage_machine::Driver;
+use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Supervisor, data_queue, spawn_child};
 use peerage_peer_session::handshake::Presented;
-use peerage_peer_session::{Ended, EndedBy, Established, Handshaker, SessionMailbox};
-use peerage_queue::{ChannelId, Delivery, Door, Pool, Push, SendFailed, SessionId, lanes};
-use peerage_wire::codec::{Blob, List, Text};
-use peerage_wire::{
-    Capability, DisconnectReason, Hello, Keypair, Multiaddr, NetworkId, NodeId, NodeRecord, RecordDraft, Verified,
-    address,
-};
+use peerage_peer_session::{Ended, EndedBy, Established, SessionMailbox};
+use peerage_queue::{ChannelId, Delivery, Door, Pool, SessionId};
+use peerage_wire::{Capability, DisconnectReason, Keypair, Multiaddr, NodeId, address};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
 
+use crate::Config;
 use crate::ingress::{Ports, REQUESTED, ServerMailbox, ServerMsg, Service, Subscription};
 use crate::machine::{In, Meta, Out, Running, ServerMachine, Setup, Stage};
-use crate::metrics::{ServerMetrics, SetupMetrics};
-use crate::services::{Blueprints, Services};
-use crate::setup::{SetupContext, SetupMsg};
+use crate::metrics::ServerMetrics;
+use crate::services::Services;
+use crate::setup::SetupMsg;
 use crate::start::{Args, Bound, StartError};
-use crate::types::{Event, Health, LocalNode, PeerAddress, PeerInfo, Status};
-use crate::{Config, connector, expand, listener};
+use crate::types::{Event, PeerAddress};
+use crate::wiring::{record, wire};
 
 /// The capability under which gossip runs.
-const GOSSIP: (&str, u16) = ("gossip", 1);
-/// Addresses put into the record, which has 300 bytes: each listen address needs one for TCP and one for UDP.
-const RECORD_ADDRESSES: usize = 3;
+pub(crate) const GOSSIP: (&str, u16) = ("gossip", 1);
 /// Subscribers to peer events.
 const MAX_EVENT_SUBSCRIBERS: usize = 1024;
 
@@ -57,68 +48,46 @@ pub(crate) async fn spawn(args: Args, bound: Vec<Bound>) -> Result<ServerMailbox
 
 struct Server;
 
-struct Session {
-    mailbox: SessionMailbox,
-    child: Child,
-    door: Door,
-    gossip: Option<ChannelId>,
-    meta: Meta,
-    address: SocketAddr,
-    agent: String,
-    capabilities: Vec<Capability>,
-    connected_at: Duration,
+pub(crate) struct Session {
+    pub(crate) mailbox: SessionMailbox,
+    pub(crate) child: Child,
+    pub(crate) door: Door,
+    pub(crate) gossip: Option<ChannelId>,
+    pub(crate) meta: Meta,
+    pub(crate) address: SocketAddr,
+    pub(crate) agent: String,
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) connected_at: Duration,
 }
 
 /// A checkpoint whose verdict is awaited.
-struct Waiting {
-    reply: Reply<Result<(), DisconnectReason>>,
-    established: Option<Box<Established>>,
+pub(crate) struct Waiting {
+    pub(crate) reply: Reply<Result<(), DisconnectReason>>,
+    pub(crate) established: Option<Box<Established>>,
 }
 
 pub(crate) struct State {
-    driver: Driver<ServerMachine>,
-    alarm: Alarm,
-    clock: Clock,
-    config: Config,
-    keys: Keypair,
-    meter: Meter,
-    metrics: ServerMetrics,
-    parent: Supervisor,
-    ports: Ports,
-    services: Services,
-    sessions: BTreeMap<SessionId, Session>,
-    waiting: BTreeMap<Setup, Waiting>,
-    statics: BTreeMap<NodeId, PeerAddress>,
-    subscriptions: Vec<Subscription>,
-    events: Vec<Outlet<Event>>,
-    presented: watch::Sender<Presented>,
-    addresses: Vec<Multiaddr>,
-    pool: Pool,
-    gossip_inbound: Outlet<Delivery>,
-    gossip_memory: peerage_gossip::Memory,
-    stopping: Vec<Reply<()>>,
-}
-
-fn record(config: &Config, keys: &Keypair, seq: u64, sockets: &[SocketAddr]) -> Result<Verified<NodeRecord>, String> {
-    let mut draft = RecordDraft::new(seq, NetworkId::named(&config.network));
-    for socket in sockets.iter().take(RECORD_ADDRESSES) {
-        draft = draft.address(address::from_tcp(*socket)).address(address::from_udp(*socket));
-    }
-    draft.sign(keys).map_err(|error| error.to_string())
-}
-
-fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented, String> {
-    let mut instance = [0; 8];
-    getrandom::fill(&mut instance).map_err(|error| error.to_string())?;
-    let hello = Hello {
-        version: Hello::VERSION,
-        network: NetworkId::named(&config.network),
-        fork_id: Blob::new(config.fork_id.clone()).ok_or("fork_id is longer than 32 bytes")?,
-        instance: u64::from_be_bytes(instance),
-        agent: Text::new(config.agent.clone()).ok_or("agent is longer than 64 bytes")?,
-        capabilities: List::truncated(Capability::new(GOSSIP.0, GOSSIP.1)),
-    };
-    Ok(Presented { record, hello })
+    pub(crate) driver: Driver<ServerMachine>,
+    pub(crate) alarm: Alarm,
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) keys: Keypair,
+    pub(crate) meter: Meter,
+    pub(crate) metrics: ServerMetrics,
+    pub(crate) parent: Supervisor,
+    pub(crate) ports: Ports,
+    pub(crate) services: Services,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) waiting: BTreeMap<Setup, Waiting>,
+    pub(crate) statics: BTreeMap<NodeId, PeerAddress>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) events: Vec<Outlet<Event>>,
+    pub(crate) presented: watch::Sender<Presented>,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) pool: Pool,
+    pub(crate) gossip_inbound: Outlet<Delivery>,
+    pub(crate) gossip_memory: peerage_gossip::Memory,
+    pub(crate) stopping: Vec<Reply<()>>,
 }
 
 impl Actor for Server {
@@ -131,123 +100,9 @@ impl Actor for Server {
         myself: ActorRef<ServerMsg>,
         (args, bound, publishes): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Args {
-            mut config, keys, bootnodes, statics, trusted, transport, clock, meter, seed, min_record_seq, ..
-        } = args;
-        config.dialer.max_dial_peers = config.dial_share();
-        let mut rng = Rng::new(seed);
-        let ports = Ports::new(&myself);
-
-        let sockets: Vec<SocketAddr> = bound.iter().flat_map(|bound| expand(bound.address)).collect();
-        let seq = clock.now().unix_millis().max(min_record_seq + 1);
-        let record = record(&config, &keys, seq, &sockets)?;
-        let (presented, watched) = watch::channel(presented(&config, record.clone())?);
-
-        let pool = Pool::new(config.queue.pool_bytes);
-        let lane_items = config.queue.lanes.items * config.max_peers.max(1) as usize;
-        let (push, pushes) =
-            data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.pool_bytes });
-        // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out.
-        let failures = lane_items + config.queue.pushes * config.gossip.fanout;
-        let (report_failures, failures) = data_queue::<SendFailed>(Capacity { items: failures, weight: failures });
-        let (gossip_inbound, inbound) =
-            data_queue::<Delivery>(Capacity { items: 4096, weight: 4 * config.session.max_message });
-        let gossip_memory = peerage_gossip::Memory::new();
-
-        let context = SetupContext {
-            handshaker: Handshaker::new(config.session, keys.clone(), clock),
-            presented: watched,
-            root: ports.setup(),
-            next: Arc::new(AtomicU64::new(1)),
-        };
-        let setup_metrics = SetupMetrics::new(&meter);
-        let (listeners, datagrams): (Vec<_>, Vec<_>) =
-            bound.into_iter().map(|bound| (Arc::new(tokio::sync::Mutex::new(bound.listener)), bound.datagram)).unzip();
-        let discovery = match config.discovery_on {
-            false => None,
-            true => Some(peerage_discovery::Args {
-                config: config.discovery.clone(),
-                keys: keys.clone(),
-                record: record.clone(),
-                sockets: datagrams,
-                bootnodes: bootnodes
-                    .iter()
-                    .flat_map(|peer| peer.addresses.iter().map(|addr| Bootnode { id: peer.id, addr: *addr }))
-                    .collect(),
-                secrets: peerage_discovery::Secrets::generate()?,
-                seed: rng.next_u64(),
-                clock,
-                meter: meter.clone(),
-                out: ports.discovery(),
-            }),
-        };
-        let blueprints = Blueprints {
-            queue: peerage_queue::Args { doors: BTreeMap::new(), pushes, pool: pool.clone(), meter: meter.clone() },
-            gossip: peerage_gossip::Args {
-                config: config.gossip.clone(),
-                keys: keys.clone(),
-                seed: rng.next_u64(),
-                inbound,
-                publish: publishes,
-                failures,
-                report_failures,
-                push,
-                pressure: pool.pressure(),
-                events: ports.gossip(),
-                clock,
-                meter: meter.clone(),
-                memory: gossip_memory.clone(),
-            },
-            dialer: peerage_dialer::Args {
-                config: config.dialer.clone(),
-                id: keys.id(),
-                seed: rng.next_u64(),
-                clock,
-                meter: meter.clone(),
-                out: ports.dialer(),
-            },
-            connector: connector::Args {
-                transport,
-                context: context.clone(),
-                connect_timeout: config.session.handshake_timeout,
-                done: ports.dialled(),
-                metrics: setup_metrics.clone(),
-            },
-            discovery,
-            listener: listener::Args {
-                sockets: listeners,
-                context,
-                slots: config.max_pending,
-                per_host: Quota::new(config.accepts_per_host, Duration::from_secs(10)),
-                exempt_local: config.exempt_local,
-                clock,
-                metrics: setup_metrics,
-            },
-        };
-        let machine = ServerMachine::new(keys.id(), &config);
-        let mut state = State {
-            driver: Driver::new(machine),
-            alarm: Alarm::new(&myself, clock, || ServerMsg::Tick),
-            clock,
-            metrics: ServerMetrics::new(&meter),
-            parent: Supervisor::parent(&myself),
-            services: Services::new(blueprints, rng),
-            sessions: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            statics: statics.into_iter().map(|peer| (peer.id, peer)).collect(),
-            subscriptions: Vec::new(),
-            events: Vec::new(),
-            presented,
-            addresses: sockets.into_iter().map(address::from_tcp).collect(),
-            pool,
-            gossip_inbound,
-            gossip_memory,
-            stopping: Vec::new(),
-            config,
-            keys,
-            meter,
-            ports,
-        };
+        let trusted = args.trusted.clone();
+        let alarm = Alarm::new(&myself, args.clock, || ServerMsg::Tick);
+        let mut state = wire(args, bound, publishes, alarm, Supervisor::parent(&myself), Ports::new(&myself))?;
         for id in trusted {
             state.feed(In::AddTrusted(id)).await;
         }
@@ -445,104 +300,6 @@ impl State {
         }
     }
 
-    async fn verdict(&mut self, setup: Setup, verdict: Result<Option<SessionId>, DisconnectReason>) {
-        let Some(Waiting { reply, established }) = self.waiting.remove(&setup) else { return };
-        match (verdict, established) {
-            (Ok(Some(session)), Some(established)) => {
-                self.start_session(session, *established).await;
-                reply.send(Ok(()));
-            }
-            (Err(reason), Some(established)) => {
-                // The other end believes itself accepted, so it is told.
-                let limit = self.config.session.disconnect_timeout;
-                tokio::spawn(established.refuse(reason, limit));
-                reply.send(Err(reason));
-            }
-            (verdict, _) => reply.send(verdict.map(drop)),
-        }
-    }
-
-    /// Opens the peer's lanes, tells the protocols, and only then lets its messages in.
-    async fn start_session(&mut self, session: SessionId, established: Established) {
-        let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool.pressure());
-        let remote = &established.remote;
-        let meta = Meta { id: remote.id(), direction: established.direction, instance: remote.hello.instance };
-        let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
-        let gossip = gossip.map(|matched| ChannelId(matched.channel));
-        let (address, agent) = (established.address(), remote.hello.agent.to_string());
-        let capabilities = remote.channels.iter().map(|matched| matched.capability.clone()).collect();
-        if let Some(queue) = &self.services.queue {
-            queue.peer_up(session, door.clone());
-        }
-        if let (Some(actor), Some(channel)) = (&self.services.gossip, gossip) {
-            actor.peer_up(session, meta.id, channel);
-        }
-        let args = peerage_peer_session::Args {
-            session,
-            config: self.config.session,
-            established,
-            lanes: lane_end,
-            routes: gossip.map(|channel| (channel, self.gossip_inbound.clone())).into_iter().collect(),
-            ended: self.ports.session_ended(session),
-            clock: self.clock,
-            meter: self.meter.clone(),
-        };
-        match peerage_peer_session::spawn(args, &self.parent).await {
-            Ok((mailbox, child)) => {
-                let connected_at = self.clock.now().unix();
-                let running =
-                    Session { mailbox, child, door, gossip, meta, address, agent, capabilities, connected_at };
-                self.sessions.insert(session, running);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a session did not start");
-                let ended = Ended { reason: DisconnectReason::Crashed, by: EndedBy::Us };
-                self.driver.handle(self.clock.now(), In::Ended(session, ended));
-            }
-        }
-    }
-
-    fn peer_up(&mut self, session: SessionId, meta: Meta) {
-        let dialled = meta.direction == peerage_peer_session::handshake::Direction::Outbound;
-        if let Some(dialer) = &self.services.dialer {
-            dialer.peer_up(meta.id, dialled);
-        }
-        self.metrics.peers(meta.direction, 1.0);
-        if let Some(running) = self.sessions.get(&session) {
-            tracing::info!(id = %meta.id, address = %running.address, direction = meta.direction.label(), "peer up");
-            let (address, agent) = (running.address, running.agent.clone());
-            self.tell(&Event::PeerUp { id: meta.id, direction: meta.direction, address, agent });
-        }
-    }
-
-    fn peer_down(&mut self, session: SessionId, meta: Meta, ended: Ended, lived: Duration) {
-        self.sessions.remove(&session);
-        if let Some(queue) = &self.services.queue {
-            queue.peer_down(session);
-        }
-        if let Some(gossip) = &self.services.gossip {
-            gossip.peer_down(session);
-        }
-        let dialled = meta.direction == peerage_peer_session::handshake::Direction::Outbound;
-        if let Some(dialer) = &self.services.dialer {
-            dialer.peer_down(meta.id, dialled, lived);
-        }
-        self.metrics.peers(meta.direction, -1.0);
-        let by = match ended.by {
-            EndedBy::Us => "us",
-            EndedBy::Peer => "peer",
-            EndedBy::Network => "network",
-        };
-        self.metrics.disconnected(ended.reason, by);
-        tracing::info!(id = %meta.id, reason = %ended.reason, by, ?lived, "peer down");
-        self.tell(&Event::PeerDown { id: meta.id, reason: ended.reason, by: ended.by, lived });
-    }
-
-    fn tell(&mut self, event: &Event) {
-        // A subscriber that is full loses its oldest; one that is gone is forgotten.
-        self.events.retain(|outlet| outlet.offer(event.clone()).is_ok());
-    }
-
     fn dialer_asks(&mut self, out: peerage_dialer::Out) {
         use peerage_dialer::Out;
         match out {
@@ -599,132 +356,6 @@ impl State {
             Err(error) => tracing::error!(%error, "the record was not signed anew"),
         }
         self.ports.later(self.config.resign_every, || ServerMsg::Resign);
-    }
-
-    fn service_ended(&mut self, service: Service, ended: Result<(), String>) {
-        if self.driver.machine().running() != Running::Running {
-            return;
-        }
-        let error = ended.err().unwrap_or_else(|| "stopped by itself".into());
-        let charged = service == Service::Gossip && self.gossip_memory.take_charged();
-        let restart = self.services.decide(self.clock.now(), service, charged);
-        let actor = service.label();
-        let delay = match restart {
-            Restart::After(delay) => {
-                tracing::warn!(actor, %error, ?delay, "an actor failed and is started again");
-                delay
-            }
-            Restart::DegradedAfter(delay) => {
-                tracing::error!(actor, %error, ?delay, "an actor fails again and again; the node is degraded");
-                self.metrics.degraded(actor, true);
-                delay
-            }
-            Restart::GiveUp => {
-                tracing::error!(actor, %error, "an actor failed too often and stays down; the node is degraded");
-                self.metrics.degraded(actor, true);
-                return;
-            }
-        };
-        self.ports.later(delay, move || ServerMsg::Respawn(service));
-    }
-
-    async fn respawn(&mut self, service: Service) {
-        if self.driver.machine().running() != Running::Running {
-            return;
-        }
-        if service == Service::Queue {
-            let doors = self.sessions.iter().map(|(id, session)| (*id, session.door.clone()));
-            self.services.blueprints.queue.doors = doors.collect();
-        }
-        match self.services.spawn(service, &self.parent).await {
-            Ok(()) => {
-                self.metrics.restarted(service.label());
-                self.metrics.degraded(service.label(), false);
-                self.introduce(service);
-            }
-            Err(error) => self.service_ended(service, Err(error)),
-        }
-    }
-
-    /// Tells an actor that has just started what it has to know.
-    fn introduce(&mut self, service: Service) {
-        match service {
-            Service::Gossip => {
-                let Some(gossip) = &self.services.gossip else { return };
-                self.subscriptions.retain(|kept| !kept.outlet.is_closed());
-                for Subscription { topic, policy, outlet } in self.subscriptions.iter().cloned() {
-                    gossip.subscribe(topic, policy, outlet, None);
-                }
-                for (id, session) in &self.sessions {
-                    if let Some(channel) = session.gossip {
-                        gossip.peer_up(*id, session.meta.id, channel);
-                    }
-                }
-            }
-            Service::Dialer => {
-                let Some(dialer) = &self.services.dialer else { return };
-                if let Some(connector) = &self.services.connector {
-                    connector.cancel_all();
-                }
-                for peer in self.statics.values() {
-                    dialer.add_static(StaticPeer::new(peer.id, peer.addresses.iter().copied()));
-                }
-                for (_, meta, _) in self.driver.machine().peers() {
-                    dialer.peer_up(meta.id, meta.direction == peerage_peer_session::handshake::Direction::Outbound);
-                }
-                self.driver.machine().pending_inbound().for_each(|id| dialer.inbound_pending(id));
-                dialer.start();
-            }
-            // A queue is given its doors when it starts; the others know what they need.
-            Service::Queue | Service::Connector | Service::Discovery | Service::Listener => {}
-        }
-    }
-
-    fn local(&self) -> LocalNode {
-        let presented = self.presented.borrow();
-        LocalNode {
-            record: presented.record.clone(),
-            addresses: self.addresses.clone(),
-            agent: self.config.agent.clone(),
-            network: self.config.network.clone(),
-            instance: presented.hello.instance,
-        }
-    }
-
-    fn peers(&self) -> Vec<PeerInfo> {
-        let info = |session: &Session| {
-            let stats = session.mailbox.stats();
-            PeerInfo {
-                id: session.meta.id,
-                direction: session.meta.direction,
-                address: session.address,
-                capabilities: session.capabilities.clone(),
-                agent: session.agent.clone(),
-                is_static: self.statics.contains_key(&session.meta.id),
-                is_trusted: self.driver.machine().is_trusted(&session.meta.id),
-                connected_at: session.connected_at,
-                round_trip: stats.round_trip,
-                bytes_in: stats.bytes_in,
-                bytes_out: stats.bytes_out,
-            }
-        };
-        let mut peers: Vec<PeerInfo> = self.sessions.values().map(info).collect();
-        peers.sort_by_key(|peer| peer.id);
-        peers
-    }
-
-    fn health(&self) -> Health {
-        if self.driver.machine().running() != Running::Running {
-            return Health { status: Status::Draining, reasons: vec!["the node is shutting down".into()] };
-        }
-        let down = |service: Service| format!("the {} actor is down", service.label());
-        let mut reasons: Vec<String> = self.services.degraded().map(down).collect();
-        let sought = self.services.blueprints.discovery.as_ref().is_some_and(|args| !args.bootnodes.is_empty());
-        if self.sessions.is_empty() && (sought || !self.statics.is_empty()) {
-            reasons.push("no peer is connected, although bootnodes or static peers are configured".into());
-        }
-        let status = if reasons.is_empty() { Status::Ok } else { Status::Degraded };
-        Health { status, reasons }
     }
 
     async fn stop(&mut self) {

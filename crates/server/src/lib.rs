@@ -17,9 +17,13 @@ mod listener;
 mod machine;
 mod metrics;
 mod services;
+mod sessions;
 mod setup;
 mod start;
+mod supervision;
 mod types;
+mod views;
+mod wiring;
 
 pub use addresses::{dialable, expand};
 pub use config::Config;

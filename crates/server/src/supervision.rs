@@ -1,0 +1,90 @@
+//! The root's part in supervision: what happens when an actor ends, and what its next life is told.
+
+use peerage_dialer::StaticPeer;
+use peerage_mailbox::Restart;
+use peerage_peer_session::handshake::Direction;
+
+use crate::actor::State;
+use crate::ingress::{ServerMsg, Service, Subscription};
+use crate::machine::Running;
+
+impl State {
+    pub(crate) fn service_ended(&mut self, service: Service, ended: Result<(), String>) {
+        if self.driver.machine().running() != Running::Running {
+            return;
+        }
+        let error = ended.err().unwrap_or_else(|| "stopped by itself".into());
+        let charged = service == Service::Gossip && self.gossip_memory.take_charged();
+        let restart = self.services.decide(self.clock.now(), service, charged);
+        let actor = service.label();
+        let delay = match restart {
+            Restart::After(delay) => {
+                tracing::warn!(actor, %error, ?delay, "an actor failed and is started again");
+                delay
+            }
+            Restart::DegradedAfter(delay) => {
+                tracing::error!(actor, %error, ?delay, "an actor fails again and again; the node is degraded");
+                self.metrics.degraded(actor, true);
+                delay
+            }
+            Restart::GiveUp => {
+                tracing::error!(actor, %error, "an actor failed too often and stays down; the node is degraded");
+                self.metrics.degraded(actor, true);
+                return;
+            }
+        };
+        self.ports.later(delay, move || ServerMsg::Respawn(service));
+    }
+
+    pub(crate) async fn respawn(&mut self, service: Service) {
+        if self.driver.machine().running() != Running::Running {
+            return;
+        }
+        if service == Service::Queue {
+            let doors = self.sessions.iter().map(|(id, session)| (*id, session.door.clone()));
+            self.services.blueprints.queue.doors = doors.collect();
+        }
+        match self.services.spawn(service, &self.parent).await {
+            Ok(()) => {
+                self.metrics.restarted(service.label());
+                self.metrics.degraded(service.label(), false);
+                self.introduce(service);
+            }
+            Err(error) => self.service_ended(service, Err(error)),
+        }
+    }
+
+    /// Tells an actor that has just started what it has to know.
+    pub(crate) fn introduce(&mut self, service: Service) {
+        match service {
+            Service::Gossip => {
+                let Some(gossip) = &self.services.gossip else { return };
+                self.subscriptions.retain(|kept| !kept.outlet.is_closed());
+                for Subscription { topic, policy, outlet } in self.subscriptions.iter().cloned() {
+                    gossip.subscribe(topic, policy, outlet, None);
+                }
+                for (id, session) in &self.sessions {
+                    if let Some(channel) = session.gossip {
+                        gossip.peer_up(*id, session.meta.id, channel);
+                    }
+                }
+            }
+            Service::Dialer => {
+                let Some(dialer) = &self.services.dialer else { return };
+                if let Some(connector) = &self.services.connector {
+                    connector.cancel_all();
+                }
+                for peer in self.statics.values() {
+                    dialer.add_static(StaticPeer::new(peer.id, peer.addresses.iter().copied()));
+                }
+                for (_, meta, _) in self.driver.machine().peers() {
+                    dialer.peer_up(meta.id, meta.direction == Direction::Outbound);
+                }
+                self.driver.machine().pending_inbound().for_each(|id| dialer.inbound_pending(id));
+                dialer.start();
+            }
+            // A queue is given its doors when it starts; the others know what they need.
+            Service::Queue | Service::Connector | Service::Discovery | Service::Listener => {}
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the root answers to questions about the node.
+
+use crate::actor::{Session, State};
+use crate::ingress::Service;
+use crate::machine::Running;
+use crate::types::{Health, LocalNode, PeerInfo, Status};
+
+impl State {
+    pub(crate) fn local(&self) -> LocalNode {
+        let presented = self.presented.borrow();
+        LocalNode {
+            record: presented.record.clone(),
+            addresses: self.addresses.clone(),
+            agent: self.config.agent.clone(),
+            network: self.config.network.clone(),
+            instance: presented.hello.instance,
+        }
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        let info = |session: &Session| {
+            let stats = session.mailbox.stats();
+            PeerInfo {
+                id: session.meta.id,
+                direction: session.meta.direction,
+                address: session.address,
+                capabilities: session.capabilities.clone(),
+                agent: session.agent.clone(),
+                is_static: self.statics.contains_key(&session.meta.id),
+                is_trusted: self.driver.machine().is_trusted(&session.meta.id),
+                connected_at: session.connected_at,
+                round_trip: stats.round_trip,
+                bytes_in: stats.bytes_in,
+                bytes_out: stats.bytes_out,
+            }
+        };
+        let mut peers: Vec<PeerInfo> = self.sessions.values().map(info).collect();
+        peers.sort_by_key(|peer| peer.id);
+        peers
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.driver.machine().running() != Running::Running {
+            return Health { status: Status::Draining, reasons: vec!["the node is shutting down".into()] };
+        }
+        let down = |service: Service| format!("the {} actor is down", service.label());
+        let mut reasons: Vec<String> = self.services.degraded().map(down).collect();
+        let sought = self.services.blueprints.discovery.as_ref().is_some_and(|args| !args.bootnodes.is_empty());
+        if self.sessions.is_empty() && (sought || !self.statics.is_empty()) {
+            reasons.push("no peer is connected, although bootnodes or static peers are configured".into());
+        }
+        let status = if reasons.is_empty() { Status::Ok } else { Status::Degraded };
+        Health { status, reasons }
+    }
+}
