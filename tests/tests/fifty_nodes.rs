@@ -40,6 +40,8 @@ async fn run(seed: u64) -> String {
     let counts = world.peer_counts().await;
     let logged = world.logged;
     let digest = world.finish().await.to_hex();
-    println!("seed {seed}: {target} peers each after {joined:?}, all messages after {spread:?}, {logged} events, {digest}");
+    println!(
+        "seed {seed}: {target} peers each after {joined:?}, all messages after {spread:?}, {logged} events, {digest}"
+    );
     format!("{digest} {counts:?} {joined:?} {spread:?}")
 }

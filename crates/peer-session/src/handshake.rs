@@ -446,6 +446,38 @@ mod tests {
         }
     }
 
+    /// The three messages and the first record of each end, hashed: fixed keys make them the same for ever.
+    #[test]
+    fn a_handshake_is_these_bytes() {
+        let (a, b) = honest();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let (dialled, accepted) = run(&a, &b, bob().id(), |_, bytes| seen.borrow_mut().push(bytes.clone()));
+        let mut seen = seen.into_inner();
+        for keys in [dialled.expect("dialled").0, accepted.expect("m3 sent").expect("accepted").0] {
+            let (mut keys, mut record) = (keys, Vec::new());
+            let start = keys.sealer.begin(&mut record);
+            record.extend_from_slice(b"first");
+            keys.sealer.finish(&mut record, start);
+            seen.push(record);
+        }
+        let digests: Vec<String> = seen
+            .iter()
+            .map(|bytes| {
+                let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes);
+                format!("{} {}", bytes.len(), data_encoding::HEXLOWER.encode(&digest[..8]))
+            })
+            .collect();
+        assert_eq!(digests, BYTES);
+    }
+
+    const BYTES: [&str; 5] = [
+        "36 9772793425d0da30",
+        "275 fecdeb1590070fa8",
+        "243 358690e5479e8c0c",
+        "23 0e27b115d0b0696b",
+        "23 2ac017ca6d94ec86",
+    ];
+
     #[test]
     fn no_bit_of_a_handshake_can_be_flipped() {
         let (a, b) = honest();
