@@ -1,0 +1,81 @@
+//! The HTTP API on loopback: what the node is and does, in JSON, and what happens to it, as server-sent events.
+
+mod body;
+mod error;
+mod guard;
+mod info;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::{delete, get, post};
+use peerage::Node;
+use tokio::sync::Semaphore;
+
+use crate::output::Output;
+
+pub(crate) use error::{ApiError, not_found, wrong_method};
+pub(crate) use guard::{Guard, check};
+pub(crate) use stream::ended_by;
+use topics::Printers;
+
+/// Streams of server-sent events at a time. Each may hold a subscriber's whole queue.
+const STREAMS: usize = 64;
+
+/// What the API is made of.
+pub(crate) struct Setup {
+    pub(crate) node: Node,
+    pub(crate) output: Output,
+    /// Where it is served.
+    pub(crate) api: SocketAddr,
+    /// Where metrics are served.
+    pub(crate) metrics: SocketAddr,
+    /// Largest message, in bytes.
+    pub(crate) max_payload: usize,
+}
+
+/// What every handler shares. Cheap to clone.
+#[derive(Clone)]
+struct Api(Arc<Inner>);
+
+struct Inner {
+    setup: Setup,
+    started: Duration,
+    streams: Arc<Semaphore>,
+    /// KiB of request bodies that may be held at a time.
+    bodies: Semaphore,
+    printers: Printers,
+}
+
+/// The API's routes, for requests that the guard lets pass.
+pub(crate) fn router(setup: Setup) -> Router {
+    let guard = Guard { port: setup.api.port() };
+    let api = Api(Arc::new(Inner {
+        setup,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        streams: Arc::new(Semaphore::new(STREAMS)),
+        bodies: Semaphore::new(body::KIB_AT_A_TIME as usize),
+        printers: Printers::default(),
+    }));
+    Router::new()
+        .route("/v1/node", get(info::node))
+        .route("/v1/health", get(info::health))
+        .route("/v1/peers", get(info::peers))
+        .route("/v1/peers/static", post(info::add_static))
+        .route("/v1/peers/static/{id}", delete(info::remove_static))
+        .route("/v1/peers/trusted", post(info::add_trusted))
+        .route("/v1/peers/trusted/{id}", delete(info::remove_trusted))
+        .route("/v1/events", get(stream::events))
+        .route("/v1/topics/{topic}", get(topics::subscribe).post(topics::publish))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(guard, check))
+        .with_state(api)
+}

@@ -1,0 +1,193 @@
+//! The life of the program: everything is opened, what there is to know is printed, then one line for each
+//! change, until a signal or a failure ends it.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peerage::server::wire::address;
+use peerage::{Builder, Config, Direction, Event, Events, Node, NodeId, RecvError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Guard, Setup, ended_by};
+use crate::cli::Settings;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::output::Output;
+
+/// First port of those tried for the API.
+const API_PORT: u16 = 30380;
+/// First port of those tried for metrics.
+const METRICS_PORT: u16 = 30480;
+/// How long the end may take. The node's own limit for its sessions is within it.
+const END: Duration = Duration::from_millis(4_700);
+/// As a shell says it of a program that SIGINT ended.
+const INTERRUPTED: i32 = 130;
+
+/// Why the program ends with an error.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It could not start; the sentence says what to change.
+    Start(String),
+    /// It ran, and failed by itself.
+    Later(String),
+}
+
+fn start(error: impl Display) -> Failure {
+    Failure::Start(error.to_string())
+}
+
+/// Runs a node until a signal ends it.
+pub(crate) async fn run(settings: Settings, output: Output) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(start)?;
+    // Bound before anything is made: a port that is taken leaves nothing behind.
+    let (api, api_at) = bound(http::bind(settings.api, API_PORT, "--api").await.map_err(start)?)?;
+    let (scrape, scrape_at) = bound(http::bind(settings.metrics, METRICS_PORT, "--metrics").await.map_err(start)?)?;
+
+    let metrics = Metrics::new();
+    let mut config = if settings.local { Config::local() } else { Config::recommended() };
+    config.network = settings.network;
+    config.max_peers = settings.max_peers;
+    let max_payload = config.gossip.max_payload;
+    let mut builder = Builder::recommended().config(config).data_dir(settings.data_dir).recorder(metrics.recorder());
+    for socket in settings.listen {
+        builder = builder.listen(socket);
+    }
+    for node in settings.bootnodes {
+        builder = builder.bootnode(node);
+    }
+    let node = builder.start().await.map_err(start)?;
+    let events = node.events().await.map_err(start)?;
+
+    let (close, closing) = watch::channel(false);
+    let guard = Guard { port: scrape_at.port() };
+    let scraping = tokio::spawn(http::serve(scrape, metrics.router(guard), closing.clone()));
+    let setup = Setup { node: node.clone(), output: output.clone(), api: api_at, metrics: scrape_at, max_payload };
+    let serving = tokio::spawn(http::serve(api, api::router(setup), closing));
+    let upkeep = metrics.keep_small();
+    introduce(&node, api_at, scrape_at, &output).await?;
+    let printing = tokio::spawn(print(node.clone(), events, output));
+
+    let ended = tokio::select! {
+        biased;
+        () = signals.next() => end(&mut signals, &node, close, [printing, serving, scraping]).await,
+        () = node.stopped() => Err(Failure::Later("the node failed and has stopped; `--log info` tells more".into())),
+    };
+    upkeep.abort();
+    ended
+}
+
+fn bound(listener: TcpListener) -> Result<(TcpListener, SocketAddr), Failure> {
+    let address = listener.local_addr().map_err(start)?;
+    Ok((listener, address))
+}
+
+/// Prints what others need to know of the node.
+async fn introduce(node: &Node, api: SocketAddr, metrics: SocketAddr, output: &Output) -> Result<(), Failure> {
+    let local = node.local().await.map_err(start)?;
+    output.line(format_args!("id: {}", node.id()));
+    for bare in &local.addresses {
+        output.line(format_args!("listening: {}", address::with_id(bare, node.id())));
+    }
+    output.line(format_args!("record: {}", local.record));
+    output.line(format_args!("api: http://{api}"));
+    output.line(format_args!("metrics: http://{metrics}/metrics"));
+    output.line("ready");
+    Ok(())
+}
+
+/// Prints a line for each change among the peers, those that came before `events` began included.
+async fn print(node: Node, mut events: Events, output: Output) {
+    let up = |id: NodeId, direction: Direction, socket: SocketAddr| {
+        output.line(format_args!("peer up: {id} {} {}", direction.label(), address::from_tcp(socket)));
+    };
+    let mut shown = BTreeSet::new();
+    // A node that stopped meanwhile has no peers to show.
+    for peer in node.peers().await.unwrap_or_default() {
+        up(peer.id, peer.direction, peer.address);
+        shown.insert(peer.id);
+    }
+    loop {
+        match events.recv().await {
+            Ok(Event::PeerUp { id, direction, address, .. }) => {
+                // One that came just before it was asked for is among those shown.
+                if shown.insert(id) {
+                    up(id, direction, address);
+                }
+            }
+            Ok(Event::PeerDown { id, reason, by, lived }) => {
+                shown.remove(&id);
+                let (reason, by) = (reason.label(), ended_by(by));
+                output.line(format_args!("peer down: {id} {reason} (by {by}) after {:.1} s", lived.as_secs_f64()));
+            }
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "peer events were not printed: too slow"),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Ends everything in order. A second signal ends the program at once.
+async fn end(
+    signals: &mut Signals,
+    node: &Node,
+    close: watch::Sender<bool>,
+    tasks: [JoinHandle<()>; 3],
+) -> Result<(), Failure> {
+    let ending = async {
+        // Ends the streams of events too, so that the servers have little left to wait for.
+        node.shutdown().await;
+        close.send_replace(true);
+        for task in tasks {
+            drop(task.await);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = signals.next() => std::process::exit(INTERRUPTED),
+        ended = tokio::time::timeout(END, ending) => {
+            ended.map_err(|_| Failure::Later("the node did not stop in time and was cut off".into()))
+        }
+    }
+}
+
+/// SIGINT and SIGTERM; elsewhere, Ctrl-C.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// From now on, signals wait for [`next`](Signals::next).
+    fn new() -> io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {})
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

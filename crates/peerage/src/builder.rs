@@ -1,0 +1,286 @@
+//! Building a node: what it is made of, in any order, and then its start.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::Recorder;
+use peerage_server::mailbox::Meter;
+use peerage_server::wire::address::AddressError;
+use peerage_server::{Args, Listen, PeerAddressError};
+
+use crate::data_dir::{DataDir, DataDirError};
+use crate::keeper;
+use crate::node::Node;
+use crate::{AskError, Clock, Config, Keypair, NodeId, PeerAddress, ToListenAddress, ToPeerAddress, Transport};
+
+/// Why a node did not start. Nothing is left running, and nothing that was not there before is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address to listen at cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Text does not name a node.
+    #[error(transparent)]
+    Peer(#[from] PeerAddressError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The operating system has no randomness to give.
+    #[error("the operating system gives no randomness: {0}")]
+    Randomness(getrandom::Error),
+    /// Somebody else listens there.
+    #[error(
+        "{address} ({protocol}) is in use by another program; stop it, or listen on another port (0 takes a free one)"
+    )]
+    Taken {
+        /// Where.
+        address: SocketAddr,
+        /// TCP or UDP.
+        protocol: &'static str,
+    },
+    /// The node below refused to start.
+    #[error(transparent)]
+    Server(peerage_server::StartError),
+    /// It started and stopped at once.
+    #[error("the node stopped while it was starting: {0}")]
+    Stopped(#[from] AskError),
+}
+
+impl From<peerage_server::StartError> for StartError {
+    fn from(error: peerage_server::StartError) -> StartError {
+        match error {
+            peerage_server::StartError::Listen { address, protocol, source }
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                StartError::Taken { address, protocol }
+            }
+            error => StartError::Server(error),
+        }
+    }
+}
+
+/// Makes a [`Node`]. What is not said has a default.
+#[derive(Debug)]
+pub struct Builder {
+    config: Config,
+    keys: Option<Keypair>,
+    data_dir: Option<PathBuf>,
+    listen: Vec<SocketAddr>,
+    default_listen: Listen,
+    bootnodes: Vec<PeerAddress>,
+    statics: Vec<PeerAddress>,
+    trusted: Vec<NodeId>,
+    transport: Transport,
+    clock: Option<Clock>,
+    meter: Meter,
+    seed: Option<u64>,
+    /// The first thing that was wrong. Told at the start, so that calls can be chained.
+    problem: Option<StartError>,
+}
+
+impl Builder {
+    /// A node on the internet: [`Config::recommended`], listening on every address at port 30303 or the
+    /// next free one.
+    pub fn recommended() -> Builder {
+        Builder::new(Config::recommended(), Listen::Default)
+    }
+
+    /// A node for its own machine: [`Config::local`], listening on 127.0.0.1 at a free port.
+    pub fn local() -> Builder {
+        Builder::new(Config::local(), Listen::At(vec![(Ipv4Addr::LOCALHOST, 0).into()]))
+    }
+
+    fn new(config: Config, default_listen: Listen) -> Builder {
+        Builder {
+            config,
+            keys: None,
+            data_dir: None,
+            listen: Vec::new(),
+            default_listen,
+            bootnodes: Vec::new(),
+            statics: Vec::new(),
+            trusted: Vec::new(),
+            transport: Transport::sockets(),
+            clock: None,
+            meter: Meter::none(),
+            seed: None,
+            problem: None,
+        }
+    }
+
+    /// The network's name. Nodes of different networks refuse each other.
+    pub fn network(self, name: impl Into<String>) -> Builder {
+        self.configure(|config| config.network = name.into())
+    }
+
+    /// Listens here, for TCP and UDP, instead of at the default. May be said more than once. Port 0 takes
+    /// a free one.
+    pub fn listen(mut self, address: impl ToListenAddress) -> Builder {
+        match address.to_listen_address() {
+            Ok(socket) => self.listen.push(socket),
+            Err(error) => self.problem(error.into()),
+        }
+        self
+    }
+
+    /// Who the node is. Without this and without a data directory, it is somebody new at each start.
+    pub fn identity(mut self, keys: Keypair) -> Builder {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Keeps the node's identity in this directory, which is made if there is none: `key` holds the
+    /// secret. One node at a time may use it.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// A node to ask for others: its printed address or record. May be said more than once.
+    pub fn bootnode(mut self, node: impl ToPeerAddress) -> Builder {
+        match node.to_peer_address() {
+            Ok(peer) => self.bootnodes.push(peer),
+            Err(error) => self.problem(error.into()),
+        }
+        self
+    }
+
+    /// A node to keep connected. May be said more than once.
+    pub fn static_peer(mut self, node: impl ToPeerAddress) -> Builder {
+        match node.to_peer_address() {
+            Ok(peer) => self.statics.push(peer),
+            Err(error) => self.problem(error.into()),
+        }
+        self
+    }
+
+    /// A node that limits spare. May be said more than once.
+    pub fn trusted(mut self, id: NodeId) -> Builder {
+        self.trusted.push(id);
+        self
+    }
+
+    /// Most peers at a time.
+    pub fn max_peers(self, count: u32) -> Builder {
+        self.configure(|config| config.max_peers = count)
+    }
+
+    /// Replaces the whole configuration.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Changes the configuration.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Builder {
+        change(&mut self.config);
+        self
+    }
+
+    /// Where connections and datagrams go; the computer's sockets if nothing is said.
+    pub fn transport(mut self, transport: Transport) -> Builder {
+        self.transport = transport;
+        self
+    }
+
+    /// The node's clock; the computer's if nothing is said.
+    pub fn clock(mut self, clock: Clock) -> Builder {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Who gets the node's metrics; nobody if nothing is said. Never the process's global recorder, so that
+    /// many nodes in one process do not mix.
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder + Send + Sync>) -> Builder {
+        self.meter = Meter::new(recorder);
+        self
+    }
+
+    /// The seed of all decisions that are not secrets; random if nothing is said. It is logged either way.
+    pub fn seed(mut self, seed: u64) -> Builder {
+        self.seed = Some(seed);
+        self
+    }
+
+    fn problem(&mut self, error: StartError) {
+        self.problem.get_or_insert(error);
+    }
+
+    /// Starts the node, in the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        // Before anything is made.
+        self.config.check().map_err(peerage_server::StartError::Config)?;
+        let mut data_dir = self.data_dir.take().map(|path| DataDir::open(&path)).transpose()?;
+        let started = self.start_on(data_dir.as_mut()).await;
+        match started {
+            Ok(node) => keeper::keep(node, data_dir).await,
+            Err(error) => {
+                if let Some(data_dir) = data_dir {
+                    data_dir.undo();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(self, mut data_dir: Option<&mut DataDir>) -> Result<Node, StartError> {
+        let keys = match (self.keys, &mut data_dir) {
+            (Some(keys), _) => keys,
+            (None, Some(data_dir)) => data_dir.key(|| Keypair::generate().map_err(io::Error::other))?,
+            (None, None) => Keypair::generate().map_err(StartError::Randomness)?,
+        };
+        let min_record_seq = match &data_dir {
+            Some(data_dir) => data_dir.record_seq()?.unwrap_or(0),
+            None => 0,
+        };
+        let clock = self.clock.unwrap_or_else(Clock::system);
+        let ahead = Duration::from_millis(min_record_seq.saturating_sub(clock.now().unix_millis()));
+        if ahead > self.config.session.max_clock_skew {
+            tracing::warn!(
+                ?ahead,
+                "the clock is behind this node's last record, so peers will refuse its next one; set it"
+            );
+        }
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(StartError::Randomness)?,
+        };
+        tracing::info!(id = %keys.id(), seed, network = self.config.network, "starting");
+        let (id, retry_after) = (keys.id(), self.config.gossip.retry_after);
+        let server = peerage_server::start(Args {
+            config: self.config,
+            keys,
+            listen: if self.listen.is_empty() { self.default_listen } else { Listen::At(self.listen) },
+            bootnodes: self.bootnodes,
+            statics: self.statics,
+            trusted: self.trusted,
+            transport: self.transport,
+            clock,
+            meter: self.meter,
+            seed,
+            min_record_seq,
+        })
+        .await?;
+        let node = Node::new(id, server, retry_after);
+        match (node.record().await, data_dir) {
+            (Ok(record), Some(data_dir)) => {
+                if let Err(error) = data_dir.remember_record_seq(record.seq()) {
+                    node.server().shutdown().await;
+                    return Err(error.into());
+                }
+            }
+            (Ok(_), None) => {}
+            (Err(error), _) => return Err(error.into()),
+        }
+        Ok(node)
+    }
+}

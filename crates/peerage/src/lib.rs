@@ -1,0 +1,56 @@
+//! Peerage for programs: a node, its topics and its peers.
+//!
+//! ```
+//! # async fn run(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//! # let other = peerage::Builder::local().listen("/ip4/127.0.0.1/tcp/0").start().await?;
+//! # let address = other.addresses().await?.remove(0);
+//! # let builder = peerage::Builder::local().listen("/ip4/127.0.0.1/tcp/0");
+//! # /*
+//! let builder = peerage::Builder::recommended();
+//! # */
+//! let node = builder.data_dir(dir).bootnode(address).start().await?;
+//!
+//! let blocks = node.topic("blocks").await?;
+//! blocks.publish("a block").await?;
+//! while let Some(message) = blocks.next().await {
+//!     println!("{} bytes, published by {:?}", message.payload.len(), message.publisher);
+//! #   node.shutdown().await;
+//! }
+//! # other.shutdown().await;
+//! # Ok(())
+//! # }
+//! # let dir = tempfile::tempdir().expect("a directory");
+//! # let limit = std::time::Duration::from_secs(20);
+//! # let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+//! # let done = runtime.block_on(async { tokio::time::timeout(limit, run(dir.path())).await });
+//! # done.expect("in time").expect("no error");
+//! ```
+//!
+//! A [`Builder`] makes a [`Node`]; a [`Topic`] is what a network talks about; [`Events`] tell of peers.
+//! Dropping a node's handles does not stop it: [`Node::shutdown`] does, and tells the peers.
+//!
+//! Everything is done by the crates below, which stand alone: [`server`] is the door to them.
+#![warn(missing_docs)]
+
+mod builder;
+mod data_dir;
+mod keeper;
+mod node;
+mod place;
+mod topic;
+
+pub use builder::{Builder, StartError};
+pub use data_dir::DataDirError;
+pub use node::{Events, Node};
+pub use place::{ToListenAddress, ToPeerAddress};
+pub use topic::{PublishError, Publisher, Subscriber, Topic, TopicError};
+
+/// The crate below, and through it all others.
+pub use peerage_server as server;
+pub use peerage_server::gossip::{Message, MessageId, Policy, Published};
+pub use peerage_server::mailbox::{AskError, Clock, RecvError};
+pub use peerage_server::peer_session::EndedBy;
+pub use peerage_server::peer_session::handshake::Direction;
+pub use peerage_server::transport::Transport;
+pub use peerage_server::wire::{Capability, DisconnectReason, Keypair, Multiaddr, NodeId, NodeRecord};
+pub use peerage_server::{Config, Event, Health, LocalNode, PeerAddress, PeerInfo, Status};
