@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use peerage_wire::address::tcp_socket;
+use peerage_wire::address::{scope, tcp_socket};
 use peerage_wire::{DisconnectReason, Multiaddr, NodeId, NodeRecord, Verified};
 use serde::Serialize;
 
@@ -50,10 +50,14 @@ impl From<&NodeRecord> for StaticPeer {
     }
 }
 
-/// The addresses of a record that a TCP connection can be made to.
+/// The addresses of a record that a TCP connection can be made to, of those that reach as far as its first one,
+/// which is the one that discovery has judged: a node of the internet could otherwise make us connect to our own
+/// computer and network.
 pub(crate) fn dialable(record: &NodeRecord) -> Vec<SocketAddr> {
-    let sockets = record.addresses().iter().filter_map(|address: &Multiaddr| tcp_socket(address));
-    sockets.filter(is_dialable).take(MAX_ADDRESSES).collect()
+    let mut sockets = record.addresses().iter().filter_map(|address: &Multiaddr| tcp_socket(address)).peekable();
+    let reach = sockets.peek().map(|first| scope(first.ip()));
+    let alike = sockets.filter(|socket| Some(scope(socket.ip())) == reach);
+    alike.filter(is_dialable).take(MAX_ADDRESSES).collect()
 }
 
 fn is_dialable(address: &SocketAddr) -> bool {

@@ -44,8 +44,10 @@ pub struct Gate {
     me: NodeId,
     network: NetworkId,
     secrets: Secrets,
-    hosts: QuotaTable<Prefix>,
-    sites: QuotaTable<Prefix>,
+    /// For packets that prove where they come from, and for those that do not: whoever forges a host's address
+    /// must not use up that host's own quota.
+    proven: AddressQuotas,
+    unproven: AddressQuotas,
     verify_requests: QuotaTable<()>,
     verify_answers: QuotaTable<()>,
 }
@@ -54,8 +56,8 @@ impl Gate {
     /// The gate of node `me` on `network`.
     pub fn new(config: Config, me: NodeId, network: NetworkId, secrets: Secrets) -> Gate {
         Gate {
-            hosts: QuotaTable::new(config.quota_host, config.quota_capacity),
-            sites: QuotaTable::new(config.quota_site, config.quota_capacity),
+            proven: AddressQuotas::new(&config),
+            unproven: AddressQuotas::new(&config),
             verify_requests: QuotaTable::new(config.verify_requests, 1),
             verify_answers: QuotaTable::new(config.verify_answers, 1),
             config,
@@ -73,19 +75,24 @@ impl Gate {
             Err(reason) => return Verdict::Drop(reason, None),
         };
         let kind = envelope.kind;
-        if let Err(reason) = self.addressed(&envelope).and_then(|()| self.quotas(now, addr)) {
+        if let Err(reason) = self.addressed(&envelope) {
             return Verdict::Drop(reason, Some(kind));
         }
+        // One keyed hash tells whether the sender has received something from us at this address.
         if kind.is_request() {
             let epoch = self.config.cookie_epoch;
             if !self.secrets.accepts(envelope.cookie, envelope.from, addr, now, epoch) {
+                if let Err(reason) = self.unproven.take(now, addr) {
+                    return Verdict::Drop(reason, Some(kind));
+                }
                 let cookie = self.secrets.cookie(envelope.from, addr, now, epoch);
                 return Verdict::Challenge(wire::cookie_answer(&envelope, cookie));
             }
         } else if self.secrets.nonce_mac(envelope.from, addr, envelope.nonce.counter) != envelope.nonce.mac {
             return Verdict::Drop(DropReason::Nonce, Some(kind));
         }
-        match self.signed(now, &envelope).and_then(|()| envelope.open()) {
+        let admitted = self.proven.take(now, addr).and_then(|()| self.signed(now, &envelope));
+        match admitted.and_then(|()| envelope.open()) {
             Ok(packet) => Verdict::Pass(Inbound { from: envelope.from, addr, packet }),
             Err(reason) => Verdict::Drop(reason, Some(kind)),
         }
@@ -103,19 +110,6 @@ impl Gate {
         }
     }
 
-    fn quotas(&mut self, now: Time, addr: SocketAddr) -> Result<(), DropReason> {
-        if self.config.exempt_local && is_local(addr.ip()) {
-            return Ok(());
-        }
-        if !self.hosts.take(now, &host(addr.ip())) {
-            return Err(DropReason::HostQuota);
-        }
-        if !self.sites.take(now, &site(addr.ip())) {
-            return Err(DropReason::SiteQuota);
-        }
-        Ok(())
-    }
-
     fn signed(&mut self, now: Time, envelope: &Envelope<'_>) -> Result<(), DropReason> {
         if envelope.kind == Kind::Cookie {
             return Ok(());
@@ -131,6 +125,36 @@ impl Gate {
             return Err(DropReason::VerifyBudget);
         }
         envelope.verify()
+    }
+}
+
+/// What a host and its site may send.
+struct AddressQuotas {
+    exempt_local: bool,
+    hosts: QuotaTable<Prefix>,
+    sites: QuotaTable<Prefix>,
+}
+
+impl AddressQuotas {
+    fn new(config: &Config) -> AddressQuotas {
+        AddressQuotas {
+            exempt_local: config.exempt_local,
+            hosts: QuotaTable::new(config.quota_host, config.quota_capacity),
+            sites: QuotaTable::new(config.quota_site, config.quota_capacity),
+        }
+    }
+
+    fn take(&mut self, now: Time, addr: SocketAddr) -> Result<(), DropReason> {
+        if self.exempt_local && is_local(addr.ip()) {
+            return Ok(());
+        }
+        if !self.hosts.take(now, &host(addr.ip())) {
+            return Err(DropReason::HostQuota);
+        }
+        if !self.sites.take(now, &site(addr.ip())) {
+            return Err(DropReason::SiteQuota);
+        }
+        Ok(())
     }
 }
 
@@ -329,6 +353,18 @@ mod tests {
         let mut exempt = gate(Config { exempt_local: true, ..one_host });
         let local = addr("127.0.0.1:1");
         assert!((0..10).all(|_| matches!(exempt.admit(now(), local, &bytes), Verdict::Challenge(_))));
+    }
+
+    #[test]
+    fn a_flood_in_a_hosts_name_does_not_use_up_its_quota() {
+        let mut gate = gate(strict());
+        // Without the cookie: what who forges the address can send.
+        let forged = seal(&Packet { cookie: Cookie::NONE, ..ping() });
+        for _ in 0..10_000 {
+            assert!(!matches!(gate.admit(now(), home(), &forged), Verdict::Pass(_)));
+        }
+        assert!(matches!(gate.admit(now(), home(), &seal(&ping())), Verdict::Pass(_)));
+        assert!(matches!(gate.admit(now(), home(), &seal(&pong())), Verdict::Pass(_)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use peerage_wire::address::{Scope, scope};
+
 /// A group of addresses that one operator usually controls, as one limit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Prefix(IpAddr);
@@ -32,16 +34,13 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 
 /// Whether an address is of this host or its local network.
 pub(crate) fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback()
-        || match ip {
-            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-        }
+    scope(ip) != Scope::Global
 }
 
 /// Whether an address of `ip` that `teller` told us about may be used: a node of the open network must not
 /// make us send packets into our own (go-ethereum `netutil.CheckRelayAddr`).
 pub(crate) fn may_relay(teller: IpAddr, ip: IpAddr) -> bool {
+    let (teller, ip) = (teller.to_canonical(), ip.to_canonical());
     if ip.is_unspecified() || ip.is_multicast() || is_special(ip) {
         return false;
     }

@@ -124,7 +124,11 @@ impl Actor for Gossip {
                     state.args.inbound.bind(bell);
                 }
             }
-            GossipMsg::PeerDown { session } => state.feed(now, In::PeerDown { session }),
+            GossipMsg::PeerDown { session } => {
+                // Its last messages were offered before this was sent, and count.
+                state.turn(now, state.args.inbound.len());
+                state.feed(now, In::PeerDown { session });
+            }
             GossipMsg::Subscribe(subscribe) => state.subscribe(now, subscribe),
             // What is queued now came after the news of its sessions was sent, but such news may still be
             // behind this message. It is ahead of the next one.

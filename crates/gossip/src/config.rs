@@ -121,6 +121,14 @@ pub enum ConfigError {
         /// …is needed.
         needed: usize,
     },
+    /// More kept messages than are remembered as seen.
+    #[error("seen_ids is {seen}, and at least cache_ids = {kept} are needed")]
+    Seen {
+        /// Ids remembered.
+        seen: usize,
+        /// Messages kept.
+        kept: usize,
+    },
     /// More ids than an announcement can carry.
     #[error("announce_ids is {0}, and at most {MAX_IDS} are possible")]
     Ids(usize),
@@ -222,6 +230,10 @@ impl Config {
             if bytes < needed {
                 return Err(ConfigError::Room { what, bytes, share, needed });
             }
+        }
+        if self.seen_ids < self.cache_ids {
+            // A kept message that is no longer known as seen would be taken for a new one.
+            return Err(ConfigError::Seen { seen: self.seen_ids, kept: self.cache_ids });
         }
         if self.announce_ids > MAX_IDS {
             return Err(ConfigError::Ids(self.announce_ids));

@@ -143,7 +143,7 @@ async fn a_message_says_where_it_is_from() {
 #[tokio::test(start_paused = true)]
 async fn who_publishes_while_the_lanes_are_over_half_full_is_told_to_wait() {
     let (a, _b) = pair().await;
-    let charge = a.pool.charge(60);
+    let charge = a.pool.charge(90);
     let retry_after = Config::recommended().retry_after;
     assert_eq!(a.publish(Policy::Signed, "hi").await, Ok(Err(PublishError::Busy { retry_after })));
     drop(charge);

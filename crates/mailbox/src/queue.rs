@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use crate::Bell;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 /// What a queue may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,9 @@ struct State<T> {
     lagged: u64,
     closed: bool,
     bell: Option<Bell>,
+    /// Set by the offer that rings, cleared by the consumer before it takes. Under the lock with the bell it
+    /// belongs to: else an offer could ring the bell of a life that has ended, and mark the new one as rung.
+    rung: bool,
     /// A task in `recv`, and tasks in `offer_when_room`.
     receiver: Option<Waker>,
     senders_waiting: VecDeque<Waker>,
@@ -104,9 +107,8 @@ struct State<T> {
 
 struct Shared<T> {
     state: Mutex<State<T>>,
-    /// Set by the offer that rings, cleared by the consumer before it takes.
-    rung: AtomicBool,
     outlets: AtomicUsize,
+    inlets: AtomicUsize,
     capacity: Capacity,
 }
 
@@ -119,11 +121,12 @@ pub fn data_queue<T: Item>(capacity: Capacity) -> (Outlet<T>, Inlet<T>) {
             lagged: 0,
             closed: false,
             bell: None,
+            rung: false,
             receiver: None,
             senders_waiting: VecDeque::new(),
         }),
-        rung: AtomicBool::new(false),
         outlets: AtomicUsize::new(1),
+        inlets: AtomicUsize::new(1),
         capacity,
     });
     (Outlet { shared: shared.clone() }, Inlet { shared })
@@ -175,15 +178,29 @@ impl<T: Item> State<T> {
     }
 }
 
-impl<T> Shared<T> {
-    /// Wakes the consumer once, however many items came. Called without the lock: a bell may do anything.
-    fn ring(&self, bell: Option<Bell>, receiver: Option<Waker>) {
-        if let Some(receiver) = receiver {
+impl<T> State<T> {
+    /// Whom to wake for an item: the bell if it has not rung since the consumer last looked, and a waiting
+    /// receiver.
+    fn to_wake(&mut self) -> Wake {
+        let bell = self.bell.clone().filter(|_| !self.rung);
+        self.rung |= bell.is_some();
+        Wake { bell, receiver: self.receiver.take() }
+    }
+}
+
+/// Rung after the lock is released: a bell may do anything.
+#[must_use]
+struct Wake {
+    bell: Option<Bell>,
+    receiver: Option<Waker>,
+}
+
+impl Wake {
+    fn wake(self) {
+        if let Some(receiver) = self.receiver {
             receiver.wake();
         }
-        if let Some(bell) = bell
-            && !self.rung.swap(true, Ordering::AcqRel)
-        {
+        if let Some(bell) = self.bell {
             bell.ring();
         }
     }
@@ -202,9 +219,9 @@ impl<T: Item> Outlet<T> {
     pub fn offer(&self, item: T) -> Result<(), Refused<T>> {
         let mut state = lock(&self.shared.state);
         state.offer(self.shared.capacity, item)?;
-        let (bell, receiver) = (state.bell.clone(), state.receiver.take());
+        let wake = state.to_wake();
         drop(state);
-        self.shared.ring(bell, receiver);
+        wake.wake();
         Ok(())
     }
 
@@ -220,9 +237,9 @@ impl<T: Item> Outlet<T> {
             let mut state = lock(&self.shared.state);
             match state.offer(self.shared.capacity, offered) {
                 Ok(()) => {
-                    let (bell, receiver) = (state.bell.clone(), state.receiver.take());
+                    let wake = state.to_wake();
                     drop(state);
-                    self.shared.ring(bell, receiver);
+                    wake.wake();
                     Poll::Ready(Ok(()))
                 }
                 Err(Refused::Full(refused)) => {
@@ -268,8 +285,8 @@ impl<T> fmt::Debug for Outlet<T> {
     }
 }
 
-/// The taking end.
-pub struct Inlet<T> {
+/// The taking end. The queue closes with its last inlet.
+pub struct Inlet<T: Item> {
     shared: Arc<Shared<T>>,
 }
 
@@ -278,20 +295,20 @@ impl<T: Item> Inlet<T> {
     /// calls whenever it starts.
     pub fn bind(&self, bell: Bell) {
         let mut state = lock(&self.shared.state);
-        state.bell = Some(bell.clone());
-        let pending = !state.items.is_empty();
+        state.bell = Some(bell);
+        state.rung = false;
+        let wake = if state.items.is_empty() { None } else { Some(state.to_wake()) };
         drop(state);
-        self.shared.rung.store(pending, Ordering::Release);
-        if pending {
-            bell.ring();
+        if let Some(wake) = wake {
+            wake.wake();
         }
     }
 
     /// Takes at most `budget` items, oldest first. An actor calls it when its bell has rung, and
     /// [`ring_if_more`](Inlet::ring_if_more) after it handled them.
     pub fn take(&self, budget: usize) -> Vec<T> {
-        self.shared.rung.store(false, Ordering::Release);
         let mut state = lock(&self.shared.state);
+        state.rung = false;
         let count = budget.min(state.items.len());
         let items = (0..count).filter_map(|_| state.pop()).collect();
         let waiting = std::mem::take(&mut state.senders_waiting);
@@ -308,10 +325,12 @@ impl<T: Item> Inlet<T> {
 
     /// Rings the bell again if items remain, so that other messages get their turn between batches.
     pub fn ring_if_more(&self) {
-        let state = lock(&self.shared.state);
-        let bell = state.bell.clone().filter(|_| !state.items.is_empty());
+        let mut state = lock(&self.shared.state);
+        let wake = if state.items.is_empty() { None } else { Some(state.to_wake()) };
         drop(state);
-        self.shared.ring(bell, None);
+        if let Some(wake) = wake {
+            wake.wake();
+        }
     }
 
     /// Waits for the next item: for a task, which has no bell.
@@ -364,13 +383,22 @@ impl<T: Item> Inlet<T> {
     }
 }
 
-impl<T> Clone for Inlet<T> {
+impl<T: Item> Clone for Inlet<T> {
     fn clone(&self) -> Self {
+        self.shared.inlets.fetch_add(1, Ordering::Relaxed);
         Inlet { shared: self.shared.clone() }
     }
 }
 
-impl<T> fmt::Debug for Inlet<T> {
+impl<T: Item> Drop for Inlet<T> {
+    fn drop(&mut self) {
+        if self.shared.inlets.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close();
+        }
+    }
+}
+
+impl<T: Item> fmt::Debug for Inlet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Inlet")
     }
@@ -492,6 +520,16 @@ mod tests {
         assert_eq!(names(&inlet), ["a"]);
     }
 
+    #[test]
+    fn the_last_inlet_closes_the_queue() {
+        let (outlet, inlet) = queue();
+        let second = inlet.clone();
+        drop(inlet);
+        assert!(outlet.offer(reject("a", 1)).is_ok());
+        drop(second);
+        assert!(matches!(outlet.offer(reject("b", 1)), Err(Refused::Closed(_))));
+    }
+
     #[tokio::test]
     async fn a_waiting_sender_gets_the_room_that_is_made() {
         let (outlet, inlet) = queue();
@@ -559,6 +597,35 @@ mod loom_tests {
                 assert!(sender.join().expect("no panic"));
             }
             while look() {}
+            assert_eq!(taken, 2);
+        });
+    }
+
+    /// An offer that races with the actor's restart rings the new life, or is found by its first look.
+    #[test]
+    fn no_wake_up_is_lost_when_the_bell_changes() {
+        loom::model(|| {
+            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
+            inlet.bind(Bell::from_fn(|| {}));
+            let sender = thread::spawn({
+                let outlet = outlet.clone();
+                move || outlet.offer(1).is_ok()
+            });
+            // The new life.
+            let rings = Arc::new(AtomicUsize::new(0));
+            let counted = rings.clone();
+            inlet.bind(Bell::from_fn(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }));
+            assert!(sender.join().expect("no panic"));
+            let mut taken = 0;
+            if rings.swap(0, Ordering::SeqCst) > 0 {
+                taken += inlet.take(4).len();
+            }
+            assert!(outlet.offer(2).is_ok());
+            if rings.load(Ordering::SeqCst) > 0 {
+                taken += inlet.take(4).len();
+            }
             assert_eq!(taken, 2);
         });
     }

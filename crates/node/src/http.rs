@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 /// Connections at a time; further ones wait in the kernel's backlog.
 const CONNECTIONS: usize = 256;
 /// How long a request's head may take to come, and how long a connection may be idle.
-const HEAD: Duration = Duration::from_secs(30);
+const HEAD: Duration = Duration::from_secs(10);
 /// What a connection may buffer of what it reads.
 const BUFFER: usize = 64 * 1024;
 /// How long answers in progress may take once the program ends.

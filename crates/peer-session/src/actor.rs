@@ -88,6 +88,9 @@ impl Actor for PeerSession {
             written: 0,
             own: Default::default(),
             undelivered: Default::default(),
+            waiting_since: None,
+            dropping: false,
+            write_first: true,
             ended: None,
         };
         let ended = pump_ended(&myself);

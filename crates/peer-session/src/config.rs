@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// From the first byte until the peer is added (geth: 5 s, p2p/rlpx).
+    /// From the first byte until both ends have accepted (geth: 5 s, p2p/rlpx).
     pub handshake_timeout: Duration,
     /// How long an accepted connection may wait before its first message is there.
     pub first_message_timeout: Duration,
@@ -19,7 +19,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a peer may say nothing (geth: 30 s).
     pub idle_timeout: Duration,
-    /// How long a peer may take nothing that waits for it, or leave a message unfinished.
+    /// How long a peer may take for a turn (at most 192 KiB) that waits for it, or leave a message unfinished. A
+    /// protocol here that has no room is waited for half as long; then its messages are dropped and counted.
     pub stall_timeout: Duration,
     /// How long the farewell may take (geth: 1 s).
     pub disconnect_timeout: Duration,

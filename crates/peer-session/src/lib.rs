@@ -24,6 +24,8 @@ mod machine;
 mod metrics;
 mod noise;
 #[cfg(feature = "actor")]
+mod own;
+#[cfg(feature = "actor")]
 mod pump;
 pub mod records;
 #[cfg(feature = "actor")]

@@ -33,7 +33,7 @@ pub enum In {
         /// Its payload.
         payload: Bytes,
     },
-    /// Bytes wait for the peer to take them, or all were taken, or some were.
+    /// A turn's bytes wait for the peer to take them, or all of them were taken.
     Writing(Writing),
     /// Somebody here wants it to end.
     Disconnect(DisconnectReason),
@@ -61,10 +61,8 @@ impl In {
 /// How the socket takes what is written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Writing {
-    /// Something waits.
+    /// A turn was sealed.
     Waiting,
-    /// Some of it was taken, and more waits.
-    Progress,
     /// All of it was taken.
     Done,
 }
@@ -116,10 +114,11 @@ struct Partial {
 }
 
 /// Pings that may be under way; an answer to an older one no longer counts.
-const PINGS: usize = 8;
+pub(crate) const PINGS: usize = 8;
 
 /// The rules of one session. Its bounds: at most [`PINGS`] pings and, for each channel and lane, one message
-/// under reassembly, of at most two of the largest messages' bytes together.
+/// under reassembly, of at most two of the largest messages' bytes together. The pump keeps as many answers to
+/// pings at most.
 #[derive(Debug)]
 pub struct SessionMachine {
     config: Config,
@@ -226,7 +225,7 @@ impl SessionMachine {
                 }
                 self.partial_bytes += payload.len();
                 // Grows with what arrives, whatever the peer claims will.
-                let partial = Partial { total: stated, bytes: BytesMut::from(payload), touched: now };
+                let partial = Partial { total: stated, bytes: BytesMut::from(&payload[..]), touched: now };
                 self.partials.insert(key, partial);
                 self.arm_reassembly(fx);
             }
@@ -282,8 +281,10 @@ impl Machine for SessionMachine {
                     kind => self.own_frame(now, kind, &payload, fx),
                 }
             }
+            // The whole turn, not any byte of it, must go in time: who takes a byte now and then would hold what is
+            // queued for it, and its part of the node's pool, for ever.
             In::Writing(Writing::Done) => fx.disarm(Timer::Stall),
-            In::Writing(_) => fx.arm(Timer::Stall, now + self.config.stall_timeout),
+            In::Writing(Writing::Waiting) => fx.arm(Timer::Stall, now + self.config.stall_timeout),
             In::Disconnect(reason) => self.end(reason, EndedBy::Us, fx),
             In::Broken => self.end(DisconnectReason::NetworkError, EndedBy::Network, fx),
             In::Malformed => self.malformed(fx),
@@ -454,13 +455,16 @@ mod tests {
     fn a_peer_that_takes_nothing_or_never_finishes_is_stalled() {
         let stalled = Some((DisconnectReason::Stalled, EndedBy::Us));
         let mut world = World::new();
+        for _ in 0..5 {
+            world.input(In::Writing(Writing::Waiting));
+            world.own(Kind::Pong, &[0; 8]);
+            assert_eq!(ended(&world.wait(15)), None);
+            world.input(In::Writing(Writing::Done));
+            assert_eq!(ended(&world.wait(10)), None);
+        }
         world.input(In::Writing(Writing::Waiting));
-        world.wait(15);
-        world.input(In::Writing(Writing::Progress));
         world.own(Kind::Pong, &[0; 8]);
-        assert_eq!(ended(&world.wait(15)), None);
-        world.own(Kind::Pong, &[0; 8]);
-        assert_eq!(ended(&world.wait(10)), stalled);
+        assert_eq!(ended(&world.wait(21)), stalled);
 
         let mut world = World::new();
         world.data(1, true, true, &[&9u32.to_be_bytes()[..], b"a"].concat());

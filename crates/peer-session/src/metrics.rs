@@ -18,14 +18,19 @@ struct Channel {
 pub(crate) struct PumpMetrics {
     channels: BTreeMap<ChannelId, Channel>,
     pub(crate) skipped: Counter,
+    pub(crate) unanswered: Counter,
 }
 
 impl PumpMetrics {
     pub(crate) fn new(meter: &Meter, channels: &[MatchedCapability]) -> PumpMetrics {
         meter.describe("peerage_session_messages_total", "Messages, by capability and direction");
         meter.describe("peerage_session_bytes_total", "Payload bytes of messages, by capability and direction");
-        meter.describe("peerage_session_undeliverable_total", "Messages for a protocol that is gone, by capability");
+        meter.describe(
+            "peerage_session_undeliverable_total",
+            "Messages for a protocol that is gone or had no room for too long, by capability",
+        );
         meter.describe("peerage_session_skipped_frames_total", "Frames of kinds this version does not know");
+        meter.describe("peerage_session_unanswered_pings_total", "Pings that came faster than they can be answered");
         let channel = |matched: &MatchedCapability| {
             // A capability both ends speak is one that this node was configured with.
             let name = &*matched.capability.name;
@@ -42,6 +47,7 @@ impl PumpMetrics {
         PumpMetrics {
             channels: channels.iter().map(channel).collect(),
             skipped: meter.counter("peerage_session_skipped_frames_total", &[]),
+            unanswered: meter.counter("peerage_session_unanswered_pings_total", &[]),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The pump: the one task that owns a session's socket and keys, and empties the peer's lanes.
 //!
-//! It carries and decides nothing. It may wait: for the socket to take what is written, and for a
+//! It carries and decides nothing. It may wait: for the socket to take what is written, and, for a while, for a
 //! protocol's outlet to have room, during which it reads nothing more from its peer but goes on writing.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use peerage_machine::Driver;
-use peerage_mailbox::{Clock, Outlet};
+use peerage_machine::{Driver, Time};
+use peerage_mailbox::{Clock, Outlet, Refused};
 use peerage_queue::{ChannelId, Delivery, LaneEnd};
 use peerage_transport::Stream;
 use peerage_wire::DisconnectReason;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::handshake::Keys;
 use crate::machine::{EndedBy, In, Out, SessionMachine, Writing};
 use crate::metrics::PumpMetrics;
+use crate::own::OwnFrames;
 use crate::records::MAX_PLAIN;
 use crate::stats::Counters;
 use crate::{Config, Ended};
@@ -55,9 +56,14 @@ pub(crate) struct Pump {
     pub(crate) out: Vec<u8>,
     pub(crate) written: usize,
     /// Frames of the session's own that wait to be sealed.
-    pub(crate) own: VecDeque<(Kind, Vec<u8>)>,
+    pub(crate) own: OwnFrames,
     /// Messages whose outlet had no room yet.
     pub(crate) undelivered: VecDeque<Delivery>,
+    /// Since when they wait. Once that is too long, what finds no room is dropped until something finds room.
+    pub(crate) waiting_since: Option<Time>,
+    pub(crate) dropping: bool,
+    /// Whose turn it is when both directions are ready.
+    pub(crate) write_first: bool,
     pub(crate) ended: Option<(DisconnectReason, EndedBy)>,
 }
 
@@ -66,6 +72,7 @@ enum Event {
     Timer,
     Wrote(io::Result<usize>),
     Delivered(bool),
+    GaveUp,
     Offered,
     Read(io::Result<usize>),
 }
@@ -82,23 +89,49 @@ impl Pump {
         }
         let (reason, by) = self.ended.unwrap_or((DisconnectReason::Crashed, EndedBy::Us));
         if by == EndedBy::Us {
-            self.farewell().await;
+            self.farewell(reason).await;
         }
         Ended { reason, by }
     }
 
     async fn wait(&mut self) -> Event {
+        self.write_first = !self.write_first;
+        let write_first = self.write_first;
+        let give_up = self.waiting_since.map(|since| since + self.config.stall_timeout / 2);
         let Pump { driver, clock, reader, writer, read, lanes, routes, control, out, written, undelivered, .. } = self;
-        let pending = &out[*written..];
-        let blocked = undelivered.front();
+        let (pending, blocked) = (&out[*written..], undelivered.front());
+        let out = async {
+            match pending.is_empty() {
+                true => lanes.offered().await,
+                false => return Event::Wrote(writer.write(pending).await),
+            }
+            Event::Offered
+        };
+        let into = async {
+            let Some(delivery) = blocked else {
+                read.reserve(READ);
+                return Event::Read(reader.read_buf(read).await);
+            };
+            tokio::select! {
+                biased;
+                delivered = deliver(routes, delivery) => Event::Delivered(delivered),
+                () = clock.sleep_until(give_up) => Event::GaveUp,
+            }
+        };
+        tokio::pin!(out, into);
+        // Each direction gets its turn when both are ready: a peer that takes all we send must still be heard.
+        let mut either = std::pin::pin!(async {
+            if write_first {
+                tokio::select! { biased; event = &mut out => event, event = &mut into => event }
+            } else {
+                tokio::select! { biased; event = &mut into => event, event = &mut out => event }
+            }
+        });
         tokio::select! {
             biased;
             _ = control.changed() => Event::Control,
             () = clock.sleep_until(driver.next_deadline()) => Event::Timer,
-            wrote = writer.write(pending), if !pending.is_empty() => Event::Wrote(wrote),
-            delivered = deliver(routes, blocked), if blocked.is_some() => Event::Delivered(delivered),
-            () = lanes.offered(), if pending.is_empty() => Event::Offered,
-            got = async { read.reserve(READ); reader.read_buf(read).await }, if blocked.is_none() => Event::Read(got),
+            event = &mut either => event,
         }
     }
 
@@ -122,19 +155,26 @@ impl Pump {
             Event::Wrote(Ok(len)) => {
                 self.written += len;
                 self.counters.sent(len);
-                let done = self.written == self.out.len();
-                if done {
+                if self.written == self.out.len() {
                     self.out.clear();
                     self.written = 0;
+                    self.input(In::Writing(Writing::Done));
                 }
-                self.input(In::Writing(if done { Writing::Done } else { Writing::Progress }));
             }
             Event::Delivered(open) => {
                 let delivered = self.undelivered.pop_front();
                 if !open && let Some(delivery) = delivered {
                     self.metrics.undeliverable(delivery.channel);
                 }
+                self.dropping = false;
+                self.waiting_since = None;
                 // What was read behind it waits for its turn.
+                self.offer_now();
+                self.open_records();
+            }
+            Event::GaveUp => {
+                self.dropping = true;
+                self.offer_now();
                 self.open_records();
             }
             Event::Offered => {}
@@ -157,7 +197,11 @@ impl Pump {
                     self.metrics.received(delivery.channel, delivery.payload.len());
                     self.undelivered.push_back(delivery);
                 }
-                Out::Send(kind, payload) => self.own.push_back((kind, payload)),
+                Out::Send(kind, payload) => {
+                    if !self.own.push(kind, payload) {
+                        self.metrics.unanswered.increment(1);
+                    }
+                }
                 Out::RoundTrip(time) => self.counters.round_trip(time),
                 Out::End(reason, by) => self.ended = Some((reason, by)),
                 Out::Skipped => self.metrics.skipped.increment(1),
@@ -178,7 +222,10 @@ impl Pump {
             while !frames.is_empty() && self.ended.is_none() {
                 match Header::decode(&mut frames) {
                     Ok((header, payload)) => {
-                        let payload = keep(&record, payload);
+                        // A whole message may be kept for long, and is copied: a slice would keep the buffer of a whole
+                        // read alive. The parts of a larger one are put together elsewhere anyway.
+                        let whole = !header.more && !header.total;
+                        let payload = if whole { Bytes::copy_from_slice(payload) } else { record.slice_ref(payload) };
                         self.driver.handle(now, In::frame(header, payload));
                         self.perform();
                     }
@@ -191,18 +238,22 @@ impl Pump {
 
     /// Delivers what finds room at once, which is nearly always all of it.
     fn offer_now(&mut self) {
+        self.waiting_since = None;
         while let Some(delivery) = self.undelivered.pop_front() {
             let Some(route) = self.routes.get(&delivery.channel) else {
                 self.metrics.undeliverable(delivery.channel);
                 continue;
             };
             match route.offer(delivery) {
-                Ok(()) => {}
-                Err(peerage_mailbox::Refused::Full(delivery)) => {
+                Ok(()) => self.dropping = false,
+                Err(Refused::Full(delivery)) if !self.dropping => {
                     self.undelivered.push_front(delivery);
+                    self.waiting_since = Some(self.clock.now());
                     return;
                 }
-                Err(peerage_mailbox::Refused::Closed(delivery)) => self.metrics.undeliverable(delivery.channel),
+                Err(Refused::Full(delivery) | Refused::Closed(delivery)) => {
+                    self.metrics.undeliverable(delivery.channel)
+                }
             }
         }
     }
@@ -221,7 +272,7 @@ impl Pump {
                 start = keys.sealer.begin(out);
                 record = out.len();
             }
-            if let Some((kind, payload)) = own.pop_front() {
+            if let Some((kind, payload)) = own.pop() {
                 Header::new(kind, Lane::Control, 0, payload.len() as u16).encode(out);
                 out.extend_from_slice(&payload);
                 continue;
@@ -246,11 +297,33 @@ impl Pump {
         }
     }
 
-    /// Sends what is sealed and the session's last frame, within its time.
-    async fn farewell(&mut self) {
+    async fn flush_lanes(&mut self) {
+        loop {
+            while self.written < self.out.len() {
+                match self.writer.write(&self.out[self.written..]).await {
+                    Ok(len @ 1..) => self.written += len,
+                    Ok(0) | Err(_) => return,
+                }
+            }
+            self.out.clear();
+            self.written = 0;
+            self.seal_turn();
+            if self.out.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Sends what is sealed and the session's last frame, within its time. Before a friendly end, what waits in
+    /// the lanes goes first: who publishes and quits means it to arrive.
+    async fn farewell(&mut self, reason: DisconnectReason) {
+        let farewell = self.own.farewell();
+        if matches!(reason, DisconnectReason::Quitting | DisconnectReason::Requested) {
+            let _ = tokio::time::timeout(self.config.disconnect_timeout / 2, self.flush_lanes()).await;
+        }
         let start = self.keys.sealer.begin(&mut self.out);
-        for (kind, payload) in self.own.drain(..).filter(|(kind, _)| *kind == Kind::Disconnect) {
-            Header::new(kind, Lane::Control, 0, payload.len() as u16).encode(&mut self.out);
+        if let Some(payload) = farewell {
+            Header::new(Kind::Disconnect, Lane::Control, 0, payload.len() as u16).encode(&mut self.out);
             self.out.extend_from_slice(&payload);
         }
         self.keys.sealer.finish(&mut self.out, start);
@@ -270,15 +343,8 @@ pub(crate) async fn linger(reader: &mut (impl AsyncRead + Unpin)) {
     while let Ok(1..) = reader.read(&mut forgotten).await {}
 }
 
-/// A payload taken out of its record: shared if it is most of it, else copied, so that a small message that
-/// is kept does not keep 64 KiB alive.
-fn keep(record: &Bytes, payload: &[u8]) -> Bytes {
-    if payload.len() * 2 >= record.len() { record.slice_ref(payload) } else { Bytes::copy_from_slice(payload) }
-}
-
 /// Waits until the message's protocol takes it; false if it never will.
-async fn deliver(routes: &BTreeMap<ChannelId, Outlet<Delivery>>, delivery: Option<&Delivery>) -> bool {
-    let Some(delivery) = delivery else { return std::future::pending().await };
+async fn deliver(routes: &BTreeMap<ChannelId, Outlet<Delivery>>, delivery: &Delivery) -> bool {
     match routes.get(&delivery.channel) {
         // The copy shares the payload's bytes.
         Some(route) => route.offer_when_room(delivery.clone()).await.is_ok(),

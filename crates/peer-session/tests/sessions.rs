@@ -275,3 +275,61 @@ async fn a_peer_that_reads_nothing_is_stalled_and_what_waits_for_it_is_given_bac
     assert_eq!(alice.end().await.reason, DisconnectReason::Stalled);
     assert_eq!(alice.pool.used(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_a_byte_now_and_then_is_stalled_too() {
+    let (dialler, mut acceptor) = duplex(64 * 1024);
+    let (ours, theirs) = duplex(64 * 1024);
+    let (mut far_read, mut far_write) = tokio::io::split(theirs);
+    tokio::spawn(async move {
+        // Lets the handshake pass, and then a byte a second of what the dialler sends.
+        let mut buffer = vec![0; 64 * 1024];
+        let mut passed = 0;
+        let mut back = vec![0; 64 * 1024];
+        loop {
+            tokio::select! {
+                got = acceptor.read(&mut buffer[..if passed < 500 { 64 * 1024 } else { 1 }]) => {
+                    let Ok(len @ 1..) = got else { return };
+                    passed += len;
+                    if far_write.write_all(&buffer[..len]).await.is_err() { return; }
+                    if passed >= 500 { tokio::time::sleep(Duration::from_secs(1)).await; }
+                }
+                got = far_read.read(&mut back) => {
+                    let Ok(len @ 1..) = got else { return };
+                    if acceptor.write_all(&back[..len]).await.is_err() { return; }
+                }
+            }
+        }
+    });
+    let (dialled, accepted) = handshake((stream(dialler), stream(ours)), None).await;
+    let mut alice = Peer::start(dialled.expect("dialled"), 10).await;
+    let _bob = Peer::start(accepted.expect("accepted"), 10).await;
+    alice.say(1, Lane::Bulk, vec![0; 16 << 20]);
+    assert_eq!(alice.end().await.reason, DisconnectReason::Stalled);
+    assert_eq!(alice.pool.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protocol_that_takes_nothing_for_long_loses_messages_and_no_session() {
+    let (dialled, accepted) = handshake(wire(untouched()), None).await;
+    let (mut alice, mut bob) =
+        (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 4).await);
+    for minute in 0..5u8 {
+        for n in 0..200u8 {
+            alice.say(1, Lane::Normal, vec![minute, n]);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        alice.say(2, Lane::Normal, vec![minute]);
+        assert_eq!(bob.hear(2).await, vec![minute], "the other channel goes on");
+    }
+    assert!(alice.ended.try_recv().is_err() && bob.ended.try_recv().is_err(), "both sessions stay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_before_a_friendly_end_arrives() {
+    let (alice, mut bob) = joined(untouched()).await;
+    alice.say(1, Lane::Normal, vec![7; 3_000_000]);
+    alice.session.disconnect(DisconnectReason::Quitting);
+    assert_eq!(bob.hear(1).await.len(), 3_000_000);
+    assert_eq!(bob.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Peer });
+}

@@ -70,10 +70,10 @@ impl Actor for Queue {
             // behind this message. It is ahead of the next one.
             QueueMsg::Wake => QueueMailbox(myself).drain(state.pushes.len().min(BUDGET)),
             QueueMsg::Drain(count) => {
-                for push in state.pushes.take(count) {
+                for _ in 0..count {
+                    let Some(push) = state.pushes.pop() else { break };
                     state.fan_out(push);
                 }
-                state.metrics.bytes(state.pool.used(), state.pool.pressure().lane_bytes());
                 state.pushes.ring_if_more();
             }
             #[cfg(feature = "fault-injection")]

@@ -31,7 +31,8 @@ impl Default for LanesConfig {
 pub struct Config {
     /// Each peer's lanes.
     pub lanes: LanesConfig,
-    /// Most bytes of messages queued in the whole node; a buffer shared by many peers counts once.
+    /// Most bytes of messages in the lanes of all peers; a buffer shared by many counts once. As many may wait for
+    /// the fan-out besides.
     pub pool_bytes: usize,
     /// Most messages that wait for the fan-out.
     pub pushes: usize,

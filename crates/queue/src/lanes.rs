@@ -26,15 +26,11 @@ pub enum Refusal {
     /// The session has ended or is unknown.
     #[error("the session has ended")]
     SessionEnded,
-    /// The queue actor restarted while the message waited for its fan-out.
-    #[error("the queue restarted")]
-    Restarted,
 }
 
 impl Refusal {
     /// All of them, for metrics.
-    pub const ALL: [Refusal; 5] =
-        [Refusal::LaneFull, Refusal::Overtaken, Refusal::PoolFull, Refusal::SessionEnded, Refusal::Restarted];
+    pub const ALL: [Refusal; 4] = [Refusal::LaneFull, Refusal::Overtaken, Refusal::PoolFull, Refusal::SessionEnded];
 
     /// A word for metrics.
     pub const fn label(self) -> &'static str {
@@ -43,7 +39,6 @@ impl Refusal {
             Refusal::Overtaken => "overtaken",
             Refusal::PoolFull => "pool_full",
             Refusal::SessionEnded => "session_ended",
-            Refusal::Restarted => "restarted",
         }
     }
 }

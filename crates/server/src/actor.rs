@@ -29,6 +29,8 @@ use crate::wiring::{record, wire};
 
 /// The capability under which gossip runs.
 pub(crate) const GOSSIP: (&str, u16) = ("gossip", 1);
+/// How often gauges that nobody's messages move are read.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
 /// Subscribers to peer events.
 const MAX_EVENT_SUBSCRIBERS: usize = 1024;
 
@@ -111,6 +113,7 @@ impl Actor for Server {
             state.introduce(service);
         }
         state.ports.later(state.config.resign_every, || ServerMsg::Resign);
+        state.ports.later(GAUGES_EVERY, || ServerMsg::Gauges);
         Ok(state)
     }
 
@@ -121,17 +124,13 @@ impl Actor for Server {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         state.message(message).await;
-        state.alarm.set(state.driver.next_deadline());
-        if state.driver.machine().running() == Running::Stopped {
-            state.stop().await;
-            myself.stop(None);
-        }
+        state.settle(&myself).await;
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<ServerMsg>,
+        myself: ActorRef<ServerMsg>,
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
@@ -144,16 +143,30 @@ impl Actor for Server {
             let ended = Ended { reason: DisconnectReason::Crashed, by: EndedBy::Us };
             state.feed(In::Ended(session, ended)).await;
         }
+        state.settle(&myself).await;
         Ok(())
     }
 }
 
 impl State {
+    /// What follows every message: the alarm, and the end if this was it.
+    async fn settle(&mut self, myself: &ActorRef<ServerMsg>) {
+        self.alarm.set(self.driver.next_deadline());
+        if self.driver.machine().running() == Running::Stopped {
+            self.stop().await;
+            myself.stop(None);
+        }
+    }
+
     async fn message(&mut self, message: ServerMsg) {
         match message {
             ServerMsg::Setup(setup) => self.setup(setup).await,
             ServerMsg::SessionEnded(session, ended) => self.feed(In::Ended(session, ended)).await,
             ServerMsg::Dialer(out) => self.dialer_asks(out),
+            ServerMsg::Gauges => {
+                self.metrics.queue_bytes(self.pool.used(), self.pool.pressure().lane_bytes());
+                self.ports.later(GAUGES_EVERY, || ServerMsg::Gauges);
+            }
             ServerMsg::Dialled(dialled) => {
                 if let Some(dialer) = &self.services.dialer {
                     dialer.done(dialled.attempt, dialled.outcome);
@@ -302,6 +315,10 @@ impl State {
 
     fn dialer_asks(&mut self, out: peerage_dialer::Out) {
         use peerage_dialer::Out;
+        if self.driver.machine().running() != Running::Running {
+            // What it still wants to dial, nobody needs.
+            return;
+        }
         match out {
             Out::Want(count) => {
                 if let Some(discovery) = &self.services.discovery {
@@ -330,11 +347,15 @@ impl State {
 
     fn subscribe(&mut self, subscription: Subscription, reply: Reply<Result<(), SubscribeError>>) {
         self.subscriptions.retain(|kept| !kept.outlet.is_closed());
-        if let Some(gossip) = &self.services.gossip {
-            let Subscription { topic, policy, outlet } = subscription.clone();
-            gossip.subscribe(topic, policy, outlet, Some(reply));
+        match &self.services.gossip {
+            Some(gossip) => {
+                let Subscription { topic, policy, outlet } = subscription.clone();
+                gossip.subscribe(topic, policy, outlet, Some(reply));
+            }
+            // It is told as soon as it is back.
+            None => reply.send(Ok(())),
         }
-        // One that gossip refuses closes its outlet when its owner drops it.
+        // One that gossip refuses closes when its owner drops the inlet.
         self.subscriptions.push(subscription);
     }
 
@@ -359,9 +380,6 @@ impl State {
     }
 
     async fn stop(&mut self) {
-        for session in std::mem::take(&mut self.sessions).into_values() {
-            session.child.stop();
-        }
         self.services.stop().await;
         self.stopping.drain(..).for_each(|reply| reply.send(()));
     }

@@ -1,6 +1,9 @@
 //! The addresses that a wildcard stands for.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use peerage_wire::address::scope;
 
 /// The addresses at which a listener on `on` can be dialled, most widely reachable first: `on` itself, or, for
 /// a wildcard, the computer's own addresses of the same family.
@@ -24,20 +27,9 @@ pub fn dialable(on: SocketAddr, ips: impl IntoIterator<Item = IpAddr>) -> Vec<So
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_unicast_link_local(),
     };
     let mut ips: Vec<IpAddr> = ips.into_iter().filter(|ip| ip.is_ipv4() == on.is_ipv4()).filter(usable).collect();
-    ips.sort_by_key(|ip| (reach(ip), *ip));
+    ips.sort_by_key(|ip| (Reverse(scope(*ip)), *ip));
     ips.dedup();
     ips.into_iter().map(|ip| SocketAddr::new(ip, on.port())).collect()
-}
-
-/// 0 for the whole internet, more for less.
-fn reach(ip: &IpAddr) -> u8 {
-    match ip {
-        ip if ip.is_loopback() => 3,
-        IpAddr::V4(ip) if ip.is_link_local() => 2,
-        IpAddr::V4(ip) if ip.is_private() => 1,
-        IpAddr::V6(ip) if ip.is_unique_local() => 1,
-        _ => 0,
-    }
 }
 
 #[cfg(test)]

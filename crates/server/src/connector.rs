@@ -29,6 +29,8 @@ pub(crate) struct Args {
     pub(crate) context: SetupContext,
     /// How long opening a connection to one address may take.
     pub(crate) connect_timeout: Duration,
+    /// How long all addresses of a node may take together, before the dialer calls the dial off.
+    pub(crate) dial_timeout: Duration,
     pub(crate) done: Port<Dialled>,
     pub(crate) metrics: SetupMetrics,
 }
@@ -118,8 +120,11 @@ async fn dial(args: Args, attempt: Attempt, target: DialTarget) {
 /// Tries the addresses in their order until one takes the connection; what its node then says is the answer.
 async fn connect(args: &Args, target: &DialTarget) -> DialOutcome {
     let mut outcome = DialOutcome::ConnectFailed;
+    // Every address gets its turn, however many of them swallow what is sent to them.
+    let addresses = u32::try_from(target.addresses.len()).unwrap_or(u32::MAX).max(1);
+    let each = args.connect_timeout.min(args.dial_timeout * 4 / 5 / addresses);
     for address in &target.addresses {
-        let opened = tokio::time::timeout(args.connect_timeout, args.transport.connect(*address)).await;
+        let opened = tokio::time::timeout(each, args.transport.connect(*address)).await;
         let stream = match opened {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

@@ -75,6 +75,7 @@ pub(crate) enum ServerMsg {
     // ---------- from itself ----------
     Respawn(Service),
     Resign,
+    Gauges,
     Tick,
     // ---------- from the application: bounded by its tasks ----------
     AddStatic(PeerAddress),
@@ -179,7 +180,7 @@ impl ServerMailbox {
     /// Changes among the peers from now on; a consumer that falls `capacity` behind loses the oldest.
     ///
     /// # Errors
-    /// The node has stopped.
+    /// The node has stopped, or has as many subscribers as it takes (1,024).
     pub async fn events(&self, capacity: usize) -> Result<Inlet<Event>, AskError> {
         let (outlet, inlet) = data_queue(Capacity { items: capacity, weight: capacity });
         ask(ANSWER, |reply| self.send(ServerMsg::Events(outlet, reply))).await?;

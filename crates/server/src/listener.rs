@@ -1,12 +1,13 @@
 //! The listener actor: accepts connections within its limits, and starts a handshake task for each.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use peerage_machine::{Quota, QuotaTable};
 use peerage_mailbox::{Child, Clock, SpawnError, Supervisor, spawn_child};
 use peerage_transport::{Listener, Stream};
+use peerage_wire::address::{Scope, scope};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -18,6 +19,9 @@ use crate::setup::SetupContext;
 /// How long to wait after `accept` failed: most often there is no file descriptor left, and trying at once
 /// takes a whole core (geth g21878).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Hosts remembered for their limit, about 64 bytes each. While all of them are over it, new ones are refused.
+const HOSTS: usize = 65_536;
 
 /// A listening socket, lent to one life of the actor after the other.
 pub(crate) type SharedListener = Arc<Mutex<Listener>>;
@@ -55,12 +59,9 @@ impl Actor for ListenerActor {
         let (accepting, accepts) = watch::channel(true);
         let mut loops = JoinSet::new();
         let slots = Arc::new(tokio::sync::Semaphore::new(args.slots));
+        let hosts = Arc::new(StdMutex::new(QuotaTable::new(args.per_host, HOSTS)));
         for socket in args.sockets.clone() {
-            let door = Door {
-                args: args.clone(),
-                slots: slots.clone(),
-                hosts: QuotaTable::new(args.per_host, 4 * args.slots),
-            };
+            let door = Door { args: args.clone(), slots: slots.clone(), hosts: hosts.clone() };
             loops.spawn(door.run(socket, accepts.clone()));
         }
         Ok(State { accepting, _loops: loops })
@@ -84,7 +85,8 @@ impl Actor for ListenerActor {
 struct Door {
     args: Args,
     slots: Arc<tokio::sync::Semaphore>,
-    hosts: QuotaTable<IpAddr>,
+    /// One table for all sockets, or each socket would multiply the limit. Held for one call.
+    hosts: Arc<StdMutex<QuotaTable<IpAddr>>>,
 }
 
 impl Door {
@@ -113,8 +115,11 @@ impl Door {
     /// Charges the limits before any crypto, then lets the handshake begin.
     fn admit(&mut self, stream: Stream, handshakes: &mut JoinSet<()>) {
         let ip = stream.remote_addr().ip();
-        let exempt = self.args.exempt_local && is_local(ip);
-        if !exempt && !self.hosts.take(self.args.clock.now(), &ip) {
+        let exempt = self.args.exempt_local && scope(ip) != Scope::Global;
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = exempt || hosts.take(self.args.clock.now(), &host(ip));
+        drop(hosts);
+        if !admitted {
             self.args.metrics.refused("host_limit");
             return;
         }
@@ -140,10 +145,10 @@ impl Door {
     }
 }
 
-/// Loopback, private and link-local addresses.
-fn is_local(ip: IpAddr) -> bool {
+/// What one host's limit is kept under: its IPv4 address, or the /64 that an IPv6 host chooses its addresses from.
+fn host(ip: IpAddr) -> IpAddr {
     match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
     }
 }

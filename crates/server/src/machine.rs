@@ -4,7 +4,7 @@
 //! the first checkpoint *reserves* the place that it grants, so that set-ups in progress cannot overshoot
 //! the limits together; and of two connections between the same two nodes both ends keep the same one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
@@ -118,7 +118,6 @@ struct Peer {
     session: SessionId,
     meta: Meta,
     since: Time,
-    points: u32,
     /// Why it is being ended, once it is: told once.
     ending: bool,
 }
@@ -128,8 +127,13 @@ struct Reservation {
     meta: Meta,
 }
 
-/// Bans remembered; the oldest is forgotten for a new one.
+/// Bans, and blamed nodes, remembered; the oldest is forgotten for a new one.
 const MAX_BANS: usize = 4096;
+/// Ended sessions remembered.
+const MAX_ENDED: usize = 1024;
+/// A session is not replaced by another process of its node before it is this old: a node that flaps, or two
+/// that share an identity, cost no more than this.
+const REPLACE_AFTER: Duration = Duration::from_secs(1);
 
 /// The rules of the root. Bounded by the slots for set-ups and by `max_peers` and trusted peers.
 pub struct ServerMachine {
@@ -147,6 +151,10 @@ pub struct ServerMachine {
     setups: BTreeMap<Setup, Meta>,
     trusted: BTreeSet<NodeId>,
     bans: BTreeMap<NodeId, Time>,
+    /// What nodes are blamed for, and since when: not of a session, or a new one would wipe the slate.
+    blamed: BTreeMap<NodeId, (u32, Time)>,
+    /// Whose the sessions were that ended last: what they sent may be judged later.
+    ended: VecDeque<(SessionId, NodeId)>,
     next_session: u64,
 }
 
@@ -169,6 +177,8 @@ impl ServerMachine {
             setups: BTreeMap::new(),
             trusted: BTreeSet::new(),
             bans: BTreeMap::new(),
+            blamed: BTreeMap::new(),
+            ended: VecDeque::new(),
             next_session: 0,
         }
     }
@@ -223,7 +233,9 @@ impl ServerMachine {
         }
         match self.peers.get(&meta.id) {
             // The same process twice. A new one replaces the old: a restarted peer is never locked out.
-            Some(peer) if peer.meta.instance == meta.instance => Err(DisconnectReason::AlreadyConnected),
+            Some(peer) if peer.meta.instance == meta.instance || now.since(peer.since) < REPLACE_AFTER => {
+                Err(DisconnectReason::AlreadyConnected)
+            }
             _ => Ok(()),
         }
     }
@@ -254,6 +266,8 @@ impl ServerMachine {
         Ok(())
     }
 
+    /// Ends the session that this one replaces, if any, and adds the peer; the news of it are for after the
+    /// verdict, with which its session starts.
     fn established(&mut self, now: Time, setup: Setup, meta: Meta, fx: &mut Fx) -> Result<SessionId, DisconnectReason> {
         let holds = self.reserved.get(&meta.id).is_some_and(|held| held.setup == setup);
         if !holds {
@@ -261,17 +275,15 @@ impl ServerMachine {
         }
         self.check(now, &meta)?;
         if let Some(old) = self.peers.get(&meta.id).map(|peer| peer.session) {
-            // Told to everybody at once, so that the new session follows the old one's end in every table.
+            // Told to everybody before the verdict, so that the new session follows the old one's end in every table.
             fx.emit(Out::Disconnect(old, DisconnectReason::Replaced));
             let ended = Ended { reason: DisconnectReason::Replaced, by: EndedBy::Us };
             self.remove(now, old, ended, fx);
         }
         self.next_session += 1;
         let session = SessionId(self.next_session);
-        self.peers.insert(meta.id, Peer { session, meta, since: now, points: 0, ending: false });
+        self.peers.insert(meta.id, Peer { session, meta, since: now, ending: false });
         self.sessions.insert(session, meta.id);
-        fx.emit(Out::PeerUp(session, meta));
-        self.unreserve(meta.id, fx);
         Ok(session)
     }
 
@@ -287,6 +299,10 @@ impl ServerMachine {
     fn remove(&mut self, now: Time, session: SessionId, ended: Ended, fx: &mut Fx) {
         // A session that is not in the table was replaced, and is done with.
         let Some(peer) = self.sessions.remove(&session).and_then(|id| self.peers.remove(&id)) else { return };
+        self.ended.push_back((session, peer.meta.id));
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_front();
+        }
         fx.emit(Out::PeerDown { session, meta: peer.meta, ended, lived: now.since(peer.since) });
         self.stop_if_drained(fx);
     }
@@ -319,10 +335,24 @@ impl ServerMachine {
     }
 
     fn points(&mut self, now: Time, session: SessionId, points: u32, fx: &mut Fx) {
-        let Some(id) = self.sessions.get(&session).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.points = peer.points.saturating_add(points);
-        if peer.points >= self.penalty_limit && !peer.ending {
+        let ended = || self.ended.iter().rev().find(|(ended, _)| *ended == session).map(|(_, id)| *id);
+        let Some(id) = self.sessions.get(&session).copied().or_else(ended) else { return };
+        if self.bans.contains_key(&id) {
+            return;
+        }
+        if self.blamed.len() >= MAX_BANS
+            && !self.blamed.contains_key(&id)
+            && let Some(oldest) = self.blamed.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| *id)
+        {
+            self.blamed.remove(&oldest);
+        }
+        let (sum, since) = self.blamed.entry(id).or_insert((0, now));
+        if now.since(*since) > self.ban_time {
+            (*sum, *since) = (0, now);
+        }
+        *sum = sum.saturating_add(points);
+        if *sum >= self.penalty_limit {
+            self.blamed.remove(&id);
             self.end(&id, DisconnectReason::Misbehaved, fx);
             self.ban(now, id, fx);
         }
@@ -343,7 +373,7 @@ const fn cost(penalty: Penalty) -> u32 {
         // No correct implementation sends one.
         Penalty::MalformedMessage | Penalty::InvalidMessage => 50,
         // A slow reader of ours can make a correct peer's bursts look like one.
-        Penalty::ControlFlood => 5,
+        Penalty::ControlFlood => 2,
     }
 }
 
@@ -359,11 +389,12 @@ impl Machine for ServerMachine {
                 fx.emit(Out::Verdict(setup, verdict));
             }
             In::Checkpoint(setup, Stage::Established, meta) => {
-                // The verdict precedes the news of it, so that the session is there when it is told.
-                let mut news = Effects::default();
-                let verdict = self.established(now, setup, meta, &mut news).map(Some);
+                let verdict = self.established(now, setup, meta, fx).map(Some);
                 fx.emit(Out::Verdict(setup, verdict));
-                news.drain().for_each(|out| fx.emit(out));
+                if let Ok(Some(session)) = verdict {
+                    fx.emit(Out::PeerUp(session, meta));
+                    self.unreserve(meta.id, fx);
+                }
             }
             In::Released(setup) => {
                 if let Some(meta) = self.setups.get(&setup) {

@@ -36,6 +36,8 @@ pub(crate) struct ServerMetrics {
     inbound: Gauge,
     outbound: Gauge,
     pub(crate) bans: Counter,
+    pool_bytes: Gauge,
+    lane_bytes: Gauge,
 }
 
 impl ServerMetrics {
@@ -43,6 +45,7 @@ impl ServerMetrics {
         meter.describe("peerage_peers", "Peers, by direction");
         meter.describe("peerage_disconnects_total", "Sessions ended, by reason and by who ended them");
         meter.describe("peerage_penalties_total", "What peers were blamed for");
+        meter.describe("peerage_queue_bytes", "Bytes queued: in the node's pool, and in all peers' lanes");
         meter.describe("peerage_bans_total", "Nodes banned");
         meter.describe("peerage_restarts_total", "Actors started again after they failed");
         meter.describe("peerage_degraded", "1 while an actor is down for longer than a restart takes");
@@ -51,7 +54,14 @@ impl ServerMetrics {
             inbound: meter.gauge("peerage_peers", &[("direction", "inbound")]),
             outbound: meter.gauge("peerage_peers", &[("direction", "outbound")]),
             bans: meter.counter("peerage_bans_total", &[]),
+            pool_bytes: meter.gauge("peerage_queue_bytes", &[("in", "pool")]),
+            lane_bytes: meter.gauge("peerage_queue_bytes", &[("in", "lanes")]),
         }
+    }
+
+    pub(crate) fn queue_bytes(&self, pool: usize, lanes: usize) {
+        self.pool_bytes.set(pool as f64);
+        self.lane_bytes.set(lanes as f64);
     }
 
     pub(crate) fn peers(&self, direction: Direction, change: f64) {

@@ -33,6 +33,7 @@ pub(crate) struct SetupContext {
     /// What this node says of itself, as it changes.
     pub(crate) presented: watch::Receiver<Presented>,
     pub(crate) root: Port<SetupMsg>,
+    pub(crate) timeout: Duration,
     /// Numbers set-ups through the whole process.
     pub(crate) next: Arc<AtomicU64>,
 }
@@ -63,6 +64,12 @@ impl SetupContext {
     /// # Errors
     /// Why there is none.
     pub(crate) async fn run(&self, stream: Stream, expected: Option<NodeId>) -> Result<NodeId, HandshakeError> {
+        // One deadline up to "peer added".
+        let added = tokio::time::timeout(self.timeout, self.run_unbounded(stream, expected)).await;
+        added.unwrap_or(Err(HandshakeError::TimedOut))
+    }
+
+    async fn run_unbounded(&self, stream: Stream, expected: Option<NodeId>) -> Result<NodeId, HandshakeError> {
         let setup = Setup(self.next.fetch_add(1, Ordering::Relaxed));
         let _released = Released(&self.root, setup);
         let presented = self.presented.borrow().clone();

@@ -65,7 +65,8 @@ pub(crate) fn wire(
     parent: Supervisor,
     ports: Ports,
 ) -> Result<State, Box<dyn std::error::Error + Send + Sync>> {
-    let Args { mut config, keys, bootnodes, statics, transport, clock, meter, seed, min_record_seq, .. } = args;
+    let Args { mut config, keys, bootnodes, statics, trusted, transport, clock, meter, seed, min_record_seq, .. } =
+        args;
     config.dialer.max_dial_peers = config.dial_share();
     let mut rng = Rng::new(seed);
 
@@ -75,7 +76,8 @@ pub(crate) fn wire(
     let (presented, watched) = watch::channel(presented(&config, record.clone())?);
 
     let pool = Pool::new(config.queue.pool_bytes);
-    let lane_items = config.queue.lanes.items * config.max_peers.max(1) as usize;
+    // Four lanes a peer. Trusted peers may exceed the limit; for those trusted later there is the doubling.
+    let lane_items = 2 * 4 * config.queue.lanes.items * (config.max_peers.max(1) as usize + trusted.len());
     let (push, pushes) = data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.pool_bytes });
     // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out.
     let failures = lane_items + config.queue.pushes * config.gossip.fanout;
@@ -88,6 +90,7 @@ pub(crate) fn wire(
         handshaker: Handshaker::new(config.session, keys.clone(), clock),
         presented: watched,
         root: ports.setup(),
+        timeout: config.session.handshake_timeout,
         next: Arc::new(AtomicU64::new(1)),
     };
     let setup_metrics = SetupMetrics::new(&meter);
@@ -140,6 +143,7 @@ pub(crate) fn wire(
             transport,
             context: context.clone(),
             connect_timeout: config.session.handshake_timeout,
+            dial_timeout: config.dialer.dial_timeout.saturating_sub(config.session.handshake_timeout),
             done: ports.dialled(),
             metrics: setup_metrics.clone(),
         },

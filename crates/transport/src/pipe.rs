@@ -123,6 +123,9 @@ impl AsyncRead for PipeEnd {
 
 impl AsyncWrite for PipeEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
         let mut state = self.out.lock();
         if state.broken || state.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

@@ -33,17 +33,18 @@ pub(crate) fn listen(on: SocketAddr) -> io::Result<TcpListener> {
 
 pub(crate) async fn accept(listener: &TcpListener) -> io::Result<Stream> {
     let (stream, remote) = listener.accept().await?;
-    set_up(stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()))
+    Ok(set_up(stream, SocketAddr::new(remote.ip().to_canonical(), remote.port())))
 }
 
 pub(crate) async fn connect(to: SocketAddr) -> io::Result<Stream> {
-    set_up(TcpStream::connect(to).await?, to)
+    Ok(set_up(TcpStream::connect(to).await?, to))
 }
 
-fn set_up(stream: TcpStream, remote: SocketAddr) -> io::Result<Stream> {
-    // The pump writes whole turns, so waiting for more (Nagle) only adds delay.
-    stream.set_nodelay(true)?;
-    Ok(Stream::new(stream, remote))
+fn set_up(stream: TcpStream, remote: SocketAddr) -> Stream {
+    // The pump writes whole turns, so waiting for more (Nagle) only adds delay. A connection on which this fails
+    // is one that is gone already, which its reader will notice; it must not look like a failure of `accept`.
+    let _ = stream.set_nodelay(true);
+    Stream::new(stream, remote)
 }
 
 pub(crate) fn bind_datagram(on: SocketAddr) -> io::Result<UdpSocket> {

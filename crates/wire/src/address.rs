@@ -56,10 +56,37 @@ pub fn with_id(address: &Multiaddr, id: NodeId) -> Multiaddr {
     address.clone().with(Protocol::P2p(id.to_peer_id()))
 }
 
+/// How far an IP address reaches, narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// This computer.
+    Loopback,
+    /// Its link.
+    Link,
+    /// Its private network.
+    Private,
+    /// The internet.
+    Global,
+}
+
+/// How far an address reaches. IPv4 inside IPv6 reaches as far as the IPv4 address does.
+pub fn scope(ip: IpAddr) -> Scope {
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => Scope::Loopback,
+        IpAddr::V4(ip) if ip.is_link_local() => Scope::Link,
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Scope::Link,
+        IpAddr::V4(ip) if ip.is_private() => Scope::Private,
+        IpAddr::V6(ip) if ip.is_unique_local() => Scope::Private,
+        _ => Scope::Global,
+    }
+}
+
+/// IPv4 inside IPv6 is no address to listen at: answers from it come from the IPv4 address, and limits that look
+/// at one family would not see the other.
 fn ip(protocol: &Protocol<'_>) -> Option<IpAddr> {
     match protocol {
         Protocol::Ip4(ip) => Some(IpAddr::V4(*ip)),
-        Protocol::Ip6(ip) => Some(IpAddr::V6(*ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(*ip)).filter(|ip| ip.to_canonical() == *ip),
         _ => None,
     }
 }
@@ -130,6 +157,24 @@ mod tests {
             assert_eq!(udp_socket(&from_udp(socket)), Some(socket));
             assert_eq!(udp_socket(&from_tcp(socket)), None);
         }
+    }
+
+    #[test]
+    fn a_scope_is_told_from_the_address_and_mapped_addresses_name_no_socket() {
+        let cases = [
+            ("127.9.9.9", Scope::Loopback),
+            ("::1", Scope::Loopback),
+            ("::ffff:127.0.0.1", Scope::Loopback),
+            ("169.254.0.1", Scope::Link),
+            ("192.168.1.1", Scope::Private),
+            ("fd00::1", Scope::Private),
+            ("8.8.8.8", Scope::Global),
+            ("2001:db8::1", Scope::Global),
+        ];
+        for (ip, expected) in cases {
+            assert_eq!(scope(ip.parse().expect("ip")), expected, "{ip}");
+        }
+        assert_eq!(tcp_socket(&address("/ip6/::ffff:127.0.0.1/tcp/5")), None);
     }
 
     #[test]

@@ -65,6 +65,8 @@ impl DiscoveryMachine {
         // An attempt takes up to two round trips, so the next never comes before its end.
         fx.arm(Timer::Bootstrap, now + pause + self.config.request_timeout * 2);
         self.ask_bootnodes(now, fx);
+        // Where none can be asked (all are of a family without a socket here), none will fail either.
+        self.bootnode_failed(now, fx);
     }
 
     fn ask_bootnodes(&mut self, now: Time, fx: &mut Fx) {

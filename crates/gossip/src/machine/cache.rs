@@ -147,14 +147,11 @@ impl Cache {
         Served::Push(*tag, entry.bytes.clone())
     }
 
-    /// A push with this tag did not reach the peer of a slot: it is told of the message again, and may ask
-    /// for it as if it had not.
+    /// A push with this tag did not reach the peer of a slot: it is told of the message again. How often it was
+    /// served stands: a peer that asks and does not read would have no limit otherwise.
     pub(super) fn unsent(&mut self, tag: u64, slot: usize) {
         if let Some(entry) = self.entries.get_mut(&tag) {
             entry.told.remove(slot);
-            if let Some(count) = entry.served.get_mut(&slot) {
-                *count = count.saturating_sub(1);
-            }
         }
     }
 

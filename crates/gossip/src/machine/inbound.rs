@@ -46,10 +46,8 @@ impl GossipMachine {
         match (self.subscriptions.get(&parcel.topic), &parcel.origin) {
             (None, _) => return dropped(DropReason::UnknownTopic, fx),
             (Some(Policy::Signed), Some(_)) | (Some(Policy::Anonymous), None) => {}
-            (Some(_), _) => {
-                dropped(DropReason::WrongPolicy, fx);
-                return self.blame(session, Penalty::InvalidMessage, fx);
-            }
+            // Nobody is blamed: whoever relays it may hold the topic under the other policy, as its publisher does.
+            (Some(_), _) => return dropped(DropReason::WrongPolicy, fx),
         }
         let id = parcel.id();
         let fingerprint = Fingerprint::of(&id, parcel.origin.as_ref());
@@ -63,17 +61,15 @@ impl GossipMachine {
         let refusal = self.out_of_time(now, parcel.origin.as_ref());
         let refusal = refusal.or_else(|| self.poison.contains(&fingerprint).then_some(DropReason::Poison));
         if let Some(reason) = refusal {
-            // Not fetched from others either; a true copy of it with another time would be pushed.
-            if !self.flights.contains(&id) {
-                self.wants.settle(&id);
-            }
+            // The time is not part of the id and not checked yet: this copy may be a forged one, so whoever else
+            // announced the message is still asked for it.
             return dropped(reason, fx);
         }
         let candidate = Candidate { parcel, fingerprint, from, senders: vec![session] };
         if self.flights.contains(&id) {
             match self.flights.join(&id, candidate) {
                 Joined::Known | Joined::Waits => fx.emit(Out::Count(Count::Duplicate)),
-                Joined::Full => dropped(DropReason::InFlightFull, fx),
+                Joined::Full => self.later(now, id, session, fx),
             }
         } else if self.rejected.contains(&fingerprint) {
             dropped(DropReason::RejectedBefore, fx);
@@ -81,6 +77,12 @@ impl GossipMachine {
         } else {
             self.check(now, id, candidate, fx);
         }
+    }
+
+    /// There is no room to check this copy now. Its sender has it, so it is asked for it when its turn comes.
+    fn later(&mut self, now: Time, id: MessageId, session: SessionId, fx: &mut Fx) {
+        self.wants.announced(now, id, session, true);
+        dropped(DropReason::InFlightFull, fx);
     }
 
     /// Clocks differ, so nobody is blamed for these.
@@ -104,9 +106,11 @@ impl GossipMachine {
         let Some(check) = check_of(&id, &candidate.parcel) else {
             return self.take_in(now, id, candidate, fx);
         };
-        match self.flights.start(id, candidate) {
-            Some(token) => fx.emit(Out::Verify { token, check }),
-            None => dropped(DropReason::InFlightFull, fx),
+        let sender = candidate.senders.first().copied();
+        match (self.flights.start(id, candidate), sender) {
+            (Some(token), _) => fx.emit(Out::Verify { token, check }),
+            (None, Some(sender)) => self.later(now, id, sender, fx),
+            (None, None) => dropped(DropReason::InFlightFull, fx),
         }
     }
 

@@ -65,12 +65,25 @@ impl Wants {
         }
         match self.by_id.get_mut(&id) {
             Some(want) => {
-                if let Some((_, tries)) = want.advertisers.iter_mut().find(|(other, _)| *other == session) {
-                    // It has it still: what it sent may have been lost.
-                    *tries = 0;
-                } else if want.advertisers.len() < MAX_ADVERTISERS {
-                    want.advertisers.push_back((session, 0));
-                    self.by_session.insert(session, load + 1);
+                if want.names(session) {
+                    return Announced::Noted;
+                }
+                // Who was asked in vain most often makes room, and who was never asked comes next: else the first
+                // few to announce a message could keep it from us by never sending it.
+                let full = want.advertisers.len() >= MAX_ADVERTISERS;
+                let waiting = want.advertisers.iter().enumerate().skip(usize::from(want.asked));
+                let worst = waiting.max_by_key(|(_, (_, tries))| *tries).filter(|(_, (_, tries))| *tries > 0);
+                let displaced = match worst {
+                    Some((position, _)) if full => want.advertisers.remove(position),
+                    _ if full => return Announced::Noted,
+                    _ => None,
+                };
+                let untried = want.advertisers.iter().skip(usize::from(want.asked)).position(|(_, tries)| *tries > 0);
+                let position = untried.map_or(want.advertisers.len(), |at| at + usize::from(want.asked));
+                want.advertisers.insert(position, (session, 0));
+                self.by_session.insert(session, load + 1);
+                if let Some((displaced, _)) = displaced {
+                    self.discharge(displaced);
                 }
                 Announced::Noted
             }

@@ -126,14 +126,16 @@ fn a_restarted_peer_replaces_its_old_session_even_on_a_full_node() {
     let old = world.add(meta(1, Inbound)).expect("free");
     assert_eq!(world.add(meta(2, Inbound)), Err(DisconnectReason::TooManyPeers));
     let restarted = Meta { instance: 99, ..meta(1, Inbound) };
+    assert_eq!(world.add(restarted), Err(DisconnectReason::AlreadyConnected), "not before the first is a second old");
+    world.wait(Duration::from_secs(1));
     let setup = world.identify(restarted).expect("its own place");
     let outs = world.input(In::Checkpoint(setup, Stage::Established, restarted));
     let new = SessionId(old.0 + 1);
     assert!(
         matches!(&outs[..], [
-        Out::Verdict(_, Ok(Some(session))),
         Out::Disconnect(ended, DisconnectReason::Replaced),
-        Out::PeerDown { session: down, .. },
+            Out::PeerDown { session: down, .. },
+            Out::Verdict(_, Ok(Some(session))),
         Out::PeerUp(up, _),
         Out::InboundDone(_),
     ] if *session == new && *up == new && *ended == old && *down == old),
@@ -217,6 +219,27 @@ fn penalties_add_up_to_a_ban_that_ends() {
     world.wait(Duration::from_secs(301));
     assert!(world.add(meta(1, Inbound)).is_ok());
     assert!(world.driver.machine().bans.is_empty());
+}
+
+#[test]
+fn blame_outlasts_a_session_and_fades_with_time() {
+    let idle = Ended { reason: DisconnectReason::Idle, by: EndedBy::Peer };
+    let mut world = World::new(10);
+    let first = world.add(meta(1, Inbound)).expect("free");
+    world.input(In::Report(first, Penalty::MalformedMessage));
+    world.input(In::Ended(first, idle));
+    let second = world.add(meta(1, Inbound)).expect("free");
+    let outs = world.input(In::Report(second, Penalty::MalformedMessage));
+    assert_eq!(outs, [Out::Disconnect(second, DisconnectReason::Misbehaved), Out::Banned(node(1))]);
+
+    let gone = world.add(meta(2, Inbound)).expect("free");
+    world.input(In::Ended(gone, idle));
+    assert_eq!(world.input(In::Crashed(gone)), [Out::Banned(node(2))], "hanging up does not help");
+
+    let third = world.add(meta(3, Inbound)).expect("free");
+    world.input(In::Report(third, Penalty::MalformedMessage));
+    world.wait(Duration::from_secs(301));
+    assert_eq!(world.input(In::Report(third, Penalty::MalformedMessage)), [], "an old mistake is forgiven");
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn other_topics_other_policies_and_unknown_sessions_get_nothing_done() {
         "this node may just have left it"
     );
     let outs = node.inbound(at(1), 1, Parcel::new(topic(), None, b"hi").bytes);
-    assert_eq!((drops(&outs), reports(&outs)), (vec![DropReason::WrongPolicy], vec![(1, Penalty::InvalidMessage)]));
+    assert_eq!((drops(&outs), reports(&outs)), (vec![DropReason::WrongPolicy], vec![]));
     let outs = node.inbound(at(1), 77, parcel(50, 1, at(0), b"hi").bytes);
     assert_eq!(drops(&outs), [DropReason::UnknownSession]);
     assert_eq!(node.stats().seen, 0);
@@ -213,7 +213,7 @@ fn a_panic_is_charged_to_the_message_and_its_relayer_goes_free() {
 
 #[test]
 fn seen_ids_are_bounded() {
-    let mut node = Node::with(0, Config { seen_ids: 10, ..Config::test() });
+    let mut node = Node::with(0, Config { seen_ids: 10, cache_ids: 10, ..Config::test() });
     node.subscribe(Policy::Anonymous);
     node.peer(1);
     let outs: Vec<Out> =
@@ -246,4 +246,45 @@ proptest! {
             prop_assert!(stats.cached_bytes <= limits.cache_bytes && stats.seen <= limits.seen_ids);
         }
     }
+}
+
+/// The time is not covered by the id, and is looked at before the signature: a forged one must not make the node
+/// forget who else has the true message.
+#[test]
+fn a_copy_with_a_forged_time_does_not_keep_the_true_one_away() {
+    let mut node = Node::subscribed(Policy::Signed, 1..=2);
+    let message = parcel(50, 1, at(0), b"true");
+    let origin = message.origin.clone().map(|origin| Origin { issued: u64::MAX, ..origin });
+    let forgery = Parcel::new(topic(), origin, &message.payload);
+    assert_eq!(forgery.id(), message.id());
+    assert_eq!(asked(&node.inbound(at(1), 1, wire::i_have(&topic(), &[message.id()]))), [(1, vec![message.id()])]);
+    node.inbound(at(1), 2, wire::i_have(&topic(), &[message.id()]));
+    assert_eq!(drops(&node.inbound(at(2), 1, forgery.bytes)), [DropReason::FromFuture]);
+    assert_eq!(asked(&node.expire(at(2_002))), [(2, vec![message.id()])]);
+}
+
+/// The first few to announce a message cannot keep it from the node by never sending it.
+#[test]
+fn an_honest_advertiser_gets_its_turn_among_many_that_send_nothing() {
+    let mut node = Node::subscribed(Policy::Signed, 1..=9);
+    let message = parcel(50, 1, at(0), b"true");
+    let announce = wire::i_have(&topic(), &[message.id()]);
+    for liar in 1..=8 {
+        node.inbound(at(1), liar, announce.clone());
+    }
+    let mut honest_asked = false;
+    for second in 1..60 {
+        let now = at(second * 1_000);
+        let mut outs = node.expire(now);
+        if second % 5 == 0 {
+            for liar in 1..=8 {
+                outs.extend(node.inbound(now, liar, announce.clone()));
+            }
+        }
+        if second == 20 {
+            outs.extend(node.inbound(now, 9, announce.clone()));
+        }
+        honest_asked |= asked(&outs).iter().any(|(session, _)| *session == 9);
+    }
+    assert!(honest_asked);
 }
