@@ -181,7 +181,7 @@ impl<T: Item> State<T> {
 impl<T> State<T> {
     /// Whom to wake for an item: the bell if it has not rung since the consumer last looked, and a waiting
     /// receiver.
-    fn to_wake(&mut self) -> Wake {
+    fn take_wake(&mut self) -> Wake {
         let bell = self.bell.clone().filter(|_| !self.rung);
         self.rung |= bell.is_some();
         Wake { bell, receiver: self.receiver.take() }
@@ -219,7 +219,7 @@ impl<T: Item> Outlet<T> {
     pub fn offer(&self, item: T) -> Result<(), Refused<T>> {
         let mut state = lock(&self.shared.state);
         state.offer(self.shared.capacity, item)?;
-        let wake = state.to_wake();
+        let wake = state.take_wake();
         drop(state);
         wake.wake();
         Ok(())
@@ -237,7 +237,7 @@ impl<T: Item> Outlet<T> {
             let mut state = lock(&self.shared.state);
             match state.offer(self.shared.capacity, offered) {
                 Ok(()) => {
-                    let wake = state.to_wake();
+                    let wake = state.take_wake();
                     drop(state);
                     wake.wake();
                     Poll::Ready(Ok(()))
@@ -297,7 +297,7 @@ impl<T: Item> Inlet<T> {
         let mut state = lock(&self.shared.state);
         state.bell = Some(bell);
         state.rung = false;
-        let wake = if state.items.is_empty() { None } else { Some(state.to_wake()) };
+        let wake = if state.items.is_empty() { None } else { Some(state.take_wake()) };
         drop(state);
         if let Some(wake) = wake {
             wake.wake();
@@ -326,7 +326,7 @@ impl<T: Item> Inlet<T> {
     /// Rings the bell again if items remain, so that other messages get their turn between batches.
     pub fn ring_if_more(&self) {
         let mut state = lock(&self.shared.state);
-        let wake = if state.items.is_empty() { None } else { Some(state.to_wake()) };
+        let wake = if state.items.is_empty() { None } else { Some(state.take_wake()) };
         drop(state);
         if let Some(wake) = wake {
             wake.wake();
@@ -405,240 +405,7 @@ impl<T: Item> fmt::Debug for Inlet<T> {
 }
 
 #[cfg(all(test, not(feature = "loom")))]
-mod tests {
-    use std::sync::atomic::AtomicU32;
-
-    use super::*;
-
-    #[derive(Debug, PartialEq)]
-    struct Sized(&'static str, usize, Overflow);
-
-    impl Item for Sized {
-        fn weight(&self) -> usize {
-            self.1
-        }
-
-        fn overflow(&self) -> Overflow {
-            self.2
-        }
-
-        fn supersedes(&self, queued: &Self) -> bool {
-            self.0 == queued.0
-        }
-    }
-
-    fn reject(name: &'static str, weight: usize) -> Sized {
-        Sized(name, weight, Overflow::Reject)
-    }
-
-    fn names(inlet: &Inlet<Sized>) -> Vec<&'static str> {
-        inlet.take(usize::MAX).into_iter().map(|item| item.0).collect()
-    }
-
-    fn queue() -> (Outlet<Sized>, Inlet<Sized>) {
-        data_queue(Capacity { items: 3, weight: 10 })
-    }
-
-    fn counting_bell() -> (Bell, Arc<AtomicU32>) {
-        let count = Arc::new(AtomicU32::new(0));
-        let counted = count.clone();
-        let bell = Bell::from_fn(move || {
-            counted.fetch_add(1, Ordering::SeqCst);
-        });
-        (bell, count)
-    }
-
-    #[test]
-    fn reject_gives_the_item_back_when_items_or_weight_run_out() {
-        let (outlet, inlet) = queue();
-        assert!(outlet.offer(reject("a", 4)).is_ok());
-        assert!(matches!(outlet.offer(reject("b", 7)), Err(Refused::Full(Sized("b", ..)))));
-        assert!(outlet.offer(reject("c", 6)).is_ok());
-        assert!(outlet.offer(reject("d", 0)).is_ok());
-        assert!(matches!(outlet.offer(reject("e", 0)), Err(Refused::Full(_))));
-        assert_eq!(names(&inlet), ["a", "c", "d"]);
-        assert!(outlet.offer(reject("huge", 99)).is_ok(), "an empty queue takes one item of any weight");
-    }
-
-    #[test]
-    fn drop_oldest_makes_room_and_counts_the_lag() {
-        let (outlet, mut inlet) = queue();
-        for name in ["a", "b", "c", "d", "e"] {
-            assert!(outlet.offer(Sized(name, 5, Overflow::DropOldest)).is_ok());
-        }
-        let waker = std::task::Context::from_waker(Waker::noop());
-        let mut context = waker;
-        let mut received = Vec::new();
-        for _ in 0..3 {
-            let mut recv = std::pin::pin!(inlet.recv());
-            if let Poll::Ready(item) = recv.as_mut().poll(&mut context) {
-                received.push(item.map(|item| item.0));
-            }
-        }
-        assert_eq!(received, [Err(RecvError::Lagged(3)), Ok("d"), Ok("e")]);
-    }
-
-    #[test]
-    fn replace_takes_the_place_of_what_it_supersedes_even_when_full() {
-        let (outlet, inlet) = queue();
-        for name in ["a", "b", "c"] {
-            assert!(outlet.offer(reject(name, 1)).is_ok());
-        }
-        assert!(outlet.offer(Sized("b", 1, Overflow::Replace)).is_ok());
-        assert!(outlet.offer(Sized("z", 1, Overflow::Replace)).is_err());
-        assert_eq!(names(&inlet), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn the_bell_rings_once_a_batch_and_again_for_what_comes_after() {
-        let (outlet, inlet) = queue();
-        let (bell, count) = counting_bell();
-        inlet.bind(bell);
-        for name in ["a", "b"] {
-            assert!(outlet.offer(reject(name, 1)).is_ok());
-        }
-        assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert_eq!(inlet.take(1).len(), 1);
-        inlet.ring_if_more();
-        assert_eq!(count.load(Ordering::SeqCst), 2, "one item is left");
-        assert_eq!(inlet.take(9).len(), 1);
-        inlet.ring_if_more();
-        assert_eq!(count.load(Ordering::SeqCst), 2);
-        assert!(outlet.offer(reject("c", 1)).is_ok());
-        assert_eq!(count.load(Ordering::SeqCst), 3);
-    }
-
-    #[test]
-    fn an_actor_that_starts_again_is_woken_for_what_is_queued() {
-        let (outlet, inlet) = queue();
-        let (first, _) = counting_bell();
-        inlet.bind(first);
-        assert!(outlet.offer(reject("a", 1)).is_ok());
-        let (second, count) = counting_bell();
-        inlet.bind(second);
-        assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert_eq!(names(&inlet), ["a"]);
-    }
-
-    #[test]
-    fn the_last_inlet_closes_the_queue() {
-        let (outlet, inlet) = queue();
-        let second = inlet.clone();
-        drop(inlet);
-        assert!(outlet.offer(reject("a", 1)).is_ok());
-        drop(second);
-        assert!(matches!(outlet.offer(reject("b", 1)), Err(Refused::Closed(_))));
-    }
-
-    #[tokio::test]
-    async fn a_waiting_sender_gets_the_room_that_is_made() {
-        let (outlet, inlet) = queue();
-        assert!(outlet.offer(reject("a", 10)).is_ok());
-        let sender = tokio::spawn(async move { outlet.offer_when_room(reject("b", 5)).await.is_ok() });
-        tokio::task::yield_now().await;
-        assert_eq!(names(&inlet), ["a"]);
-        assert!(sender.await.expect("no panic"));
-        assert_eq!(names(&inlet), ["b"]);
-    }
-
-    #[tokio::test]
-    async fn closing_lets_waiting_senders_go_and_dropping_senders_ends_the_receiver() {
-        let (outlet, inlet) = queue();
-        assert!(outlet.offer(reject("a", 10)).is_ok());
-        let sender = tokio::spawn(async move { outlet.offer_when_room(reject("b", 5)).await });
-        tokio::task::yield_now().await;
-        inlet.close();
-        assert!(matches!(sender.await.expect("no panic"), Err(Refused::Closed(_))));
-
-        let (outlet, mut inlet) = queue();
-        let receiver = tokio::spawn(async move { inlet.recv().await });
-        tokio::task::yield_now().await;
-        drop(outlet);
-        assert_eq!(receiver.await.expect("no panic"), Err(RecvError::Closed));
-    }
-}
+mod tests;
 
 #[cfg(all(test, feature = "loom"))]
-mod loom_tests {
-    use loom::thread;
-
-    use super::*;
-
-    impl Item for u8 {}
-
-    /// Whatever the interleaving: an item that was queued is taken on a ring that follows it.
-    #[test]
-    fn no_wake_up_is_lost() {
-        loom::model(|| {
-            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
-            let rings = Arc::new(AtomicUsize::new(0));
-            let counted = rings.clone();
-            inlet.bind(Bell::from_fn(move || {
-                counted.fetch_add(1, Ordering::SeqCst);
-            }));
-            let senders: Vec<_> = (0..2)
-                .map(|n| {
-                    let outlet = outlet.clone();
-                    thread::spawn(move || outlet.offer(n).is_ok())
-                })
-                .collect();
-            // The actor: looks once for each ring, and only then.
-            let (mut taken, mut handled) = (0, 0);
-            let mut look = || {
-                if rings.load(Ordering::SeqCst) > handled {
-                    handled += 1;
-                    taken += inlet.take(4).len();
-                    return true;
-                }
-                false
-            };
-            look();
-            for sender in senders {
-                assert!(sender.join().expect("no panic"));
-            }
-            while look() {}
-            assert_eq!(taken, 2);
-        });
-    }
-
-    /// An offer that races with the actor's restart rings the new life, or is found by its first look.
-    #[test]
-    fn no_wake_up_is_lost_when_the_bell_changes() {
-        loom::model(|| {
-            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
-            inlet.bind(Bell::from_fn(|| {}));
-            let sender = thread::spawn({
-                let outlet = outlet.clone();
-                move || outlet.offer(1).is_ok()
-            });
-            // The new life.
-            let rings = Arc::new(AtomicUsize::new(0));
-            let counted = rings.clone();
-            inlet.bind(Bell::from_fn(move || {
-                counted.fetch_add(1, Ordering::SeqCst);
-            }));
-            assert!(sender.join().expect("no panic"));
-            let mut taken = 0;
-            if rings.swap(0, Ordering::SeqCst) > 0 {
-                taken += inlet.take(4).len();
-            }
-            assert!(outlet.offer(2).is_ok());
-            if rings.load(Ordering::SeqCst) > 0 {
-                taken += inlet.take(4).len();
-            }
-            assert_eq!(taken, 2);
-        });
-    }
-
-    /// A sender that races with close either queued in time or gets its item back.
-    #[test]
-    fn an_offer_that_races_with_close_is_not_left_behind() {
-        loom::model(|| {
-            let (outlet, inlet) = data_queue::<u8>(Capacity { items: 4, weight: 4 });
-            let sender = thread::spawn(move || outlet.offer(1).is_ok());
-            inlet.close();
-            let _ = sender.join().expect("no panic");
-            assert!(inlet.is_empty());
-        });
-    }
-}
+mod loom_tests;
