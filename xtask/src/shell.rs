@@ -37,6 +37,9 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // `cargo run` tells its program about its own package. Children that look for it (cargo-machete does) would
+    // take themselves for a part of this package.
+    command.env_remove("CARGO_PKG_NAME");
     command
 }
 
