@@ -116,7 +116,7 @@ struct Partial {
 /// Pings that may be under way; an answer to an older one no longer counts.
 pub(crate) const PINGS: usize = 8;
 
-/// The rules of one session. Its bounds: at most [`PINGS`] pings and, for each channel and lane, one message
+/// The rules of one session. Its bounds: at most eight pings and, for each channel and lane, one message
 /// under reassembly, of at most two of the largest messages' bytes together. The pump keeps as many answers to
 /// pings at most.
 #[derive(Debug)]
