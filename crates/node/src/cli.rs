@@ -54,7 +54,7 @@ Port 0 takes a free one. A node that listens on loopback only, with bootnodes on
 dials as is best on one machine: quickly, and again at once.
 
 A second node, once the first has printed its addresses:
-  node --data-dir /tmp/second --bootnode /ip4/127.0.0.1/tcp/30303/p2p/12D3KooW...
+  node --data-dir second-node --bootnode /ip4/127.0.0.1/tcp/30303/p2p/12D3KooW...
 Ctrl-C ends a node in order; a second one ends it at once.";
 
 /// What the command line says.
