@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Guard, Setup, ended_by};
+use crate::api::{self, Guard, Setup};
 use crate::cli::Settings;
 use crate::http;
 use crate::metrics::Metrics;
@@ -121,7 +121,7 @@ async fn print(node: Node, mut events: Events, output: Output) {
             }
             Ok(Event::PeerDown { id, reason, by, lived }) => {
                 shown.remove(&id);
-                let (reason, by) = (reason.label(), ended_by(by));
+                let (reason, by) = (reason.label(), by.label());
                 output.line(format_args!("peer down: {id} {reason} (by {by}) after {:.1} s", lived.as_secs_f64()));
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "peer events were not printed: too slow"),

@@ -78,6 +78,17 @@ pub enum EndedBy {
     Network,
 }
 
+impl EndedBy {
+    /// A word for metrics and people.
+    pub const fn label(self) -> &'static str {
+        match self {
+            EndedBy::Us => "us",
+            EndedBy::Peer => "peer",
+            EndedBy::Network => "network",
+        }
+    }
+}
+
 /// What a session asks of its task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Out {

@@ -167,7 +167,6 @@ impl Pump {
                     self.metrics.undeliverable(delivery.channel);
                 }
                 self.dropping = false;
-                self.waiting_since = None;
                 // What was read behind it waits for its turn.
                 self.offer_now();
                 self.open_records();

@@ -18,7 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
 
 use crate::Config;
-use crate::ingress::{Ports, REQUESTED, ServerMailbox, ServerMsg, Service, Subscription};
+use crate::ingress::{Ports, ServerMailbox, ServerMsg, Service, Subscription};
 use crate::machine::{In, Meta, Out, Running, ServerMachine, Setup, Stage};
 use crate::metrics::ServerMetrics;
 use crate::services::Services;
@@ -202,7 +202,7 @@ impl State {
             }
             ServerMsg::AddStatic(peer) => {
                 if let Some(dialer) = &self.services.dialer {
-                    dialer.add_static(StaticPeer::new(peer.id, peer.addresses.iter().copied()));
+                    dialer.add_static(StaticPeer::from(&peer));
                 }
                 self.statics.insert(peer.id, peer);
             }
@@ -215,7 +215,7 @@ impl State {
             }
             ServerMsg::AddTrusted(id) => self.feed(In::AddTrusted(id)).await,
             ServerMsg::RemoveTrusted(id) => self.feed(In::RemoveTrusted(id)).await,
-            ServerMsg::Disconnect(id) => self.feed(In::Disconnect(id, REQUESTED)).await,
+            ServerMsg::Disconnect(id) => self.feed(In::Disconnect(id, DisconnectReason::Requested)).await,
             ServerMsg::Subscribe(subscription, reply) => self.subscribe(subscription, reply),
             ServerMsg::Events(outlet, reply) => {
                 self.events.retain(|outlet| !outlet.is_closed());
@@ -258,9 +258,7 @@ impl State {
                 self.feed(In::Checkpoint(setup, Stage::Identified, meta)).await;
             }
             SetupMsg::Established { setup, established, reply } => {
-                let remote = &established.remote;
-                let (direction, instance) = (established.direction, remote.hello.instance);
-                let meta = Meta { id: remote.id(), direction, instance };
+                let meta = Meta::of(&established.remote, established.direction);
                 self.waiting.insert(setup, Waiting { reply, established: Some(established) });
                 self.feed(In::Checkpoint(setup, Stage::Established, meta)).await;
             }

@@ -10,7 +10,7 @@ use peerage_gossip::{Message, Policy, Publish, SubscribeError, Topic};
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Port, Reply, ask, data_queue};
 use peerage_peer_session::Ended;
 use peerage_queue::SessionId;
-use peerage_wire::{DisconnectReason, NodeId};
+use peerage_wire::NodeId;
 use ractor::ActorRef;
 
 use crate::connector::Dialled;
@@ -342,6 +342,3 @@ impl ConnectorMailbox {
         drop(self.0.cast(ConnectorMsg::Panic));
     }
 }
-
-/// Reasons the root gives to who asks it to drop a peer.
-pub(crate) const REQUESTED: DisconnectReason = DisconnectReason::Requested;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
-use peerage_peer_session::handshake::Direction;
+use peerage_peer_session::handshake::{Direction, Remote};
 use peerage_peer_session::{Ended, EndedBy};
 use peerage_queue::SessionId;
 use peerage_wire::{DisconnectReason, NodeId, Penalty};
@@ -36,6 +36,18 @@ pub struct Meta {
     pub direction: Direction,
     /// The other end's process.
     pub instance: u64,
+}
+
+impl Meta {
+    /// What the checks look at of a node that has proved who it is.
+    pub fn of(remote: &Remote, direction: Direction) -> Meta {
+        Meta { id: remote.id(), direction, instance: remote.hello.instance }
+    }
+
+    /// Whether this end dialled.
+    pub fn dialled(&self) -> bool {
+        self.direction == Direction::Outbound
+    }
 }
 
 /// Whether the root takes connections.

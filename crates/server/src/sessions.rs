@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use peerage_peer_session::handshake::Direction;
 use peerage_peer_session::{Ended, EndedBy, Established};
 use peerage_queue::{ChannelId, SessionId, lanes};
 use peerage_wire::DisconnectReason;
@@ -34,7 +33,7 @@ impl State {
     async fn start_session(&mut self, session: SessionId, established: Established) {
         let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool.pressure());
         let remote = &established.remote;
-        let meta = Meta { id: remote.id(), direction: established.direction, instance: remote.hello.instance };
+        let meta = Meta::of(remote, established.direction);
         let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
         let gossip = gossip.map(|matched| ChannelId(matched.channel));
         let (address, agent) = (established.address(), remote.hello.agent.to_string());
@@ -71,9 +70,8 @@ impl State {
     }
 
     pub(crate) fn peer_up(&mut self, session: SessionId, meta: Meta) {
-        let dialled = meta.direction == Direction::Outbound;
         if let Some(dialer) = &self.services.dialer {
-            dialer.peer_up(meta.id, dialled);
+            dialer.peer_up(meta.id, meta.dialled());
         }
         self.metrics.peers(meta.direction, 1.0);
         if let Some(running) = self.sessions.get(&session) {
@@ -91,16 +89,11 @@ impl State {
         if let Some(gossip) = &self.services.gossip {
             gossip.peer_down(session);
         }
-        let dialled = meta.direction == Direction::Outbound;
         if let Some(dialer) = &self.services.dialer {
-            dialer.peer_down(meta.id, dialled, lived);
+            dialer.peer_down(meta.id, meta.dialled(), lived);
         }
         self.metrics.peers(meta.direction, -1.0);
-        let by = match ended.by {
-            EndedBy::Us => "us",
-            EndedBy::Peer => "peer",
-            EndedBy::Network => "network",
-        };
+        let by = ended.by.label();
         self.metrics.disconnected(ended.reason, by);
         tracing::info!(id = %meta.id, reason = %ended.reason, by, ?lived, "peer down");
         self.tell(&Event::PeerDown { id: meta.id, reason: ended.reason, by: ended.by, lived });

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use crate::machine::{Meta, Setup};
 
-/// How long the root may take to answer a checkpoint; the handshake's own deadline is shorter for who waits.
+/// How long the root may take to answer a checkpoint. It never waits, so this is for a root that is gone; the set-up's
+/// own deadline holds besides.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a set-up asks of the root. At most four of each a slot or dial.
@@ -55,7 +56,7 @@ impl Drop for Released<'_> {
 
 impl SetupContext {
     async fn identified(&self, setup: Setup, direction: Direction, remote: Remote) -> Result<(), DisconnectReason> {
-        let meta = Meta { id: remote.id(), direction, instance: remote.hello.instance };
+        let meta = Meta::of(&remote, direction);
         answered(ask(ANSWER, |reply| self.root.send(SetupMsg::Identified { setup, meta, reply })).await)
     }
 

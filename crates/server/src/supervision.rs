@@ -2,7 +2,6 @@
 
 use peerage_dialer::StaticPeer;
 use peerage_mailbox::Restart;
-use peerage_peer_session::handshake::Direction;
 
 use crate::actor::State;
 use crate::ingress::{ServerMsg, Service, Subscription};
@@ -75,10 +74,10 @@ impl State {
                     connector.cancel_all();
                 }
                 for peer in self.statics.values() {
-                    dialer.add_static(StaticPeer::new(peer.id, peer.addresses.iter().copied()));
+                    dialer.add_static(StaticPeer::from(peer));
                 }
                 for (_, meta, _) in self.driver.machine().peers() {
-                    dialer.peer_up(meta.id, meta.direction == Direction::Outbound);
+                    dialer.peer_up(meta.id, meta.dialled());
                 }
                 self.driver.machine().pending_inbound().for_each(|id| dialer.inbound_pending(id));
                 dialer.start();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use peerage_dialer::StaticPeer;
 use peerage_mailbox::{Item, Overflow};
 use peerage_peer_session::EndedBy;
 use peerage_peer_session::handshake::Direction;
@@ -40,6 +41,12 @@ impl From<&NodeRecord> for PeerAddress {
     fn from(record: &NodeRecord) -> PeerAddress {
         let addresses = record.addresses().iter().filter_map(address::tcp_socket).collect();
         PeerAddress { id: record.id(), addresses }
+    }
+}
+
+impl From<&PeerAddress> for StaticPeer {
+    fn from(peer: &PeerAddress) -> StaticPeer {
+        StaticPeer::new(peer.id, peer.addresses.iter().copied())
     }
 }
 

@@ -23,7 +23,6 @@ use crate::output::Output;
 
 pub(crate) use error::{ApiError, not_found, wrong_method};
 pub(crate) use guard::{Guard, check};
-pub(crate) use stream::ended_by;
 use topics::Printers;
 
 /// Streams of server-sent events at a time. Each may hold a subscriber's whole queue.

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use peerage::server::wire::address;
-use peerage::{EndedBy, Event, RecvError};
+use peerage::{Event, RecvError};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
@@ -48,15 +48,6 @@ where
     Sse::new(events).keep_alive(KeepAlive::new().interval(QUIET))
 }
 
-/// Who ended a session, in a word.
-pub(crate) const fn ended_by(by: EndedBy) -> &'static str {
-    match by {
-        EndedBy::Us => "us",
-        EndedBy::Peer => "peer",
-        EndedBy::Network => "network",
-    }
-}
-
 fn peer_event(change: Event) -> Sent {
     match change {
         Event::PeerUp { id, direction, address, agent } => event(
@@ -74,7 +65,7 @@ fn peer_event(change: Event) -> Sent {
                 "id": id.to_string(),
                 "reason": reason.label(),
                 "text": reason.to_string(),
-                "by": ended_by(by),
+                "by": by.label(),
                 "duration_ms": u64::try_from(lived.as_millis()).unwrap_or(u64::MAX),
             }),
         ),
