@@ -26,10 +26,12 @@
 //! ```
 #![warn(missing_docs)]
 
+mod flight;
 mod memory;
 mod pipe;
 mod sockets;
 mod types;
 
 pub use memory::{Link, MemoryNetwork};
+pub use sockets::SocketOptions;
 pub use types::{Datagram, Listener, Stream, Transport};

@@ -10,8 +10,9 @@ use std::time::Duration;
 use peerage_machine::Rng;
 use tokio::sync::mpsc;
 
-use crate::pipe::{Pace, Pipe, PipeEnd};
-use crate::types::{Stream, Transport};
+use crate::flight::{Pace, Rate};
+use crate::pipe::{Pipe, PipeEnd};
+use crate::types::{Stream, StreamKind, Transport};
 
 /// Connections that may wait for `accept`, as a kernel's backlog.
 const BACKLOG: usize = 128;
@@ -29,19 +30,35 @@ pub struct Link {
     pub jitter: Duration,
     /// Datagrams lost, in thousandths. Streams lose nothing.
     pub loss_per_mille: u16,
-    /// Rate of each direction of a stream, in bytes a second; `None` for no limit.
+    /// Rate of each direction of a stream, in bytes a second; `None` for no limit. Every stream has it for itself.
     pub bytes_per_second: Option<u64>,
+    /// Bytes that wait at the sender for a link with a rate, as with `TCP_NOTSENT_LOWAT`: who writes more waits
+    /// until half of them are sent. What is written last arrives after these bytes. Without a rate none wait.
+    pub unsent_limit: usize,
+    /// Bytes of each direction of a stream that are sent and not yet read, as a receiver's window and buffer. The
+    /// sender learns at once what was read, so rate × latency fills a link; more than the default, so, for
+    /// 1 Gbit/s and 60 ms (7.5 MB).
+    pub window: usize,
 }
 
 impl Default for Link {
-    /// 20 to 30 ms, no loss, no rate limit.
+    /// 20 to 30 ms, no loss, no rate limit, 16 KiB unsent, a window of 256 KiB.
     fn default() -> Link {
         Link {
             latency: Duration::from_millis(20),
             jitter: Duration::from_millis(10),
             loss_per_mille: 0,
             bytes_per_second: None,
+            unsent_limit: 16 << 10,
+            window: 256 << 10,
         }
+    }
+}
+
+impl Link {
+    fn pace(&self, latency: Duration) -> Pace {
+        let rate = self.bytes_per_second.map(Rate::new);
+        Pace { latency, rate, unsent_limit: self.unsent_limit, window: self.window }
     }
 }
 
@@ -187,20 +204,22 @@ impl MemoryHost {
         if !world.reaches(self.ip, to.ip()) {
             return Err(io::ErrorKind::HostUnreachable.into());
         }
-        let bytes_per_second = world.link.bytes_per_second;
         let here = SocketAddr::new(self.ip, world.next_port);
         world.next_port = world.next_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
-        let (forth, back_pipe) = (Arc::new(Pipe::default()), Arc::new(Pipe::default()));
-        let dialled = PipeEnd::new(back_pipe.clone(), forth.clone(), Pace { latency: there, bytes_per_second });
-        let accepted = PipeEnd::new(forth.clone(), back_pipe.clone(), Pace { latency: back, bytes_per_second });
+        let forth = Arc::new(Pipe::new(world.link.pace(there)));
+        let back_pipe = Arc::new(Pipe::new(world.link.pace(back)));
+        let dialled = PipeEnd::new(back_pipe.clone(), forth.clone());
+        let accepted = PipeEnd::new(forth.clone(), back_pipe.clone());
         let listener = world.listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?.clone();
         world.streams.retain(|(_, _, pipe)| pipe.strong_count() > 0);
         for pipe in [&forth, &back_pipe] {
             world.streams.push((self.ip, to.ip(), Arc::downgrade(pipe)));
         }
         drop(world);
-        listener.try_send(Stream::new(accepted, here)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(Stream::new(dialled, to))
+        listener
+            .try_send(Stream::made(StreamKind::Memory(accepted), here))
+            .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(Stream::made(StreamKind::Memory(dialled), to))
     }
 
     pub(crate) fn bind_datagram(&self, on: SocketAddr) -> io::Result<MemoryDatagram> {
@@ -335,9 +354,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_writer_waits_when_nobody_reads() {
-        let (mut out, _into) = joined(&MemoryNetwork::new(1, fixed(1))).await;
-        let wrote = tokio::time::timeout(Duration::from_secs(1), out.write_all(&vec![0; 1 << 20])).await;
-        assert!(wrote.is_err());
+        let slow = Link { bytes_per_second: Some(1 << 20), ..fixed(1) };
+        let wide = Link { window: 1 << 20, unsent_limit: 1 << 10, ..slow };
+        for (link, room_kib) in [(fixed(1), 256), (slow, 256 + 16), (wide, 1024 + 1)] {
+            let (mut out, _into) = joined(&MemoryNetwork::new(1, link)).await;
+            let mut wrote = 0;
+            while let Ok(len) = tokio::time::timeout(Duration::from_secs(1), out.write(&[0; 1000])).await {
+                wrote += len.expect("open");
+            }
+            assert_eq!(wrote, room_kib << 10);
+        }
     }
 
     #[tokio::test(start_paused = true)]

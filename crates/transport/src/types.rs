@@ -1,7 +1,7 @@
 //! The door itself: what the layers above hold.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::memory::{MemoryDatagram, MemoryHost, MemoryListener};
-use crate::sockets;
+use crate::pipe::PipeEnd;
+use crate::sockets::{self, SocketOptions};
 
 /// Where a node's connections and datagrams go. Cheap to clone.
 #[derive(Clone)]
@@ -18,14 +19,19 @@ pub struct Transport(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Sockets,
+    Sockets(SocketOptions),
     Memory(Arc<MemoryHost>),
 }
 
 impl Transport {
-    /// The computer's TCP and UDP sockets.
+    /// The computer's TCP and UDP sockets, set up as [recommended](SocketOptions::recommended).
     pub const fn sockets() -> Transport {
-        Transport(Kind::Sockets)
+        Transport::sockets_with(SocketOptions::recommended())
+    }
+
+    /// The computer's TCP and UDP sockets, set up as `options` say.
+    pub const fn sockets_with(options: SocketOptions) -> Transport {
+        Transport(Kind::Sockets(options))
     }
 
     pub(crate) fn memory(host: Arc<MemoryHost>) -> Transport {
@@ -39,7 +45,9 @@ impl Transport {
     /// As the operating system says; `AddrInUse` if somebody listens there.
     pub async fn listen(&self, on: SocketAddr) -> io::Result<Listener> {
         match &self.0 {
-            Kind::Sockets => sockets::listen(on).map(|listener| Listener(ListenerKind::Socket(listener))),
+            Kind::Sockets(options) => {
+                sockets::listen(on).map(|listener| Listener(ListenerKind::Socket(listener, *options)))
+            }
             Kind::Memory(host) => host.listen(on).map(|listener| Listener(ListenerKind::Memory(listener))),
         }
     }
@@ -50,7 +58,7 @@ impl Transport {
     /// As the operating system says.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
         match &self.0 {
-            Kind::Sockets => sockets::connect(to).await,
+            Kind::Sockets(options) => sockets::connect(to, options).await,
             Kind::Memory(host) => host.connect(to).await,
         }
     }
@@ -61,7 +69,7 @@ impl Transport {
     /// As the operating system says.
     pub async fn bind_datagram(&self, on: SocketAddr) -> io::Result<Datagram> {
         match &self.0 {
-            Kind::Sockets => sockets::bind_datagram(on).map(|socket| Datagram(DatagramKind::Socket(socket))),
+            Kind::Sockets(_) => sockets::bind_datagram(on).map(|socket| Datagram(DatagramKind::Socket(socket))),
             Kind::Memory(host) => host.bind_datagram(on).map(|socket| Datagram(DatagramKind::Memory(socket))),
         }
     }
@@ -70,7 +78,7 @@ impl Transport {
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Sockets => f.write_str("Transport(sockets)"),
+            Kind::Sockets(_) => f.write_str("Transport(sockets)"),
             Kind::Memory(host) => write!(f, "Transport(memory {})", host.ip()),
         }
     }
@@ -82,7 +90,7 @@ pub struct Listener(ListenerKind);
 
 #[derive(Debug)]
 enum ListenerKind {
-    Socket(tokio::net::TcpListener),
+    Socket(tokio::net::TcpListener, SocketOptions),
     Memory(MemoryListener),
 }
 
@@ -94,7 +102,7 @@ impl Listener {
     /// left), so the caller waits a little and goes on.
     pub async fn accept(&mut self) -> io::Result<Stream> {
         match &mut self.0 {
-            ListenerKind::Socket(listener) => sockets::accept(listener).await,
+            ListenerKind::Socket(listener, options) => sockets::accept(listener, options).await,
             ListenerKind::Memory(listener) => listener.accept().await,
         }
     }
@@ -105,31 +113,60 @@ impl Listener {
     /// As the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            ListenerKind::Socket(listener) => listener.local_addr(),
+            ListenerKind::Socket(listener, _) => listener.local_addr(),
             ListenerKind::Memory(listener) => Ok(listener.local_addr()),
         }
     }
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A reliable byte stream to one address.
 pub struct Stream {
-    io: Box<dyn Io>,
+    kind: StreamKind,
     remote: SocketAddr,
+}
+
+pub(crate) enum StreamKind {
+    /// With the most unsent bytes that its options allow.
+    Socket(tokio::net::TcpStream, Option<u32>),
+    Memory(PipeEnd),
+    Other(Box<dyn Io>),
 }
 
 impl Stream {
     /// Wraps a stream that was opened elsewhere; `remote` is whom limits by address are charged to.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, remote: SocketAddr) -> Stream {
-        Stream { io: Box::new(io), remote }
+        Stream { kind: StreamKind::Other(Box::new(io)), remote }
+    }
+
+    pub(crate) const fn made(kind: StreamKind, remote: SocketAddr) -> Stream {
+        Stream { kind, remote }
     }
 
     /// The other end's address.
     pub const fn remote_addr(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Lets no more than about so many bytes wait in the system that the network has not taken: what is written after
+    /// them waits behind them. Never more than the transport's own limit; a stream that has none goes on as it was.
+    pub fn limit_unsent(&self, bytes: usize) {
+        match &self.kind {
+            StreamKind::Socket(stream, most) => sockets::limit_unsent(stream, *most, bytes),
+            StreamKind::Memory(pipe) => pipe.limit_unsent(bytes),
+            StreamKind::Other(_) => {}
+        }
+    }
+
+    fn io(&mut self) -> Pin<&mut dyn Io> {
+        match &mut self.kind {
+            StreamKind::Socket(stream, _) => Pin::new(stream),
+            StreamKind::Memory(pipe) => Pin::new(pipe),
+            StreamKind::Other(io) => Pin::new(&mut **io),
+        }
     }
 }
 
@@ -141,21 +178,36 @@ impl fmt::Debug for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        self.io().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.io().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.kind {
+            StreamKind::Socket(..) | StreamKind::Memory(_) => true,
+            StreamKind::Other(io) => io.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 }
 
