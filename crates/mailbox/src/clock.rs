@@ -48,6 +48,12 @@ impl Clock {
         Time::new(running, unix)
     }
 
+    /// The runtime's instant at which the running time is `at`'s: for a timer that is kept and moved. One too far away
+    /// to be counted is a day from now.
+    pub fn instant(&self, at: Time) -> Instant {
+        self.start.checked_add(at.running()).unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 3600))
+    }
+
     /// Waits until `deadline` by running time; forever for `None`.
     pub async fn sleep_until(&self, deadline: Option<Time>) {
         match deadline.and_then(|at| self.start.checked_add(at.running())) {

@@ -52,6 +52,6 @@ pub use bell::{Alarm, Bell};
 pub use clock::Clock;
 pub use meter::Meter;
 pub use port::Port;
-pub use queue::{Capacity, Inlet, Item, Outlet, Overflow, RecvError, Refused, data_queue};
+pub use queue::{Capacity, Inlet, Item, Outlet, Overflow, RecvError, Refused, SendError, data_queue};
 pub use reply::{AskError, Reply, ask};
 pub use restart::{Restart, RestartPolicy};

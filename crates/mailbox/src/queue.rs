@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::Bell;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
@@ -79,6 +79,11 @@ impl<T> fmt::Debug for Refused<T> {
         })
     }
 }
+
+/// The consumer is gone for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the consumer is gone")]
+pub struct SendError;
 
 /// Why [`Inlet::recv`] has no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,6 +237,7 @@ impl<T: Item> Outlet<T> {
     /// The item, if the consumer is gone.
     pub async fn offer_when_room(&self, item: T) -> Result<(), Refused<T>> {
         let mut item = Some(item);
+        let mut waiting = Waiting { outlet: self, waker: None };
         poll_fn(|context| {
             let Some(offered) = item.take() else { return Poll::Ready(Ok(())) };
             let mut state = lock(&self.shared.state);
@@ -246,6 +252,7 @@ impl<T: Item> Outlet<T> {
                     if !state.senders_waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                         state.senders_waiting.push_back(context.waker().clone());
                     }
+                    waiting.waker = Some(context.waker().clone());
                     item = Some(refused);
                     Poll::Pending
                 }
@@ -255,9 +262,62 @@ impl<T: Item> Outlet<T> {
         .await
     }
 
+    /// Queues as many of `items` as find room, oldest first, under one lock and with one wake. Ready when none is left;
+    /// while there is no room, the waker of `cx` is called when there is again. For tasks that own a socket.
+    ///
+    /// # Errors
+    /// [`SendError`] if the consumer is gone; the items are dropped then.
+    pub fn poll_offer_all(&self, cx: &mut Context<'_>, items: &mut VecDeque<T>) -> Poll<Result<(), SendError>> {
+        let mut state = lock(&self.shared.state);
+        let mut queued = false;
+        let polled = loop {
+            let Some(item) = items.pop_front() else { break Poll::Ready(Ok(())) };
+            match state.offer(self.shared.capacity, item) {
+                Ok(()) => queued = true,
+                Err(Refused::Full(item)) => {
+                    items.push_front(item);
+                    if !state.senders_waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                        state.senders_waiting.push_back(cx.waker().clone());
+                    }
+                    break Poll::Pending;
+                }
+                Err(Refused::Closed(item)) => {
+                    items.push_front(item);
+                    break Poll::Ready(Err(SendError));
+                }
+            }
+        };
+        let wake = queued.then(|| state.take_wake());
+        drop(state);
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        if polled.is_ready() {
+            items.clear();
+        }
+        polled
+    }
+
     /// Whether the consumer is gone for good.
     pub fn is_closed(&self) -> bool {
         lock(&self.shared.state).closed
+    }
+}
+
+/// A sender that may leave its waker in the queue. One that gives up takes it along.
+struct Waiting<'a, T> {
+    outlet: &'a Outlet<T>,
+    waker: Option<Waker>,
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        let Some(own) = self.waker.take() else { return };
+        let mut state = lock(&self.outlet.shared.state);
+        let position = state.senders_waiting.iter().position(|waker| waker.will_wake(&own));
+        let left = position.and_then(|position| state.senders_waiting.remove(position));
+        drop(state);
+        drop(left);
     }
 }
 
@@ -356,6 +416,18 @@ impl<T: Item> Inlet<T> {
             Poll::Pending
         })
         .await
+    }
+
+    /// Waits for items, and takes at most `budget` of them, oldest first, under one lock.
+    ///
+    /// # Errors
+    /// As [`recv`](Inlet::recv).
+    pub async fn recv_many(&mut self, budget: usize) -> Result<VecDeque<T>, RecvError> {
+        let first = self.recv().await?;
+        let mut items = VecDeque::with_capacity(16);
+        items.push_back(first);
+        items.extend(self.take(budget.saturating_sub(1)));
+        Ok(items)
     }
 
     /// Refuses what is offered from now on, drops what is queued, and lets waiting senders go.

@@ -60,7 +60,7 @@ fn drop_oldest_makes_room_and_counts_the_lag() {
     for name in ["a", "b", "c", "d", "e"] {
         assert!(outlet.offer(Sized(name, 5, Overflow::DropOldest)).is_ok());
     }
-    let waker = std::task::Context::from_waker(Waker::noop());
+    let waker = Context::from_waker(Waker::noop());
     let mut context = waker;
     let mut received = Vec::new();
     for _ in 0..3 {
@@ -149,4 +149,36 @@ async fn closing_lets_waiting_senders_go_and_dropping_senders_ends_the_receiver(
     tokio::task::yield_now().await;
     drop(outlet);
     assert_eq!(receiver.await.expect("no panic"), Err(RecvError::Closed));
+}
+
+#[tokio::test]
+async fn a_sender_that_gives_up_leaves_no_waker_behind() {
+    let (outlet, _inlet) = queue();
+    assert!(outlet.offer(reject("a", 10)).is_ok());
+    for _ in 0..100 {
+        let sender = outlet.clone();
+        let waiting = tokio::spawn(async move { sender.offer_when_room(reject("b", 5)).await.is_ok() });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.is_err());
+    }
+    assert_eq!(lock(&outlet.shared.state).senders_waiting.len(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_goes_as_far_as_there_is_room_and_on_when_there_is_again() {
+    use std::collections::VecDeque;
+
+    let (outlet, inlet) = queue();
+    let (bell, count) = counting_bell();
+    inlet.bind(bell);
+    let sender = tokio::spawn(async move {
+        let mut items: VecDeque<Sized> = [reject("a", 4), reject("b", 4), reject("c", 9)].into();
+        poll_fn(|cx| outlet.poll_offer_all(cx, &mut items)).await.is_ok() && items.is_empty()
+    });
+    tokio::task::yield_now().await;
+    assert_eq!((names(&inlet), count.load(Ordering::SeqCst)), (vec!["a", "b"], 1));
+    assert!(sender.await.expect("no panic"));
+    assert_eq!(names(&inlet), ["c"]);
+    inlet.close();
 }
