@@ -15,7 +15,7 @@ enum Passed {
 type Step = (&'static str, fn() -> Result<Passed, Failure>);
 
 /// Every step runs even when an earlier one failed: one run shows the whole bill.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 15] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("floors", || xtask(&["floors"])),
@@ -25,9 +25,20 @@ const STEPS: [Step; 12] = [
     ("tests", || xtask(&["test"])),
     ("machines alone", machines),
     ("loom", || cargo(&["test", "--locked", "-p", "peerage-mailbox", "--features", "loom", "--lib"])),
+    ("loom, pools", || {
+        cargo(&["test", "--locked", "-p", "peerage-queue", "--features", "loom", "--lib", "loom_tests"])
+    }),
+    // The pure-Rust ciphers and curve, with everything around them.
+    ("pure", || {
+        cargo(&["test", "--locked", "-p", "peerage-peer-session", "--no-default-features", "--features", "actor"])
+    }),
     ("docs", docs),
     ("reuse", || xtask(&["reuse"])),
     ("cluster", || xtask(&["cluster", "--nodes", "5", "--kill", "1", "--messages", "300", "--profile", "dev"])),
+    // Not for its figures, which a shared machine cannot give: that the measuring works.
+    ("bench", || {
+        xtask(&["bench", "session", "--quick", "--pairs", "1", "--only", "rtt128,small128,priority-10mbit,mem"])
+    }),
 ];
 
 pub(crate) fn run() -> Result<(), Failure> {

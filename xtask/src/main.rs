@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a maintainer runs, from the floor plan's checks to a cluster of real processes.
 
+mod bench;
 mod ci;
 mod cluster;
 mod floors;
@@ -28,6 +29,9 @@ enum Command {
     Floors,
     /// Proves that each library crate stands alone: its examples run in a project of their own.
     Reuse(reuse::Args),
+    /// Measures Peerage between two processes, beside references taken in the same run.
+    #[command(subcommand)]
+    Bench(bench::What),
     /// Runs everything a change must pass.
     Ci,
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suite::run(&args),
         Command::Floors => floors::run(),
         Command::Reuse(args) => reuse::run(&args),
+        Command::Bench(what) => bench::run(&what),
         Command::Ci => ci::run(),
     };
     match outcome {

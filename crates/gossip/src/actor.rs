@@ -7,7 +7,7 @@ use peerage_machine::{Driver, Time};
 use peerage_mailbox::{
     Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
 };
-use peerage_queue::{Delivery, Pressure, Push, SendFailed, WhenFull};
+use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
 use peerage_wire::Keypair;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -34,7 +34,7 @@ pub struct Args {
     /// Of all random decisions.
     pub seed: u64,
     /// What sessions receive on their gossip channels.
-    pub inbound: Inlet<Delivery>,
+    pub inbound: Inlet<Inbound>,
     /// What the application publishes.
     pub publish: Inlet<Publish>,
     /// Pushes that failed; both ends of one queue.
@@ -178,7 +178,8 @@ impl State {
         // One at a time: what is still queued when one of them makes the machine panic is not lost.
         let deliveries = if self.bell.is_none() { deliveries } else { 0 };
         for _ in 0..deliveries {
-            let Some(delivery) = self.args.inbound.pop() else { break };
+            // The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
+            let Some(Inbound { delivery, permit: _permit }) = self.args.inbound.pop() else { break };
             self.metrics.received(delivery.payload.len());
             // Gossip has no streams but the channel's message flow.
             if delivery.stream == 0 {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use peerage_gossip::peerage_mailbox::{
     AskError, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, RecvError, Supervisor, ask, data_queue,
 };
-use peerage_gossip::peerage_queue::{ChannelId, Delivery, Pool, Push, SendFailed, SessionId};
+use peerage_gossip::peerage_queue::{ChannelId, Delivery, Inbound, Pool, Push, SendFailed, SessionId};
 use peerage_gossip::peerage_wire::Keypair;
 use peerage_gossip::{
     Args, Config, Event, GossipMailbox, Memory, Message, Policy, Publish, PublishError, Published, SubscribeError,
@@ -22,7 +22,7 @@ struct Node {
     gossip: GossipMailbox,
     child: Child,
     publish: Outlet<Publish>,
-    inbound: Outlet<Delivery>,
+    inbound: Outlet<Inbound>,
     pushes: Inlet<Push>,
 }
 
@@ -67,7 +67,7 @@ impl Node {
             while let Ok(Push { to, lane, payload, .. }) = pushes.recv().await {
                 for recipient in to {
                     let (session, channel, payload) = (recipient.session, recipient.channel, payload.clone());
-                    inbound.offer(Delivery { session, channel, stream: 0, lane, payload }).expect("room");
+                    inbound.offer(Delivery { session, channel, stream: 0, lane, payload }.into()).expect("room");
                 }
             }
         });

@@ -4,18 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use peerage_machine::Driver;
 use peerage_mailbox::{Child, Clock, Meter, Outlet, Port, SpawnError, Supervisor, spawn_child};
-use peerage_queue::{ChannelId, Delivery, LaneEnd, SessionId};
-use peerage_wire::DisconnectReason;
+use peerage_queue::{ChannelId, Inbound, InboundShare, LaneEnd, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::watch;
 
+use crate::buffers::Buffers;
+use crate::control::{Control, Controller, control};
 use crate::handshaker::Established;
 use crate::ingress::{SessionMailbox, SessionMsg, pump_ended};
-use crate::machine::{EndedBy, SessionMachine};
-use crate::metrics::PumpMetrics;
-use crate::pump::{Control, Pump};
+use crate::pump::Pump;
 use crate::stats::Counters;
 use crate::{Config, Ended};
 
@@ -30,8 +27,13 @@ pub struct Args {
     pub established: Established,
     /// What goes out.
     pub lanes: LaneEnd,
+    /// Its part of the node's inbound pool, admitted with [`CHANNEL_WINDOW`](peerage_wire::frame::CHANNEL_WINDOW) for each
+    /// channel.
+    pub inbound: InboundShare,
     /// Where each channel's messages go.
-    pub routes: BTreeMap<ChannelId, Outlet<Delivery>>,
+    pub routes: BTreeMap<ChannelId, Outlet<Inbound>>,
+    /// The buffers of the node's sessions.
+    pub buffers: Buffers,
     /// Told once, when the session has ended.
     pub ended: Port<Ended>,
     /// The node's clock.
@@ -53,7 +55,7 @@ pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(SessionMailbox, C
 struct PeerSession;
 
 struct State {
-    control: watch::Sender<Control>,
+    control: Controller,
     ended: Port<Ended>,
 }
 
@@ -67,39 +69,11 @@ impl Actor for PeerSession {
         myself: ActorRef<SessionMsg>,
         (args, counters): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (control, controlled) = watch::channel(Control::Run);
-        let Established { stream, keys, read, remote, .. } = args.established;
-        let (reader, writer) = tokio::io::split(stream);
-        let channels = remote.channels.len() as u16;
-        let pump = Pump {
-            driver: Driver::new(SessionMachine::new(args.config, args.session, channels)),
-            config: args.config,
-            clock: args.clock,
-            keys,
-            reader,
-            writer,
-            read,
-            lanes: args.lanes,
-            routes: args.routes,
-            control: controlled,
-            counters,
-            metrics: PumpMetrics::new(&args.meter, &remote.channels),
-            out: Vec::new(),
-            written: 0,
-            own: Default::default(),
-            undelivered: Default::default(),
-            waiting_since: None,
-            dropping: false,
-            write_first: true,
-            ended: None,
-        };
-        let ended = pump_ended(&myself);
-        let pump = tokio::spawn(pump.run());
-        tokio::spawn(async move {
-            let crashed = Ended { reason: DisconnectReason::Crashed, by: EndedBy::Us };
-            ended.send(pump.await.unwrap_or(crashed));
-        });
-        Ok(State { control, ended: args.ended })
+        let (controller, controlled) = control();
+        let ended = args.ended.clone();
+        let pump = Pump::new(args, controlled, counters);
+        tokio::spawn(pump.run(pump_ended(&myself)));
+        Ok(State { control: controller, ended })
     }
 
     async fn handle(
@@ -109,13 +83,13 @@ impl Actor for PeerSession {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SessionMsg::Disconnect(reason) => drop(state.control.send_replace(Control::Disconnect(reason))),
+            SessionMsg::Disconnect(reason) => state.control.send(Control::Disconnect(reason)),
             SessionMsg::PumpEnded(ended) => {
                 state.ended.send(ended);
                 myself.stop(None);
             }
             #[cfg(feature = "fault-injection")]
-            SessionMsg::PanicPump => drop(state.control.send_replace(Control::Panic)),
+            SessionMsg::PanicPump => state.control.send(Control::Panic),
         }
         Ok(())
     }

@@ -12,6 +12,8 @@
 //! ```
 //! The dialling end shows its identity last, and only to the node it dialled.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::Time;
@@ -24,12 +26,35 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::Config;
-use crate::noise::{NoiseError, NoiseXx};
+use crate::cipher::{Ciphers, Implementation, Suite};
+use crate::noise::{NoiseError, NoiseXx, SecretKey};
 use crate::records::{Opener, Sealer};
 
-/// The record ciphers spoken here, best first. The order is fixed for everybody, and both ends take the
-/// first that both list.
-const CIPHERS: [CipherId; 1] = [CipherId::CHACHA20_POLY1305];
+/// What this end brings to each of its handshakes: its static key, made ready once, and its ciphers. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalEnd {
+    static_secret: Arc<SecretKey>,
+    ciphers: Ciphers,
+}
+
+impl LocalEnd {
+    /// An end that handshakes in the name of `keys`, with the best ciphers there are.
+    pub fn new(keys: &Keypair) -> LocalEnd {
+        LocalEnd { static_secret: Arc::new(SecretKey::new(&keys.noise_secret())), ciphers: Ciphers::best() }
+    }
+
+    /// The same with other ciphers.
+    #[must_use]
+    pub fn with_ciphers(self, ciphers: Ciphers) -> LocalEnd {
+        LocalEnd { ciphers, ..self }
+    }
+}
+
+impl fmt::Debug for LocalEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalEnd").field("ciphers", &self.ciphers).finish_non_exhaustive()
+    }
+}
 
 /// What this node says of itself.
 #[derive(Clone, Debug)]
@@ -121,8 +146,8 @@ pub enum HandshakeError {
     /// The two ends share no cipher.
     #[error("no cipher in common")]
     NoCipher,
-    /// The cipher chosen is not the one that both ends must choose.
-    #[error("cipher {0:?} chosen against the order")]
+    /// The cipher chosen is not one that was offered.
+    #[error("cipher {0:?} chosen, which was not offered")]
     WrongCipher(CipherId),
     /// This end refused the other.
     #[error("refused: {0}")]
@@ -133,6 +158,10 @@ pub enum HandshakeError {
     /// The first record says neither yes nor no.
     #[error("the peer answered neither yes nor no")]
     NoAnswer,
+    /// The first record holds more than the answer, by so many bytes. What it is cannot be known before the second
+    /// checkpoint, and to drop it would lose a message that the other end believes sent.
+    #[error("{0} bytes behind the peer's answer in its record")]
+    AnswerNotAlone(usize),
 }
 
 impl HandshakeError {
@@ -146,7 +175,8 @@ impl HandshakeError {
             | HandshakeError::Noise(_)
             | HandshakeError::Payload(_)
             | HandshakeError::WrongCipher(_)
-            | HandshakeError::NoAnswer => DisconnectReason::ProtocolError,
+            | HandshakeError::NoAnswer
+            | HandshakeError::AnswerNotAlone(_) => DisconnectReason::ProtocolError,
             HandshakeError::Record(_) | HandshakeError::NotItsRecord => DisconnectReason::InvalidIdentity,
             HandshakeError::UnexpectedIdentity { .. } => DisconnectReason::UnexpectedIdentity,
             HandshakeError::RecordTooOld(_) => DisconnectReason::RecordTooOld,
@@ -216,28 +246,35 @@ pub struct Keys {
     pub sealer: Sealer,
     /// For what the other end sends.
     pub opener: Opener,
+    /// The cipher both ends took.
+    pub cipher: CipherId,
+    /// Who computes it at this end.
+    pub implementation: Implementation,
 }
 
-fn keys(noise: &NoiseXx, cipher: CipherId, direction: Direction) -> Keys {
+fn keys(noise: &NoiseXx, suite: Suite, direction: Direction) -> Keys {
+    let cipher = suite.cipher();
     let label = [b"peerage record cipher ".as_slice(), &cipher.0.to_be_bytes()].concat();
     let (from_dialler, from_listener) = noise.record_keys(&label);
     let (ours, theirs) = match direction {
         Direction::Outbound => (from_dialler, from_listener),
         Direction::Inbound => (from_listener, from_dialler),
     };
-    Keys { sealer: Sealer::new(ours), opener: Opener::new(theirs) }
+    let (sealer, opener) = (Sealer::new(suite, &ours), Opener::new(suite, &theirs));
+    Keys { sealer, opener, cipher, implementation: suite.implementation() }
 }
 
 /// The dialling end, waiting for m2.
 pub struct Dialler {
     noise: NoiseXx,
+    ciphers: Ciphers,
     expected: NodeId,
 }
 
 /// The dialling end, which knows the other and has said nothing of itself yet.
 pub struct DiallerKnowing {
     noise: NoiseXx,
-    cipher: CipherId,
+    suite: Suite,
 }
 
 impl Dialler {
@@ -247,14 +284,14 @@ impl Dialler {
     /// # Errors
     /// None in practice; m1 is sealed by no cipher.
     pub fn begin(
-        keys: &Keypair,
+        local: &LocalEnd,
         ephemeral: Zeroizing<[u8; 32]>,
         expected: NodeId,
     ) -> Result<(Dialler, Vec<u8>), HandshakeError> {
-        let mut noise = NoiseXx::new(keys.noise_secret(), ephemeral, &MAGIC);
+        let mut noise = NoiseXx::new(Arc::clone(&local.static_secret), ephemeral, &MAGIC);
         let mut m1 = MAGIC.to_vec();
         noise.write_m1(&[], &mut m1)?;
-        Ok((Dialler { noise, expected }, m1))
+        Ok((Dialler { noise, ciphers: local.ciphers, expected }, m1))
     }
 
     /// Reads m2 and checks who sent it.
@@ -274,9 +311,8 @@ impl Dialler {
         if remote.id() != self.expected {
             return Err(HandshakeError::UnexpectedIdentity { expected: self.expected, found: remote.id() });
         }
-        let cipher = CIPHERS.into_iter().find(|cipher| payload.ciphers.contains(cipher));
-        let cipher = cipher.ok_or(HandshakeError::NoCipher)?;
-        Ok((DiallerKnowing { noise: self.noise, cipher }, remote))
+        let suite = self.ciphers.first_in(&payload.ciphers).ok_or(HandshakeError::NoCipher)?;
+        Ok((DiallerKnowing { noise: self.noise, suite }, remote))
     }
 }
 
@@ -289,18 +325,19 @@ impl DiallerKnowing {
         let payload = InitiatorPayload {
             record: own_record(ours),
             hello: encoded_hello(ours)?,
-            cipher: self.cipher,
+            cipher: self.suite.cipher(),
             extension: Blob::default(),
         };
         let mut m3 = Vec::new();
         self.noise.write_m3(&codec::encode(&payload), &mut m3)?;
-        Ok((m3, keys(&self.noise, self.cipher, Direction::Outbound)))
+        Ok((m3, keys(&self.noise, self.suite, Direction::Outbound)))
     }
 }
 
 /// The accepting end, waiting for m3.
 pub struct Acceptor {
     noise: NoiseXx,
+    ciphers: Ciphers,
 }
 
 impl Acceptor {
@@ -309,22 +346,22 @@ impl Acceptor {
     /// # Errors
     /// [`HandshakeError`]; nothing is answered then.
     pub fn answer(
-        keys: &Keypair,
+        local: &LocalEnd,
         ephemeral: Zeroizing<[u8; 32]>,
         ours: &Presented,
         m1: &[u8; M1_LEN],
     ) -> Result<(Acceptor, Vec<u8>), HandshakeError> {
         let e = m1.strip_prefix(&MAGIC).ok_or(HandshakeError::Magic)?;
-        let mut noise = NoiseXx::new(keys.noise_secret(), ephemeral, &MAGIC);
+        let mut noise = NoiseXx::new(Arc::clone(&local.static_secret), ephemeral, &MAGIC);
         noise.read_m1(e)?;
         let payload = ResponderPayload {
             record: own_record(ours),
             hello: encoded_hello(ours)?,
-            ciphers: List::truncated(CIPHERS),
+            ciphers: List::truncated(local.ciphers.offered()),
         };
         let mut m2 = Vec::new();
         noise.write_m2(&codec::encode(&payload), &mut m2)?;
-        Ok((Acceptor { noise }, m2))
+        Ok((Acceptor { noise, ciphers: local.ciphers }, m2))
     }
 
     /// Reads m3 and derives the keys, with which a refusal can be sent; then says whether the other end
@@ -341,230 +378,12 @@ impl Acceptor {
     ) -> Result<(Keys, Result<Remote, HandshakeError>), HandshakeError> {
         let payload = self.noise.read_m3(m3)?;
         let (payload, _) = codec::decode_prefix::<InitiatorPayload>(&payload, MAX_MESSAGE)?;
-        // Every node of this version offers the same list, so there is one right choice.
-        if payload.cipher != CIPHERS[0] {
-            return Err(HandshakeError::WrongCipher(payload.cipher));
-        }
-        let keys = keys(&self.noise, payload.cipher, Direction::Inbound);
+        // The dialling end alone knows what it has; that it took the first of what both have is its own interest.
+        let suite = self.ciphers.offered_as(payload.cipher).ok_or(HandshakeError::WrongCipher(payload.cipher))?;
+        let keys = keys(&self.noise, suite, Direction::Inbound);
         Ok((keys, examine(config, now, ours, &self.noise, &payload.record, &payload.hello)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use peerage_wire::codec::Text;
-    use peerage_wire::{Capability, NetworkId, RecordDraft};
-
-    use super::*;
-
-    const NOW: u64 = 1_700_000_000_000;
-
-    fn now() -> Time {
-        Time::new(Duration::ZERO, Duration::from_millis(NOW))
-    }
-
-    fn presented(keys: &Keypair, signed: u64, change: impl FnOnce(&mut Hello)) -> Presented {
-        let network = NetworkId::named("test");
-        let mut hello = Hello {
-            version: Hello::VERSION,
-            network,
-            fork_id: Blob::default(),
-            instance: 1,
-            agent: Text::new("test/1").expect("short"),
-            capabilities: List::truncated(Capability::new("gossip", 1)),
-        };
-        change(&mut hello);
-        Presented { record: RecordDraft::new(signed, network).sign(keys).expect("small"), hello }
-    }
-
-    fn secret(n: u8) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new([n; 32])
-    }
-
-    fn alice() -> Keypair {
-        Keypair::from_seed([1; 32])
-    }
-
-    fn bob() -> Keypair {
-        Keypair::from_seed([2; 32])
-    }
-
-    type Outcome = (Result<(Keys, NodeId), HandshakeError>, Option<Result<(Keys, NodeId), HandshakeError>>);
-
-    /// Alice dials Bob; `tamper` sees each message on the way.
-    fn run(
-        alice_says: &Presented,
-        bob_says: &Presented,
-        expected: NodeId,
-        tamper: impl Fn(u8, &mut Vec<u8>),
-    ) -> Outcome {
-        let config = Config::recommended();
-        let (dialler, mut m1) = Dialler::begin(&alice(), secret(8), expected).expect("begins");
-        tamper(1, &mut m1);
-        let answered = m1
-            .as_slice()
-            .try_into()
-            .map_err(|_| HandshakeError::Length(m1.len()))
-            .and_then(|m1| Acceptor::answer(&bob(), secret(9), bob_says, m1));
-        let (acceptor, mut m2) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return (Err(error), None),
-        };
-        tamper(2, &mut m2);
-        let (knowing, remote) = match dialler.read_m2(&config, now(), alice_says, &m2) {
-            Ok(read) => read,
-            Err(error) => return (Err(error), None),
-        };
-        let (mut m3, keys) = knowing.write_m3(alice_says).expect("fits");
-        tamper(3, &mut m3);
-        let accepted = match acceptor.read_m3(&config, now(), bob_says, &m3) {
-            Ok((keys, examined)) => examined.map(|remote| (keys, remote.id())),
-            Err(error) => Err(error),
-        };
-        (Ok((keys, remote.id())), Some(accepted))
-    }
-
-    fn honest() -> (Presented, Presented) {
-        (presented(&alice(), NOW, |_| {}), presented(&bob(), NOW, |_| {}))
-    }
-
-    #[test]
-    fn both_ends_know_each_other_and_share_keys() {
-        let (a, b) = honest();
-        let (dialled, accepted) = run(&a, &b, bob().id(), |_, _| {});
-        let (mut a_keys, b_id) = dialled.expect("dialled");
-        let (mut b_keys, a_id) = accepted.expect("m3 sent").expect("accepted");
-        assert_eq!((a_id, b_id), (alice().id(), bob().id()));
-        let mut buffer = Vec::new();
-        for (from, to) in [(&mut a_keys.sealer, &mut b_keys.opener), (&mut b_keys.sealer, &mut a_keys.opener)] {
-            buffer.clear();
-            let start = from.begin(&mut buffer);
-            buffer.extend_from_slice(b"hi");
-            from.finish(&mut buffer, start);
-            let text = to.next(&mut bytes::BytesMut::from(&buffer[..])).expect("true").expect("whole");
-            assert_eq!(&text[..], b"hi");
-        }
-    }
-
-    /// The three messages and the first record of each end, hashed: fixed keys make them the same for ever.
-    #[test]
-    fn a_handshake_is_these_bytes() {
-        let (a, b) = honest();
-        let seen = std::cell::RefCell::new(Vec::new());
-        let (dialled, accepted) = run(&a, &b, bob().id(), |_, bytes| seen.borrow_mut().push(bytes.clone()));
-        let mut seen = seen.into_inner();
-        for keys in [dialled.expect("dialled").0, accepted.expect("m3 sent").expect("accepted").0] {
-            let (mut keys, mut record) = (keys, Vec::new());
-            let start = keys.sealer.begin(&mut record);
-            record.extend_from_slice(b"first");
-            keys.sealer.finish(&mut record, start);
-            seen.push(record);
-        }
-        let digests: Vec<String> = seen
-            .iter()
-            .map(|bytes| {
-                let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes);
-                format!("{} {}", bytes.len(), data_encoding::HEXLOWER.encode(&digest[..8]))
-            })
-            .collect();
-        assert_eq!(digests, BYTES);
-    }
-
-    const BYTES: [&str; 5] = [
-        "36 9772793425d0da30",
-        "275 fecdeb1590070fa8",
-        "243 358690e5479e8c0c",
-        "23 0e27b115d0b0696b",
-        "23 2ac017ca6d94ec86",
-    ];
-
-    #[test]
-    fn no_bit_of_a_handshake_can_be_flipped() {
-        let (a, b) = honest();
-        for message in 1..=3 {
-            for bit in 0..(if message == 1 { M1_LEN } else { 300 }) * 8 {
-                let (dialled, accepted) = run(&a, &b, bob().id(), |n, bytes| {
-                    if n == message {
-                        let bit = bit % (bytes.len() * 8);
-                        bytes[bit / 8] ^= 1 << (bit % 8);
-                    }
-                });
-                // x25519 ignores the top bit of a key, but the transcript does not.
-                assert!(dialled.is_err() || accepted.is_none_or(|accepted| accepted.is_err()), "m{message} bit {bit}");
-            }
-        }
-    }
-
-    #[test]
-    fn no_message_can_be_cut_short() {
-        let (a, b) = honest();
-        for message in 1..=3 {
-            for cut in 1..200 {
-                let (dialled, accepted) = run(&a, &b, bob().id(), |n, bytes| {
-                    if n == message {
-                        bytes.truncate(bytes.len().saturating_sub(cut));
-                    }
-                });
-                assert!(dialled.is_err() || accepted.is_none_or(|accepted| accepted.is_err()), "m{message} less {cut}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_dialler_refuses_any_other_node_and_shows_nothing_of_itself() {
-        let (a, b) = honest();
-        let (dialled, accepted) = run(&a, &b, Keypair::from_seed([3; 32]).id(), |_, _| {});
-        assert_eq!(dialled.expect_err("another node").reason(), DisconnectReason::UnexpectedIdentity);
-        assert!(accepted.is_none(), "m3 was not sent");
-    }
-
-    #[test]
-    fn each_disagreement_has_its_reason_on_both_ends() {
-        type Change = fn(&mut Hello);
-        let day = 24 * 3600 * 1000;
-        let cases: [(Change, u64, DisconnectReason); 7] = [
-            (|hello| hello.version = 2, NOW, DisconnectReason::IncompatibleVersion),
-            (|hello| hello.network = NetworkId::named("other"), NOW, DisconnectReason::WrongNetwork),
-            (|hello| hello.fork_id = Blob::new([1]).expect("short"), NOW, DisconnectReason::WrongFork),
-            (|hello| hello.capabilities = List::default(), NOW, DisconnectReason::NoCommonCapability),
-            (
-                |hello| hello.capabilities = List::truncated(Capability::new("gossip", 9)),
-                NOW,
-                DisconnectReason::NoCommonCapability,
-            ),
-            (|_| {}, NOW - 8 * day, DisconnectReason::RecordTooOld),
-            (|_| {}, NOW + 61_000, DisconnectReason::RecordFromFuture),
-        ];
-        for (change, signed, reason) in cases {
-            let (a, b) = honest();
-            let (dialled, _) = run(&a, &presented(&bob(), signed, change), bob().id(), |_, _| {});
-            assert_eq!(dialled.expect_err("differs").reason(), reason, "seen by the dialler");
-            let odd = presented(&alice(), signed, change);
-            // The dialler takes anybody here, so that the acceptor's answer can be seen.
-            let lenient = Presented { hello: odd.hello.clone(), record: odd.record.clone() };
-            let (dialled, accepted) = run(&lenient, &b, bob().id(), |_, _| {});
-            match accepted {
-                Some(accepted) => assert_eq!(accepted.expect_err("differs").reason(), reason, "seen by the acceptor"),
-                None => assert_eq!(dialled.expect_err("differs too").reason(), reason),
-            }
-        }
-    }
-
-    #[test]
-    fn a_node_that_reaches_itself_and_a_borrowed_record_are_refused() {
-        let b = presented(&bob(), NOW, |_| {});
-        let (dialled, _) = run(&b, &b, bob().id(), |_, _| {});
-        assert_eq!(dialled.expect_err("itself").reason(), DisconnectReason::SelfConnect);
-        // Alice shows Carol's record: she cannot prove Carol's x25519 key.
-        let borrowed = presented(&Keypair::from_seed([3; 32]), NOW, |_| {});
-        let (_, accepted) = run(&borrowed, &b, bob().id(), |_, _| {});
-        assert_eq!(accepted.map(|a| a.map(drop)), Some(Err(HandshakeError::NotItsRecord)));
-    }
-
-    #[test]
-    fn bytes_of_another_protocol_are_told_apart_at_once() {
-        let b = presented(&bob(), NOW, |_| {});
-        let answer = Acceptor::answer(&bob(), secret(1), &b, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r");
-        assert_eq!(answer.map(drop), Err(HandshakeError::Magic));
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use peerage_mailbox::Clock;
 use peerage_transport::Stream;
 use peerage_wire::frame::{Header, Kind, Lane};
@@ -15,10 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use crate::Config;
-use crate::handshake::{Acceptor, Dialler, Direction, HandshakeError, Keys, Presented, Remote};
+use crate::handshake::{Acceptor, Dialler, Direction, HandshakeError, Keys, LocalEnd, Presented, Remote};
 use crate::pump::linger;
-use crate::records::{MAX_RECORD, Opener, Sealer};
+use crate::records::{Opener, Record, Sealer};
+use crate::{Ciphers, Config};
 
 /// A connection whose both ends have proved and accepted each other.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Established {
 #[derive(Clone, Debug)]
 pub struct Handshaker {
     config: Config,
-    keys: Keypair,
+    local: LocalEnd,
     clock: Clock,
     /// Curve operations at a time: half the cores, so that a flood of handshakes leaves the others to work.
     curves: Arc<Semaphore>,
@@ -71,7 +71,15 @@ impl Handshaker {
     /// Handshakes in the name of `keys`.
     pub fn new(config: Config, keys: Keypair, clock: Clock) -> Handshaker {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Handshaker { config, keys, clock, curves: Arc::new(Semaphore::new((cores / 2).max(1))) }
+        let local = LocalEnd::new(&keys);
+        Handshaker { config, local, clock, curves: Arc::new(Semaphore::new((cores / 2).max(1))) }
+    }
+
+    /// The same with other record ciphers than the best there are: for tests and benchmarks.
+    #[must_use]
+    pub fn with_ciphers(mut self, ciphers: Ciphers) -> Handshaker {
+        self.local = self.local.with_ciphers(ciphers);
+        self
     }
 
     fn ephemeral() -> Result<Zeroizing<[u8; 32]>, HandshakeError> {
@@ -103,32 +111,25 @@ impl Handshaker {
 
     async fn dial_unbounded<F: Future<Output = Result<(), DisconnectReason>>>(
         &self,
-        mut stream: Stream,
+        stream: Stream,
         ours: &Presented,
         expected: NodeId,
         checkpoint: impl FnOnce(Remote) -> F,
     ) -> Result<Established, HandshakeError> {
+        let mut wire = Wire::new(stream);
         let ephemeral = Self::ephemeral()?;
-        let (dialler, m1) = self.curve(|| Dialler::begin(&self.keys, ephemeral, expected)).await?;
-        stream.write_all(&m1).await.map_err(io)?;
-        let m2 = read_message(&mut stream).await?;
+        let (dialler, m1) = self.curve(|| Dialler::begin(&self.local, ephemeral, expected)).await?;
+        wire.stream.write_all(&m1).await.map_err(io)?;
+        let m2 = wire.message().await?;
         let now = self.clock.now();
         let (knowing, remote) = self.curve(|| dialler.read_m2(&self.config, now, ours, &m2)).await?;
         checkpoint(remote.clone()).await.map_err(HandshakeError::Refused)?;
         let (m3, mut keys) = self.curve(|| knowing.write_m3(ours)).await?;
-        write_message(&mut stream, &m3).await?;
-        let mut read = BytesMut::new();
-        let answer = read_record(&mut stream, &mut keys.opener, &mut read).await?;
-        let mut frames = &answer[..];
-        match Header::decode(&mut frames) {
-            Ok((header, _)) if header.kind == Kind::Accepted => {}
-            Ok((header, reason)) if header.kind == Kind::Disconnect => {
-                let code = reason.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
-                let reason = code.map_or(DisconnectReason::Requested, DisconnectReason::from_code);
-                return Err(HandshakeError::RefusedByPeer(reason));
-            }
-            _ => return Err(HandshakeError::NoAnswer),
-        }
+        wire.write_message(&m3).await?;
+        let record = wire.record(&mut keys.opener).await?;
+        examine_answer(&wire.read[record.text])?;
+        let Wire { stream, mut read } = wire;
+        read.advance(record.end);
         Ok(Established { stream, keys, read, direction: Direction::Outbound, remote })
     }
 
@@ -148,17 +149,17 @@ impl Handshaker {
 
     async fn accept_unbounded<F: Future<Output = Result<(), DisconnectReason>>>(
         &self,
-        mut stream: Stream,
+        stream: Stream,
         ours: &Presented,
         checkpoint: impl FnOnce(Remote) -> F,
     ) -> Result<Established, HandshakeError> {
+        let mut wire = Wire::new(stream);
         let mut m1 = [0; M1_LEN];
-        let first = async { stream.read_exact(&mut m1).await.map_err(io) };
-        within(self.config.first_message_timeout, first).await?;
+        within(self.config.first_message_timeout, wire.exact(&mut m1)).await?;
         let ephemeral = Self::ephemeral()?;
-        let (acceptor, m2) = self.curve(|| Acceptor::answer(&self.keys, ephemeral, ours, &m1)).await?;
-        write_message(&mut stream, &m2).await?;
-        let m3 = read_message(&mut stream).await?;
+        let (acceptor, m2) = self.curve(|| Acceptor::answer(&self.local, ephemeral, ours, &m1)).await?;
+        wire.write_message(&m2).await?;
+        let m3 = wire.message().await?;
         let now = self.clock.now();
         let (mut keys, examined) = self.curve(|| acceptor.read_m3(&self.config, now, ours, &m3)).await?;
         let admitted = match examined {
@@ -169,7 +170,8 @@ impl Handshaker {
             Ok(_) => frame(&mut keys.sealer, Kind::Accepted, &[]),
             Err(error) => frame(&mut keys.sealer, Kind::Disconnect, &error.reason().code().to_be_bytes()),
         };
-        stream.write_all(&answer).await.map_err(io)?;
+        wire.stream.write_all(&answer).await.map_err(io)?;
+        let Wire { mut stream, read } = wire;
         let remote = match admitted {
             Ok(remote) => remote,
             Err(error) => {
@@ -178,7 +180,7 @@ impl Handshaker {
                 return Err(error);
             }
         };
-        Ok(Established { stream, keys, read: BytesMut::new(), direction: Direction::Inbound, remote })
+        Ok(Established { stream, keys, read, direction: Direction::Inbound, remote })
     }
 }
 
@@ -187,6 +189,21 @@ async fn within<T>(
     work: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(HandshakeError::TimedOut))
+}
+
+/// The accepting end's first record: one frame, which says yes or no.
+fn examine_answer(mut frames: &[u8]) -> Result<(), HandshakeError> {
+    let (header, payload) = Header::decode(&mut frames).map_err(|_| HandshakeError::NoAnswer)?;
+    match header.kind {
+        Kind::Accepted | Kind::Disconnect if !frames.is_empty() => Err(HandshakeError::AnswerNotAlone(frames.len())),
+        Kind::Accepted => Ok(()),
+        Kind::Disconnect => {
+            let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
+            let reason = code.map_or(DisconnectReason::Requested, DisconnectReason::from_code);
+            Err(HandshakeError::RefusedByPeer(reason))
+        }
+        _ => Err(HandshakeError::NoAnswer),
+    }
 }
 
 /// One record with one frame of the session's own.
@@ -199,35 +216,92 @@ pub(crate) fn frame(sealer: &mut Sealer, kind: Kind, payload: &[u8]) -> Vec<u8> 
     bytes
 }
 
-async fn write_message(stream: &mut Stream, message: &[u8]) -> Result<(), HandshakeError> {
-    let len = u16::try_from(message.len()).map_err(|_| HandshakeError::Length(message.len()))?;
-    stream.write_all(&[&len.to_be_bytes()[..], message].concat()).await.map_err(io)
+/// A connection during its handshake: each packet is read once, and what is behind a message stays for the next.
+struct Wire {
+    stream: Stream,
+    read: BytesMut,
 }
 
-async fn read_message(stream: &mut Stream) -> Result<Vec<u8>, HandshakeError> {
-    let len = usize::from(stream.read_u16().await.map_err(io)?);
-    if len > MAX_MESSAGE {
-        return Err(HandshakeError::Length(len));
+impl Wire {
+    fn new(stream: Stream) -> Wire {
+        Wire { stream, read: BytesMut::new() }
     }
-    let mut message = vec![0; len];
-    stream.read_exact(&mut message).await.map_err(io)?;
-    Ok(message)
+
+    /// Reads what is there: at least one byte, and with what was read before no more than a record.
+    async fn more(&mut self) -> Result<(), HandshakeError> {
+        self.read.reserve(MAX_MESSAGE);
+        match self.stream.read_buf(&mut self.read).await.map_err(io)? {
+            0 => Err(HandshakeError::Io("closed by the peer".into())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn exact(&mut self, bytes: &mut [u8]) -> Result<(), HandshakeError> {
+        while self.read.len() < bytes.len() {
+            self.more().await?;
+        }
+        self.read.copy_to_slice(bytes);
+        Ok(())
+    }
+
+    async fn message(&mut self) -> Result<Vec<u8>, HandshakeError> {
+        let mut len = [0; 2];
+        self.exact(&mut len).await?;
+        let len = usize::from(u16::from_be_bytes(len));
+        if len > MAX_MESSAGE {
+            return Err(HandshakeError::Length(len));
+        }
+        let mut message = vec![0; len];
+        self.exact(&mut message).await?;
+        Ok(message)
+    }
+
+    async fn write_message(&mut self, message: &[u8]) -> Result<(), HandshakeError> {
+        let len = u16::try_from(message.len()).map_err(|_| HandshakeError::Length(message.len()))?;
+        self.stream.write_all(&[&len.to_be_bytes()[..], message].concat()).await.map_err(io)
+    }
+
+    /// Opens the first record. It is there whole by its 64 KiB, so no more than that is ever kept.
+    async fn record(&mut self, opener: &mut Opener) -> Result<Record, HandshakeError> {
+        loop {
+            match opener.open_first(&mut self.read) {
+                Ok(Some(record)) => return Ok(record),
+                Ok(None) => self.more().await?,
+                Err(_) => return Err(HandshakeError::NoAnswer),
+            }
+        }
+    }
 }
 
-async fn read_record(
-    stream: &mut Stream,
-    opener: &mut Opener,
-    read: &mut BytesMut,
-) -> Result<BytesMut, HandshakeError> {
-    loop {
-        match opener.next(read) {
-            Ok(Some(record)) => return Ok(record),
-            Ok(None) if read.len() > MAX_RECORD + 2 => return Err(HandshakeError::NoAnswer),
-            Ok(None) => {}
-            Err(_) => return Err(HandshakeError::NoAnswer),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(frames: &[(Kind, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, payload) in frames {
+            Header::new(*kind, Lane::Control, 0, payload.len() as u16).encode(&mut bytes);
+            bytes.extend_from_slice(payload);
         }
-        if stream.read_buf(read).await.map_err(io)? == 0 {
-            return Err(HandshakeError::Io("closed by the peer".into()));
+        bytes
+    }
+
+    #[test]
+    fn the_answer_is_one_frame_and_nothing_else() {
+        let code = DisconnectReason::TooManyPeers.code().to_be_bytes();
+        assert_eq!(examine_answer(&frames(&[(Kind::Accepted, &[])])), Ok(()));
+        assert_eq!(
+            examine_answer(&frames(&[(Kind::Disconnect, &code)])),
+            Err(HandshakeError::RefusedByPeer(DisconnectReason::TooManyPeers))
+        );
+        for answer in [Kind::Accepted, Kind::Disconnect] {
+            let mut bytes = frames(&[(answer, &code), (Kind::Ping, &[0; 8])]);
+            assert_eq!(examine_answer(&bytes), Err(HandshakeError::AnswerNotAlone(7 + 8)));
+            bytes.truncate(7 + 2 + 1);
+            assert_eq!(examine_answer(&bytes), Err(HandshakeError::AnswerNotAlone(1)), "not even a frame");
+        }
+        for neither in [frames(&[(Kind::Ping, &[0; 8])]), vec![1, 2, 3], Vec::new()] {
+            assert_eq!(examine_answer(&neither), Err(HandshakeError::NoAnswer));
         }
     }
 }

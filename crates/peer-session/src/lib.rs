@@ -1,19 +1,66 @@
 //! One peer: a Noise handshake in which both ends prove their identity, then encrypted records that carry
 //! many channels of messages, kept alive, and ended with a typed reason.
 //!
-//! Usable alone over any stream: `examples/echo.rs` joins two processes without a server. The rules are
-//! machines ([`handshake`], [`SessionMachine`], [`records`]); the tasks around them come with the default
-//! feature `actor`.
+//! Usable alone over any stream: an [`Endpoint`] makes sessions of connections, without a server.
+//!
+#![cfg_attr(
+    feature = "actor",
+    doc = r#"
+```
+use peerage_peer_session::Endpoint;
+use peerage_peer_session::peerage_transport::Stream;
+use peerage_peer_session::peerage_wire::{Keypair, frame::Lane};
+
+# tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+let (alice, bob) = (Keypair::generate()?, Keypair::generate()?);
+let near = Endpoint::new(&alice, "my network", &[("chat", 1)])?;
+let far = Endpoint::new(&bob, "my network", &[("chat", 1)])?;
+
+// Any connection will do; here, one in memory.
+let (left, right) = tokio::io::duplex(64 * 1024);
+let somewhere = ([127, 0, 0, 1], 1).into();
+let (dialled, accepted) = tokio::join!(
+    near.dial(Stream::new(left, somewhere), bob.id()),
+    far.accept(Stream::new(right, somewhere)),
+);
+let (dialled, mut accepted) = (dialled?, accepted?);
+assert_eq!(accepted.remote().id(), alice.id());
+
+let chat = dialled.channel("chat").expect("both speak it");
+dialled.send(chat, Lane::Normal, "hello").await?;
+let message = accepted.recv().await.expect("the session lives");
+assert_eq!(message.delivery.payload, "hello");
+# Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+```
+"#
+)]
+//!
+//! The rules are machines ([`handshake`], [`SessionMachine`], [`records`]); the tasks around them come with the default
+//! feature `actor`. The default feature `accelerated` adds AES-256-GCM and faster ciphers and curves by `aws-lc-rs`; the
+//! bytes on the wire are the same without it, and both kinds of build understand each other.
+//!
+//! # What a peer can do here
 //!
 //! Nothing a peer sends is trusted: lengths are checked before anything is kept, every message has a
 //! largest size, and whatever does not decode or authenticate ends the session with
 //! [`DisconnectReason::ProtocolError`](peerage_wire::DisconnectReason::ProtocolError).
+//!
+//! A peer may send what it was granted: each (channel, lane) has a window, reserved in the node's inbound pool, that grows
+//! for peers that are fast and far away and is asked back when it lies idle. A message's part is granted again when its
+//! consumer drops its permit. Who sends more is cut off; who is slow to take messages
+//! holds up its own peer and nobody else. `SCENARIOS.md` maps attacks and the field's known scenarios to tests.
 #![warn(missing_docs)]
 
 #[cfg(feature = "actor")]
 mod actor;
+#[cfg(feature = "actor")]
+mod alone;
+#[cfg(feature = "actor")]
+mod buffers;
 mod cipher;
 mod config;
+#[cfg(feature = "actor")]
+mod control;
 pub mod handshake;
 #[cfg(feature = "actor")]
 mod handshaker;
@@ -33,13 +80,17 @@ mod stats;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
-pub use cipher::Forged;
+#[cfg(feature = "actor")]
+pub use alone::{ConnectError, Endpoint, EndpointConfig, Peer};
+#[cfg(feature = "actor")]
+pub use buffers::Buffers;
+pub use cipher::{Ciphers, Forged, Implementation};
 pub use config::Config;
 #[cfg(feature = "actor")]
 pub use handshaker::{Established, Handshaker};
 #[cfg(feature = "actor")]
 pub use ingress::SessionMailbox;
-pub use machine::{EndedBy, In, Out, SessionMachine, Timer, Writing};
+pub use machine::{Allocator, EndedBy, In, Memory, Out, SessionMachine, Timer, Writing};
 pub use noise::NoiseError;
 #[cfg(feature = "actor")]
 pub use peerage_mailbox;

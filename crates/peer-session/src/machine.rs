@@ -1,61 +1,54 @@
-//! A session's rules after the handshake: keep-alive, reassembly, and how it ends.
+//! A session's rules after the handshake: keep-alive, credit, reassembly, and how it ends.
 
-use std::collections::BTreeMap;
+mod credit;
 
-use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
 use peerage_machine::{Effects, Machine, Time};
-use peerage_queue::{ChannelId, Delivery, SessionId};
+use peerage_queue::{ChannelId, Delivery, Flow, SessionId};
 use peerage_wire::DisconnectReason;
-use peerage_wire::frame::{Header, Kind, Lane};
+use peerage_wire::frame::{Header, Kind, Lane, MESSAGE_COST, first_window};
 use serde::Serialize;
 
 use crate::Config;
+use credit::Credit;
 
-/// What may happen to a session.
+/// What may happen to a session, besides frames that come in ([`SessionMachine::receive`]).
 #[derive(Clone, Debug, Serialize)]
 pub enum In {
     /// It begins.
     Start,
-    /// A frame came in.
-    Frame {
-        /// Its kind.
-        kind: u8,
-        /// Its lane.
-        lane: Lane,
-        /// More fragments of its message follow.
-        more: bool,
-        /// Its payload begins with the message's total length.
-        total: bool,
-        /// Its channel.
-        channel: ChannelId,
-        /// Its stream.
-        stream: u64,
-        /// Its payload.
-        payload: Bytes,
-    },
     /// A turn's bytes wait for the peer to take them, or all of them were taken.
     Writing(Writing),
-    /// Somebody here wants it to end.
+    /// The permits of a flow's messages that were dropped since the session began add up to this.
+    Released {
+        /// Which flow, as [`SessionMachine::flow`] numbers them.
+        flow: usize,
+        /// The cost.
+        total: u64,
+    },
+    /// The inbound pool gave so many of the bytes that [`Out::Want`] asked for.
+    Granted(u64),
+    /// The inbound pool had the bytes of [`Out::Grow`].
+    Grown {
+        /// Which flow.
+        flow: usize,
+        /// The bytes.
+        by: u64,
+    },
+    /// A message that has begun to go out waits for credit for so long.
+    Starved(Duration),
+    /// Somebody here wants it to end. Before a friendly end, what is queued goes first: who publishes and quits means it
+    /// to arrive.
     Disconnect(DisconnectReason),
+    /// Nothing is queued any more, after [`Out::Drain`].
+    Drained,
     /// The connection ended or broke.
     Broken,
     /// What came in does not decode or authenticate.
     Malformed,
-}
-
-impl In {
-    /// The input that a decoded frame is.
-    pub fn frame(header: Header, payload: Bytes) -> In {
-        In::Frame {
-            kind: header.kind.code(),
-            lane: header.lane,
-            more: header.more,
-            total: header.total,
-            channel: ChannelId(header.channel),
-            stream: header.stream,
-            payload,
-        }
-    }
 }
 
 /// How the socket takes what is written to it.
@@ -92,12 +85,31 @@ impl EndedBy {
 /// What a session asks of its task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Out {
-    /// A whole message.
-    Deliver(Delivery),
     /// Send a frame of the session's own with this payload.
     Send(Kind, Vec<u8>),
+    /// Tell the peer how much it may send on a flow; a later limit replaces an earlier one.
+    Credit(Flow, u64),
+    /// Ask the peer to go back to this limit.
+    Reclaim(Flow, u64),
+    /// The peer lets this node send so much on a flow.
+    MaySend(Flow, u64),
+    /// The peer asks for its credit back, down to this limit: say which limit holds then.
+    Yield(Flow, u64),
+    /// Take so many bytes from the inbound pool, and wait for what is not there. Comes again only when that was granted.
+    Want(u64),
+    /// Take so many bytes from the inbound pool for a larger window, if they are there now.
+    Grow {
+        /// Which flow.
+        flow: usize,
+        /// The bytes.
+        by: u64,
+    },
+    /// Give so many bytes back to the inbound pool.
+    GiveBack(u64),
+    /// Say when nothing is queued any more.
+    Drain,
     /// The peer answered a ping after this long.
-    RoundTrip(std::time::Duration),
+    RoundTrip(Duration),
     /// Write what there is to say (a `Send` before this), then end. Comes once, and nothing after it.
     End(DisconnectReason, EndedBy),
     /// A frame of a later version was skipped.
@@ -115,30 +127,116 @@ pub enum Timer {
     Stall,
     /// A message was left unfinished for too long.
     Reassembly,
+    /// What is queued has had its time before the end.
+    Drain,
 }
 
+const TIMERS: [Timer; 5] = [Timer::Ping, Timer::Idle, Timer::Stall, Timer::Reassembly, Timer::Drain];
+
+/// Where the bytes of large messages are put together.
+pub trait Memory {
+    /// An empty buffer for a message of `total` bytes, which has little more room than that, or none.
+    fn take(&mut self, total: usize) -> Vec<u8>;
+
+    /// The whole message.
+    fn whole(&mut self, message: Vec<u8>) -> Bytes;
+}
+
+/// Memory from the allocator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allocator;
+
+impl Memory for Allocator {
+    fn take(&mut self, _total: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn whole(&mut self, message: Vec<u8>) -> Bytes {
+        message.into()
+    }
+}
+
+/// A message whose last fragment is not here yet.
 #[derive(Debug)]
 struct Partial {
     total: usize,
-    bytes: BytesMut,
+    bytes: Vec<u8>,
+    /// When a fragment of it came last, or its peer could not have sent one.
     touched: Time,
+    /// Since when its peer may send all of it, and what the session had received then.
+    allowed: Option<(Time, u64)>,
+}
+
+impl Partial {
+    /// Grows with what arrives, by doubling, whatever the peer claims will; and never beyond the total, which is all that
+    /// is reserved for it.
+    fn push(&mut self, fragment: &[u8]) {
+        let needed = self.bytes.len() + fragment.len();
+        if needed > self.bytes.capacity() {
+            let room = (2 * needed).min(self.total);
+            self.bytes.reserve_exact(room.max(needed) - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(fragment);
+    }
+
+    /// By when more must have come. A message that its peer may send all of must come at the slowest rate there is; what
+    /// the peer sends on other lanes meanwhile counts, because its lanes share the way, unless others wait for the room.
+    fn due(&self, config: &Config, received: u64, contended: bool) -> Time {
+        let quiet = self.touched + config.stall_timeout;
+        let Some((since, before)) = self.allowed else { return quiet };
+        let owed = if contended {
+            config.time_for(self.total as u64, HURRY)
+        } else {
+            config.time_for((received - before).max(self.total as u64), 1)
+        };
+        quiet.min(since + config.stall_timeout + owed)
+    }
+}
+
+#[derive(Debug)]
+struct InFlow {
+    credit: Credit,
+    partial: Option<Partial>,
+    /// The largest message that came.
+    largest: u64,
+    /// What all messages that came whole cost.
+    delivered: u64,
 }
 
 /// Pings that may be under way; an answer to an older one no longer counts.
 pub(crate) const PINGS: usize = 8;
 
-/// The rules of one session. Its bounds: at most eight pings and, for each channel and lane, one message
-/// under reassembly, of at most two of the largest messages' bytes together. The pump keeps as many answers to
-/// pings at most.
+/// How much faster a message must come when others wait for what it holds.
+const HURRY: u64 = 4;
+
+/// The first ping goes out this long after the start, or as soon as a window wants to grow.
+const FIRST_PING: Duration = Duration::from_secs(1);
+
+/// The rules of one session.
+///
+/// Its bounds: at most eight pings, one message under reassembly for each flow, and of each flow no more bytes, unfinished
+/// and unhandled ones together, than are reserved for it in the node's inbound pool. The pump keeps as many answers to
+/// pings at most, and one frame of credit for each flow.
 #[derive(Debug)]
 pub struct SessionMachine {
     config: Config,
     session: SessionId,
-    channels: u16,
-    partials: BTreeMap<(ChannelId, Lane), Partial>,
-    partial_bytes: usize,
-    pings: BTreeMap<u64, Time>,
+    /// Four for each channel.
+    flows: Vec<InFlow>,
+    /// Flows that wait for the inbound pool, oldest first, and for how much.
+    wants: VecDeque<(usize, u64)>,
+    heard: Time,
+    /// Payload bytes of all frames.
+    received: u64,
+    /// Nonces and when they were sent, oldest first.
+    pings: VecDeque<(u64, Time)>,
     next_nonce: u64,
+    /// The shortest round trip, drifting towards longer ones, so that a queue on the way is not taken for distance.
+    round_trip: Option<Duration>,
+    /// Why it ends when what is queued has gone out.
+    draining: Option<DisconnectReason>,
+    /// Others wait for what unfinished messages hold.
+    contended: bool,
     ended: bool,
 }
 
@@ -147,27 +245,69 @@ type Fx = Effects<Out, Timer>;
 impl SessionMachine {
     /// A session with channels 1 to `channels` besides its own.
     pub fn new(config: Config, session: SessionId, channels: u16) -> SessionMachine {
+        let flow = |lane| InFlow { credit: Credit::new(first_window(lane)), partial: None, largest: 0, delivered: 0 };
         SessionMachine {
             config,
             session,
-            channels,
-            partials: BTreeMap::new(),
-            partial_bytes: 0,
-            pings: BTreeMap::new(),
+            flows: (0..channels).flat_map(|_| Lane::ALL.map(flow)).collect(),
+            wants: VecDeque::new(),
+            heard: Time::ZERO,
+            received: 0,
+            pings: VecDeque::new(),
             next_nonce: 0,
+            round_trip: None,
+            draining: None,
+            contended: false,
             ended: false,
         }
     }
 
+    /// Says whether other sessions wait for the inbound pool: then a message must come faster. Told before timers expire.
+    pub fn contended(&mut self, contended: bool) {
+        self.contended = contended;
+    }
+
+    /// Whether it waits for the inbound pool.
+    pub fn wants(&self) -> bool {
+        !self.wants.is_empty()
+    }
+
+    /// How many flows there are.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// A flow's number: what permits are counted by.
+    fn index(&self, header: &Header) -> Option<usize> {
+        let channel = usize::from(header.channel).checked_sub(1)?;
+        let index = channel * Lane::ALL.len() + header.lane as usize;
+        (header.stream == 0 && index < self.flows.len()).then_some(index)
+    }
+
+    /// The flow with this number.
+    pub fn flow(&self, index: usize) -> Flow {
+        let channel = ChannelId((index / Lane::ALL.len() + 1) as u16);
+        Flow { channel, stream: 0, lane: Lane::ALL[index % Lane::ALL.len()] }
+    }
+
+    /// The cost of the messages that were delivered and whose permits were not known to be dropped.
+    pub fn outstanding(&self, returned: impl Fn(usize) -> u64) -> u64 {
+        let flows = self.flows.iter().enumerate();
+        flows.map(|(index, flow)| flow.delivered.saturating_sub(returned(index))).sum()
+    }
+
+    /// The total of a flow's dropped permits at which it has something to do.
+    pub fn wake_at(&self, flow: usize) -> u64 {
+        self.flows[flow].credit.wake_at()
+    }
+
     fn end(&mut self, reason: DisconnectReason, by: EndedBy, fx: &mut Fx) {
         self.ended = true;
-        self.partials.clear();
+        self.flows.iter_mut().for_each(|flow| flow.partial = None);
         if by == EndedBy::Us {
             fx.emit(Out::Send(Kind::Disconnect, reason.code().to_be_bytes().to_vec()));
         }
-        for timer in [Timer::Ping, Timer::Idle, Timer::Stall, Timer::Reassembly] {
-            fx.disarm(timer);
-        }
+        TIMERS.into_iter().for_each(|timer| fx.disarm(timer));
         fx.emit(Out::End(reason, by));
     }
 
@@ -178,11 +318,37 @@ impl SessionMachine {
     fn ping(&mut self, now: Time, fx: &mut Fx) {
         self.next_nonce += 1;
         if self.pings.len() == PINGS {
-            self.pings.pop_first();
+            self.pings.pop_front();
         }
-        self.pings.insert(self.next_nonce, now);
+        self.pings.push_back((self.next_nonce, now));
         fx.emit(Out::Send(Kind::Ping, self.next_nonce.to_be_bytes().to_vec()));
         fx.arm(Timer::Ping, now + self.config.ping_interval);
+    }
+
+    /// A frame came in. Returns the message that it completes, with its flow's number.
+    ///
+    /// A method and not an [`In`], because millions a second come this way, and their bytes stay in the reader's buffer
+    /// until it is known what becomes of them.
+    pub fn receive(
+        &mut self,
+        now: Time,
+        header: &Header,
+        payload: &[u8],
+        memory: &mut impl Memory,
+        fx: &mut Fx,
+    ) -> Option<(usize, Delivery)> {
+        if self.ended {
+            return None;
+        }
+        self.heard = now;
+        self.received += payload.len() as u64;
+        match header.kind {
+            Kind::Data => return self.data(now, header, payload, memory, fx),
+            Kind::Unknown(_) => fx.emit(Out::Skipped),
+            Kind::Credit | Kind::Reclaim | Kind::Reclaimed => self.credit_frame(header, payload, fx),
+            kind => self.own_frame(now, kind, payload, fx),
+        }
+        None
     }
 
     fn own_frame(&mut self, now: Time, kind: Kind, payload: &[u8], fx: &mut Fx) {
@@ -190,8 +356,12 @@ impl SessionMachine {
             (Kind::Ping, Ok(_)) => fx.emit(Out::Send(Kind::Pong, payload.to_vec())),
             // An answer nobody waits for is late, not wrong (AvalancheGo's "unexpected pong" ended sessions).
             (Kind::Pong, Ok(nonce)) => {
-                if let Some(sent) = self.pings.remove(&nonce) {
-                    fx.emit(Out::RoundTrip(now.since(sent)));
+                let answered = self.pings.iter().position(|(sent, _)| *sent == nonce);
+                if let Some((_, sent)) = answered.and_then(|position| self.pings.remove(position)) {
+                    let measured = now.since(sent);
+                    let known = self.round_trip.unwrap_or(measured);
+                    self.round_trip = Some(measured.min(known + measured.saturating_sub(known) / 8));
+                    fx.emit(Out::RoundTrip(measured));
                 }
             }
             (Kind::Disconnect, _) => {
@@ -204,68 +374,195 @@ impl SessionMachine {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are one frame's fields")]
-    fn data(
-        &mut self,
-        now: Time,
-        lane: Lane,
-        more: bool,
-        total: bool,
-        channel: ChannelId,
-        stream: u64,
-        mut payload: Bytes,
-        fx: &mut Fx,
-    ) {
-        if channel.0 == 0 || channel.0 > self.channels || stream != 0 {
+    fn credit_frame(&mut self, header: &Header, payload: &[u8], fx: &mut Fx) {
+        let (Some(index), Ok(limit)) = (self.index(header), payload.try_into().map(u64::from_be_bytes)) else {
             return self.malformed(fx);
-        }
-        let key = (channel, lane);
-        let deliver = |payload| Out::Deliver(Delivery { session: self.session, channel, stream, lane, payload });
-        match (self.partials.get_mut(&key), total) {
-            (None, false) if !more => {
-                if payload.len() > self.config.max_message {
-                    return self.malformed(fx);
+        };
+        match header.kind {
+            Kind::Credit => fx.emit(Out::MaySend(self.flow(index), limit)),
+            Kind::Reclaim => fx.emit(Out::Yield(self.flow(index), limit)),
+            _ => {
+                let flow = self.flow(index);
+                match self.flows[index].credit.reclaimed(limit, first_window(flow.lane)) {
+                    Ok(freed) => {
+                        fx.emit(Out::GiveBack(freed));
+                        self.advance(index, fx);
+                    }
+                    Err(_) => self.malformed(fx),
                 }
-                fx.emit(deliver(payload));
             }
-            (None, true) if more && payload.len() >= 4 => {
-                let stated = payload.split_to(4);
-                let stated = stated.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
-                if stated > self.config.max_message || payload.is_empty() || payload.len() >= stated {
-                    return self.malformed(fx);
-                }
-                self.partial_bytes += payload.len();
-                // Grows with what arrives, whatever the peer claims will.
-                let partial = Partial { total: stated, bytes: BytesMut::from(&payload[..]), touched: now };
-                self.partials.insert(key, partial);
-                self.arm_reassembly(fx);
-            }
-            (Some(partial), false) => {
-                let left = partial.total - partial.bytes.len();
-                let fits = if more { payload.len() < left } else { payload.len() == left };
-                if !fits || payload.is_empty() {
-                    return self.malformed(fx);
-                }
-                partial.touched = now;
-                self.partial_bytes += payload.len();
-                partial.bytes.extend_from_slice(&payload);
-                if !more && let Some(whole) = self.partials.remove(&key) {
-                    self.partial_bytes -= whole.bytes.len();
-                    fx.emit(deliver(whole.bytes.freeze()));
-                }
-                self.arm_reassembly(fx);
-            }
-            _ => return self.malformed(fx),
-        }
-        if self.partial_bytes > 2 * self.config.max_message {
-            self.malformed(fx);
         }
     }
 
-    fn arm_reassembly(&self, fx: &mut Fx) {
-        match self.partials.values().map(|partial| partial.touched).min() {
-            Some(oldest) => fx.arm(Timer::Reassembly, oldest + self.config.stall_timeout),
-            None => fx.disarm(Timer::Reassembly),
+    fn data(
+        &mut self,
+        now: Time,
+        header: &Header,
+        payload: &[u8],
+        memory: &mut impl Memory,
+        fx: &mut Fx,
+    ) -> Option<(usize, Delivery)> {
+        let Some(index) = self.index(header) else {
+            self.malformed(fx);
+            return None;
+        };
+        let delivery = |payload: Bytes| Delivery {
+            session: self.session,
+            channel: ChannelId(header.channel),
+            stream: 0,
+            lane: header.lane,
+            payload,
+        };
+        let flow = &mut self.flows[index];
+        match &mut flow.partial {
+            None if !header.more
+                && !header.total
+                && payload.len() <= self.config.max_message
+                && flow.credit.receive(payload.len() as u64 + MESSAGE_COST).is_ok() =>
+            {
+                flow.delivered += payload.len() as u64 + MESSAGE_COST;
+                return Some((index, delivery(Bytes::copy_from_slice(payload))));
+            }
+            None if header.more && header.total => {
+                if let Some((stated, first)) = payload.split_first_chunk::<4>() {
+                    let total = u32::from_be_bytes(*stated) as usize;
+                    let fits = total <= self.config.max_message && !first.is_empty() && first.len() < total;
+                    if fits && flow.credit.receive(first.len() as u64 + MESSAGE_COST).is_ok() {
+                        let bytes = memory.take(total);
+                        let partial = Partial { total, bytes, touched: now, allowed: None };
+                        flow.partial.insert(partial).push(first);
+                        self.begin(now, index, fx);
+                        return None;
+                    }
+                }
+            }
+            Some(partial) if !header.total => {
+                let left = partial.total - partial.bytes.len();
+                let fits = if header.more { payload.len() < left } else { payload.len() == left };
+                if fits && !payload.is_empty() && flow.credit.receive(payload.len() as u64).is_ok() {
+                    partial.touched = now;
+                    partial.push(payload);
+                    if header.more {
+                        return None;
+                    }
+                    flow.largest = flow.largest.max(partial.total as u64);
+                    let whole = flow.partial.take()?.bytes;
+                    flow.delivered += whole.len() as u64 + MESSAGE_COST;
+                    return Some((index, delivery(memory.whole(whole))));
+                }
+            }
+            _ => {}
+        }
+        self.malformed(fx);
+        None
+    }
+
+    /// The first fragment of a message is here: sees to the credit for the rest.
+    fn begin(&mut self, now: Time, index: usize, fx: &mut Fx) {
+        let flow = &mut self.flows[index];
+        let Some(partial) = &mut flow.partial else { return };
+        let need = flow.credit.begin(partial.total as u64, partial.bytes.len() as u64);
+        if need > 0 {
+            self.wants.push_back((index, need));
+            if self.wants.len() == 1 {
+                fx.emit(Out::Want(need));
+            }
+        } else {
+            self.advance(index, fx);
+        }
+        self.check_reassembly(now, fx);
+    }
+
+    fn advance(&mut self, index: usize, fx: &mut Fx) {
+        if let Some(limit) = self.flows[index].credit.advance() {
+            fx.emit(Out::Credit(self.flow(index), limit));
+        }
+    }
+
+    fn released(&mut self, now: Time, index: usize, total: u64, fx: &mut Fx) {
+        let lane = self.flow(index).lane;
+        let flow = &mut self.flows[index];
+        let spare = flow.credit.release(total);
+        if spare > 0 {
+            fx.emit(Out::GiveBack(spare));
+        }
+        // Control is small and has its fixed window.
+        if lane != Lane::Control {
+            let max = self.config.max_window as u64;
+            match flow.credit.growth(now, self.round_trip, flow.largest, max) {
+                0 => {}
+                by => fx.emit(Out::Grow { flow: index, by }),
+            }
+            // The window is in use and the distance unknown: time to measure it.
+            if self.round_trip.is_none() && self.pings.is_empty() {
+                self.ping(now, fx);
+            }
+        }
+        self.advance(index, fx);
+    }
+
+    fn granted(&mut self, now: Time, mut bytes: u64, fx: &mut Fx) {
+        while bytes > 0
+            && let Some((index, left)) = self.wants.front_mut()
+        {
+            let (index, part) = (*index, bytes.min(*left));
+            bytes -= part;
+            *left -= part;
+            let whole = *left == 0;
+            let flow = &mut self.flows[index];
+            let spare = flow.credit.grant(part);
+            if spare > 0 {
+                fx.emit(Out::GiveBack(spare));
+            }
+            if let Some(partial) = &mut flow.partial {
+                partial.touched = now;
+            }
+            if whole {
+                self.wants.pop_front();
+                if let Some((_, next)) = self.wants.front() {
+                    fx.emit(Out::Want(*next));
+                }
+            }
+            self.advance(index, fx);
+        }
+    }
+
+    /// Ends the session over a message that its peer could finish and does not.
+    fn check_reassembly(&mut self, now: Time, fx: &mut Fx) {
+        let mut next: Option<Time> = None;
+        for flow in &mut self.flows {
+            let Some(partial) = &mut flow.partial else { continue };
+            // What holds it up may be this end: no credit, because earlier messages have not been handled.
+            if !flow.credit.has_credit((partial.total - partial.bytes.len()) as u64) {
+                partial.touched = now;
+            }
+            if partial.allowed.is_none() && flow.credit.covers_message() {
+                partial.allowed = Some((now, self.received));
+            }
+            let due = partial.due(&self.config, self.received, self.contended);
+            if due <= now {
+                return self.end(DisconnectReason::Stalled, EndedBy::Us, fx);
+            }
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        if let Some(next) = next {
+            fx.arm(Timer::Reassembly, next);
+        }
+    }
+
+    /// Asks for the windows back that lie idle. A peer that answers pings and not that is stalled; the question may have
+    /// waited for a turn here.
+    fn reclaim(&mut self, now: Time, fx: &mut Fx) {
+        let patience = self.config.idle_timeout + self.config.stall_timeout;
+        for index in 0..self.flows.len() {
+            let flow = self.flow(index);
+            let credit = &mut self.flows[index].credit;
+            if credit.reclaiming_since().is_some_and(|since| since + patience <= now) {
+                return self.end(DisconnectReason::Stalled, EndedBy::Us, fx);
+            }
+            if let Some(limit) = credit.reclaim(now, first_window(flow.lane)) {
+                fx.emit(Out::Reclaim(flow, limit));
+            }
         }
     }
 }
@@ -281,22 +578,35 @@ impl Machine for SessionMachine {
         }
         match input {
             In::Start => {
+                self.heard = now;
                 fx.arm(Timer::Idle, now + self.config.idle_timeout);
-                self.ping(now, fx);
+                // Not at once: most of what a session costs before it is used are the packets of its set-up.
+                fx.arm(Timer::Ping, now + self.config.ping_interval.min(FIRST_PING));
             }
-            In::Frame { kind, lane, more, total, channel, stream, payload } => {
-                fx.arm(Timer::Idle, now + self.config.idle_timeout);
-                match Kind::from_code(kind) {
-                    Kind::Data => self.data(now, lane, more, total, channel, stream, payload, fx),
-                    Kind::Unknown(_) => fx.emit(Out::Skipped),
-                    kind => self.own_frame(now, kind, &payload, fx),
+            In::Released { flow, total } => self.released(now, flow, total, fx),
+            In::Granted(bytes) => self.granted(now, bytes, fx),
+            In::Starved(waited) => {
+                if waited >= self.config.starve_timeout {
+                    self.end(DisconnectReason::Stalled, EndedBy::Us, fx);
                 }
+            }
+            In::Grown { flow, by } => {
+                self.flows[flow].credit.grown(by);
+                self.advance(flow, fx);
             }
             // The whole turn, not any byte of it, must go in time: who takes a byte now and then would hold what is
             // queued for it, and its part of the node's pool, for ever.
             In::Writing(Writing::Done) => fx.disarm(Timer::Stall),
             In::Writing(Writing::Waiting) => fx.arm(Timer::Stall, now + self.config.stall_timeout),
+            In::Disconnect(reason @ (DisconnectReason::Quitting | DisconnectReason::Requested)) => {
+                if self.draining.is_none() {
+                    fx.arm(Timer::Drain, now + self.config.disconnect_timeout / 2);
+                    fx.emit(Out::Drain);
+                }
+                self.draining = Some(reason);
+            }
             In::Disconnect(reason) => self.end(reason, EndedBy::Us, fx),
+            In::Drained => self.end(self.draining.unwrap_or(DisconnectReason::Requested), EndedBy::Us, fx),
             In::Broken => self.end(DisconnectReason::NetworkError, EndedBy::Network, fx),
             In::Malformed => self.malformed(fx),
         }
@@ -307,210 +617,23 @@ impl Machine for SessionMachine {
             return;
         }
         match timer {
-            Timer::Ping => self.ping(now, fx),
+            Timer::Ping => {
+                self.reclaim(now, fx);
+                if !self.ended {
+                    self.ping(now, fx);
+                }
+            }
+            // Armed once, and moved when it fires: not with every frame.
+            Timer::Idle if now < self.heard + self.config.idle_timeout => {
+                fx.arm(Timer::Idle, self.heard + self.config.idle_timeout);
+            }
             Timer::Idle => self.end(DisconnectReason::Idle, EndedBy::Us, fx),
-            Timer::Stall | Timer::Reassembly => self.end(DisconnectReason::Stalled, EndedBy::Us, fx),
+            Timer::Drain => self.end(self.draining.unwrap_or(DisconnectReason::Requested), EndedBy::Us, fx),
+            Timer::Stall => self.end(DisconnectReason::Stalled, EndedBy::Us, fx),
+            Timer::Reassembly => self.check_reassembly(now, fx),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use peerage_machine::Driver;
-    use peerage_wire::frame::MAX_FRAGMENT;
-
-    use super::*;
-
-    const SESSION: SessionId = SessionId(1);
-
-    struct World {
-        driver: Driver<SessionMachine>,
-        now: Time,
-    }
-
-    impl World {
-        fn new() -> World {
-            let config = Config { max_message: 100_000, ..Config::recommended() };
-            let mut world = World { driver: Driver::new(SessionMachine::new(config, SESSION, 2)), now: Time::ZERO };
-            assert_eq!(world.input(In::Start), [Out::Send(Kind::Ping, 1u64.to_be_bytes().to_vec())]);
-            world
-        }
-
-        fn input(&mut self, input: In) -> Vec<Out> {
-            self.driver.handle(self.now, input);
-            self.driver.drain().collect()
-        }
-
-        fn frame(&mut self, header: Header, payload: &[u8]) -> Vec<Out> {
-            self.input(In::frame(header, Bytes::copy_from_slice(payload)))
-        }
-
-        fn data(&mut self, channel: u16, more: bool, total: bool, payload: &[u8]) -> Vec<Out> {
-            self.frame(Header { more, total, ..Header::new(Kind::Data, Lane::Normal, channel, 0) }, payload)
-        }
-
-        fn own(&mut self, kind: Kind, payload: &[u8]) -> Vec<Out> {
-            self.frame(Header::new(kind, Lane::Control, 0, 0), payload)
-        }
-
-        fn wait(&mut self, seconds: u64) -> Vec<Out> {
-            let until = self.now + Duration::from_secs(seconds);
-            let mut outs = Vec::new();
-            while let Some(at) = self.driver.next_deadline().filter(|at| *at <= until) {
-                self.driver.expire_due(at);
-                outs.extend(self.driver.drain());
-            }
-            self.now = until;
-            outs
-        }
-    }
-
-    fn ended(outs: &[Out]) -> Option<(DisconnectReason, EndedBy)> {
-        outs.iter().find_map(|out| match out {
-            Out::End(reason, by) => Some((*reason, *by)),
-            _ => None,
-        })
-    }
-
-    const BREACH: Option<(DisconnectReason, EndedBy)> = Some((DisconnectReason::ProtocolError, EndedBy::Us));
-
-    #[test]
-    fn messages_are_delivered_whole_and_lanes_do_not_mix() {
-        let mut world = World::new();
-        let whole = [&[1; MAX_FRAGMENT - 4][..], &[2; 100]].concat();
-        let first = [&(whole.len() as u32).to_be_bytes()[..], &[1; MAX_FRAGMENT - 4]].concat();
-        assert_eq!(world.data(1, true, true, &first), []);
-        let urgent = world.frame(Header::new(Kind::Data, Lane::High, 1, 0), b"vote");
-        assert!(matches!(&urgent[..], [Out::Deliver(d)] if &d.payload[..] == b"vote" && d.lane == Lane::High));
-        let outs = world.data(1, false, false, &[2; 100]);
-        assert!(matches!(&outs[..], [Out::Deliver(d)] if d.payload[..] == whole && d.channel == ChannelId(1)));
-        assert_eq!(world.driver.machine().partial_bytes, 0);
-    }
-
-    #[test]
-    fn each_malformed_fragment_ends_the_session_with_its_reason() {
-        let total = |n: u32, rest: &[u8]| [&n.to_be_bytes()[..], rest].concat();
-        type Fragments<'a> = &'a [(u16, bool, bool, Vec<u8>)];
-        let cases: &[(&str, Fragments<'_>)] = &[
-            ("channel 0", &[(0, false, false, vec![1])]),
-            ("unknown channel", &[(3, false, false, vec![1])]),
-            ("a middle without a beginning", &[(1, true, false, vec![1])]),
-            ("a total on a message of one fragment", &[(1, false, true, total(4, b"abcd"))]),
-            ("a total cut short", &[(1, true, true, vec![0, 0])]),
-            ("a claim of 4 GiB", &[(1, true, true, total(u32::MAX, b"a"))]),
-            ("a total already reached", &[(1, true, true, total(1, b"a"))]),
-            ("an empty first fragment", &[(1, true, true, total(9, b""))]),
-            ("a second beginning", &[(1, true, true, total(9, b"a")), (1, true, true, total(9, b"a"))]),
-            ("more than the total", &[(1, true, true, total(3, b"a")), (1, false, false, b"abc".to_vec())]),
-            ("less than the total", &[(1, true, true, total(3, b"a")), (1, false, false, b"a".to_vec())]),
-            ("an empty middle", &[(1, true, true, total(3, b"a")), (1, true, false, vec![])]),
-        ];
-        for (name, frames) in cases {
-            let mut world = World::new();
-            let mut outs = Vec::new();
-            for (channel, more, total, payload) in *frames {
-                outs.extend(world.data(*channel, *more, *total, payload));
-            }
-            assert_eq!(ended(&outs), BREACH, "{name}");
-            assert_eq!(outs[0], Out::Send(Kind::Disconnect, vec![0, 2]), "{name}: the peer is told");
-            assert_eq!(world.data(1, false, false, b"late"), [], "{name}: nothing after the end");
-        }
-    }
-
-    #[test]
-    fn messages_begun_on_many_lanes_stay_within_two_of_the_largest() {
-        let mut world = World::new();
-        let mut outs = Vec::new();
-        for channel in 1..=2 {
-            for lane in Lane::ALL {
-                let first = [&100_000u32.to_be_bytes()[..], &[0; 16_000]].concat();
-                let header = Header { more: true, total: true, ..Header::new(Kind::Data, lane, channel, 0) };
-                outs.extend(world.frame(header, &first));
-                for _ in 0..5 {
-                    outs.extend(
-                        world.frame(Header { more: true, ..Header::new(Kind::Data, lane, channel, 0) }, &[0; 16_000]),
-                    );
-                }
-                assert!(world.driver.machine().partial_bytes <= 216_000);
-            }
-        }
-        assert_eq!(ended(&outs), BREACH);
-    }
-
-    #[test]
-    fn pings_are_answered_and_answers_measured_by_their_nonce() {
-        let mut world = World::new();
-        assert_eq!(world.own(Kind::Ping, &[7; 8]), [Out::Send(Kind::Pong, vec![7; 8])]);
-        world.wait(1);
-        assert_eq!(world.own(Kind::Pong, &9u64.to_be_bytes()), [], "nobody asked");
-        assert_eq!(world.own(Kind::Pong, &1u64.to_be_bytes()), [Out::RoundTrip(Duration::from_secs(1))]);
-        assert_eq!(world.own(Kind::Pong, &1u64.to_be_bytes()), [], "once");
-        assert_eq!(ended(&world.own(Kind::Ping, &[7; 7])), BREACH);
-    }
-
-    #[test]
-    fn a_silent_peer_is_pinged_and_then_given_up() {
-        let mut world = World::new();
-        assert_eq!(world.wait(29).len(), 1, "one more ping");
-        assert_eq!(ended(&world.wait(2)), Some((DisconnectReason::Idle, EndedBy::Us)));
-        let mut world = World::new();
-        for _ in 0..10 {
-            assert_eq!(ended(&world.wait(20)), None);
-            world.own(Kind::Unknown(200), b"anything is a sign of life");
-        }
-    }
-
-    #[test]
-    fn a_peer_that_takes_nothing_or_never_finishes_is_stalled() {
-        let stalled = Some((DisconnectReason::Stalled, EndedBy::Us));
-        let mut world = World::new();
-        for _ in 0..5 {
-            world.input(In::Writing(Writing::Waiting));
-            world.own(Kind::Pong, &[0; 8]);
-            assert_eq!(ended(&world.wait(15)), None);
-            world.input(In::Writing(Writing::Done));
-            assert_eq!(ended(&world.wait(10)), None);
-        }
-        world.input(In::Writing(Writing::Waiting));
-        world.own(Kind::Pong, &[0; 8]);
-        assert_eq!(ended(&world.wait(21)), stalled);
-
-        let mut world = World::new();
-        world.data(1, true, true, &[&9u32.to_be_bytes()[..], b"a"].concat());
-        world.wait(15);
-        world.own(Kind::Pong, &[0; 8]);
-        assert_eq!(ended(&world.wait(10)), stalled, "pings do not help an unfinished message");
-    }
-
-    #[test]
-    fn a_farewell_is_not_answered_and_unknown_reasons_survive() {
-        for (payload, reason) in [
-            (&[0, 4][..], DisconnectReason::TooManyPeers),
-            (&[9, 9, 1, 2, 3], DisconnectReason::Unknown(0x0909)),
-            (&[], DisconnectReason::Requested),
-        ] {
-            let outs = World::new().own(Kind::Disconnect, payload);
-            assert_eq!(outs, [Out::End(reason, EndedBy::Peer)]);
-        }
-    }
-
-    #[test]
-    fn of_many_causes_of_death_the_first_counts_and_nothing_follows() {
-        let causes = [
-            In::Disconnect(DisconnectReason::Requested),
-            In::Broken,
-            In::Malformed,
-            In::frame(Header::new(Kind::Disconnect, Lane::Control, 0, 0), Bytes::from_static(&[0, 8])),
-        ];
-        for first in 0..causes.len() {
-            let mut world = World::new();
-            assert!(ended(&world.input(causes[first].clone())).is_some());
-            for later in &causes {
-                assert_eq!(world.input(later.clone()), []);
-            }
-            assert_eq!(world.wait(1000), []);
-        }
-    }
-}
+mod tests;

@@ -2,14 +2,20 @@
 //! ends know each other's static key and share keys that no listener has.
 //!
 //! Our own rather than `snow`'s, so that x25519-dalek and chacha20poly1305 are on the path and secrets are
-//! overwritten; the public test vectors and `snow` itself check it in the tests.
+//! overwritten; the public test vectors and `snow` itself check it in the tests. The messages are always sealed by
+//! chacha20poly1305; the feature `accelerated` changes only who multiplies points.
+
+mod curve;
+
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::cipher::{CipherState, Forged, TAG_LEN};
+pub(crate) use self::curve::SecretKey;
+use self::curve::require_canonical;
+use crate::cipher::{CipherState, Forged, Suite, TAG_LEN};
 
 const NAME: &[u8; 32] = b"Noise_XX_25519_ChaChaPoly_SHA256";
 
@@ -25,6 +31,9 @@ pub enum NoiseError {
     /// A key of small order, which would make the shared secret known to everybody.
     #[error("handshake with a key of small order")]
     WeakKey,
+    /// A key that is not written in its one canonical form, as no honest end's is.
+    #[error("handshake with a key not in canonical form")]
+    NonCanonicalKey,
 }
 
 type Secret = Zeroizing<[u8; 32]>;
@@ -66,14 +75,11 @@ impl Symmetric {
         self.hash = sha256(&[&self.hash, bytes]);
     }
 
-    fn mix_key(&mut self, secret: &StaticSecret, public: &[u8; 32]) -> Result<(), NoiseError> {
-        let shared = secret.diffie_hellman(&PublicKey::from(*public));
-        if !shared.was_contributory() {
-            return Err(NoiseError::WeakKey);
-        }
-        let (chaining_key, key) = hkdf(&self.chaining_key, shared.as_bytes());
+    fn mix_key(&mut self, secret: &SecretKey, public: &[u8; 32]) -> Result<(), NoiseError> {
+        let shared = secret.agree(public)?;
+        let (chaining_key, key) = hkdf(&self.chaining_key, &*shared);
         self.chaining_key = chaining_key;
-        self.cipher = Some(CipherState::new(key));
+        self.cipher = Some(CipherState::new(Suite::PureChaCha, &key));
         Ok(())
     }
 
@@ -104,32 +110,33 @@ impl Symmetric {
 /// [`crate::handshake`] sees to by its types.
 pub(crate) struct NoiseXx {
     symmetric: Symmetric,
-    static_secret: StaticSecret,
-    ephemeral: StaticSecret,
+    static_secret: Arc<SecretKey>,
+    ephemeral: SecretKey,
     remote_ephemeral: [u8; 32],
     remote_static: [u8; 32],
 }
 
 impl NoiseXx {
     /// Ephemeral keys come from the operating system, through the shell; only test vectors choose them.
-    pub(crate) fn new(static_secret: Secret, ephemeral: Secret, prologue: &[u8]) -> NoiseXx {
+    pub(crate) fn new(static_secret: Arc<SecretKey>, ephemeral: Secret, prologue: &[u8]) -> NoiseXx {
         NoiseXx {
             symmetric: Symmetric::new(prologue),
-            static_secret: StaticSecret::from(*static_secret),
-            ephemeral: StaticSecret::from(*ephemeral),
+            static_secret,
+            ephemeral: SecretKey::new(&ephemeral),
             remote_ephemeral: [0; 32],
             remote_static: [0; 32],
         }
     }
 
     fn write_ephemeral(&mut self, to: &mut Vec<u8>) {
-        let public = PublicKey::from(&self.ephemeral).to_bytes();
-        to.extend_from_slice(&public);
-        self.symmetric.mix_hash(&public);
+        let public = self.ephemeral.public();
+        to.extend_from_slice(public);
+        self.symmetric.mix_hash(public);
     }
 
     fn read_ephemeral<'a>(&mut self, message: &'a [u8]) -> Result<&'a [u8], NoiseError> {
         let (public, rest) = message.split_first_chunk::<32>().ok_or(NoiseError::Short)?;
+        require_canonical(public)?;
         self.remote_ephemeral = *public;
         self.symmetric.mix_hash(public);
         Ok(rest)
@@ -139,6 +146,7 @@ impl NoiseXx {
         let (sealed, rest) = message.split_at_checked(32 + TAG_LEN).ok_or(NoiseError::Short)?;
         let opened = self.symmetric.open(sealed)?;
         self.remote_static = opened.try_into().map_err(|_| NoiseError::Short)?;
+        require_canonical(&self.remote_static)?;
         Ok(rest)
     }
 
@@ -157,7 +165,7 @@ impl NoiseXx {
     pub(crate) fn write_m2(&mut self, payload: &[u8], to: &mut Vec<u8>) -> Result<(), NoiseError> {
         self.write_ephemeral(to);
         self.symmetric.mix_key(&self.ephemeral, &self.remote_ephemeral)?;
-        self.symmetric.seal(PublicKey::from(&self.static_secret).as_bytes(), to)?;
+        self.symmetric.seal(self.static_secret.public(), to)?;
         self.symmetric.mix_key(&self.static_secret, &self.remote_ephemeral)?;
         self.symmetric.seal(payload, to)
     }
@@ -172,7 +180,7 @@ impl NoiseXx {
 
     /// `-> s, se`, by the dialling end.
     pub(crate) fn write_m3(&mut self, payload: &[u8], to: &mut Vec<u8>) -> Result<(), NoiseError> {
-        self.symmetric.seal(PublicKey::from(&self.static_secret).as_bytes(), to)?;
+        self.symmetric.seal(self.static_secret.public(), to)?;
         self.symmetric.mix_key(&self.static_secret, &self.remote_ephemeral)?;
         self.symmetric.seal(payload, to)
     }
@@ -199,7 +207,7 @@ impl NoiseXx {
     #[cfg(test)]
     fn split(&self) -> (CipherState, CipherState) {
         let (first, second) = hkdf(&self.symmetric.chaining_key, &[]);
-        (CipherState::new(first), CipherState::new(second))
+        (CipherState::new(Suite::PureChaCha, &first), CipherState::new(Suite::PureChaCha, &second))
     }
 }
 
@@ -208,6 +216,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    fn own() -> Arc<SecretKey> {
+        Arc::new(SecretKey::new(&[3; 32]))
+    }
 
     fn unhex(value: &serde_json::Value) -> Vec<u8> {
         data_encoding::HEXLOWER.decode(value.as_str().expect("text").as_bytes()).expect("hex")
@@ -230,7 +242,7 @@ mod tests {
         for vector in vectors["vectors"].as_array().expect("a list") {
             let end = |side: &str| {
                 NoiseXx::new(
-                    secret(&vector[format!("{side}_static")]),
+                    Arc::new(SecretKey::new(&secret(&vector[format!("{side}_static")]))),
                     secret(&vector[format!("{side}_ephemeral")]),
                     &unhex(&vector[format!("{side}_prologue")]),
                 )
@@ -266,7 +278,7 @@ mod tests {
     #[test]
     fn snow_understands_both_ends() {
         let params = || "Noise_XX_25519_ChaChaPoly_SHA256".parse::<snow::params::NoiseParams>().expect("known");
-        let ours = || NoiseXx::new(Zeroizing::new([3; 32]), Zeroizing::new([4; 32]), b"prologue");
+        let ours = || NoiseXx::new(own(), Zeroizing::new([4; 32]), b"prologue");
         let theirs = || {
             snow::Builder::new(params())
                 .local_private_key(&[5; 32])
@@ -295,15 +307,12 @@ mod tests {
         a.read_message(&m2, &mut buffer).expect("m2");
         let len = a.write_message(b"three", &mut buffer).expect("m3");
         assert_eq!(b.read_m3(&buffer[..len]).expect("m3"), b"three");
-        assert_eq!(
-            a.get_remote_static().map(<[u8]>::to_vec),
-            Some(PublicKey::from(&b.static_secret).as_bytes().to_vec())
-        );
+        assert_eq!(a.get_remote_static().map(<[u8]>::to_vec), Some(b.static_secret.public().to_vec()));
     }
 
     #[test]
-    fn keys_of_small_order_are_refused() {
-        let mut listener = NoiseXx::new(Zeroizing::new([3; 32]), Zeroizing::new([4; 32]), b"");
+    fn keys_of_small_order_and_of_a_second_spelling_are_refused() {
+        let mut listener = NoiseXx::new(own(), Zeroizing::new([4; 32]), b"");
         for weak in [[0; 32], {
             let mut one = [0; 32];
             one[0] = 1;
@@ -312,11 +321,15 @@ mod tests {
             listener.read_m1(&weak).expect("only a key so far");
             assert_eq!(listener.write_m2(b"", &mut Vec::new()), Err(NoiseError::WeakKey));
         }
+        let mut second_spelling = *listener.ephemeral.public();
+        second_spelling[31] |= 0x80;
+        assert_eq!(listener.read_m1(&second_spelling), Err(NoiseError::NonCanonicalKey));
+        assert_eq!(listener.read_m2(&second_spelling), Err(NoiseError::NonCanonicalKey));
     }
 
     #[test]
     fn different_ciphers_have_different_keys_and_so_have_the_directions() {
-        let noise = NoiseXx::new(Zeroizing::new([3; 32]), Zeroizing::new([4; 32]), b"");
+        let noise = NoiseXx::new(own(), Zeroizing::new([4; 32]), b"");
         let (a, b) = noise.record_keys(b"one");
         let (c, _) = noise.record_keys(b"two");
         assert!(*a != *b && *a != *c);

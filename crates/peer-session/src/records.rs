@@ -1,9 +1,10 @@
 //! Encrypted records: u16 length ‖ AEAD ciphertext, sealed and opened in the caller's buffers.
 
-use bytes::BytesMut;
+use std::ops::Range;
+
 use zeroize::Zeroizing;
 
-use crate::cipher::{CipherState, Forged, TAG_LEN};
+use crate::cipher::{CipherState, Forged, Suite, TAG_LEN};
 
 /// Longest ciphertext of a record.
 pub const MAX_RECORD: usize = u16::MAX as usize;
@@ -11,7 +12,8 @@ pub const MAX_RECORD: usize = u16::MAX as usize;
 pub const MAX_PLAIN: usize = MAX_RECORD - TAG_LEN;
 const LENGTH: usize = 2;
 
-/// Both directions get a new key each time this many records used the last one.
+/// Both directions get a new key each time this many records used the last one: at most 64 GiB under one key, far below
+/// where AES-GCM's or ChaCha20-Poly1305's proofs end.
 pub const REKEY_EVERY: u64 = 1 << 20;
 
 /// Why bytes are not a record.
@@ -40,8 +42,8 @@ fn rekey_if_due(cipher: &mut CipherState) {
 }
 
 impl Sealer {
-    pub(crate) fn new(key: Zeroizing<[u8; 32]>) -> Sealer {
-        Sealer(CipherState::new(key))
+    pub(crate) fn new(suite: Suite, key: &Zeroizing<[u8; 32]>) -> Sealer {
+        Sealer(CipherState::new(suite, key))
     }
 
     /// Begins a record at the end of the buffer; the plain text is then appended to it.
@@ -75,38 +77,45 @@ impl Sealer {
 pub struct RecordStart(usize);
 
 impl Opener {
-    pub(crate) fn new(key: Zeroizing<[u8; 32]>) -> Opener {
-        Opener(CipherState::new(key))
+    pub(crate) fn new(suite: Suite, key: &Zeroizing<[u8; 32]>) -> Opener {
+        Opener(CipherState::new(suite, key))
     }
 
-    /// Takes the next record off the front of what was read and opens it in place; `None` if it is not
-    /// there whole yet. The text shares the buffer it was read into.
+    /// Opens the first record of what was read, in place; `None`, and nothing changed, if it is not there whole yet.
+    /// A record opens once: the caller then goes on behind [`Record::end`].
     ///
     /// # Errors
     /// [`RecordError`]: the connection is of no more use.
-    pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<BytesMut>, RecordError> {
-        let Some((length, rest)) = read.split_first_chunk::<LENGTH>() else { return Ok(None) };
+    pub fn open_first(&mut self, read: &mut [u8]) -> Result<Option<Record>, RecordError> {
+        let Some((length, rest)) = read.split_first_chunk_mut::<LENGTH>() else { return Ok(None) };
         let len = usize::from(u16::from_be_bytes(*length));
         if len <= TAG_LEN {
             return Err(RecordError::Short(len));
         }
-        if rest.len() < len {
-            return Ok(None);
-        }
-        let mut record = read.split_to(LENGTH + len).split_off(LENGTH);
-        let text = self.0.open(&[], &mut record)?.len();
-        record.truncate(text);
+        let Some(record) = rest.get_mut(..len) else { return Ok(None) };
+        let text = self.0.open(&[], record)?.len();
         rekey_if_due(&mut self.0);
-        Ok(Some(record))
+        Ok(Some(Record { text: LENGTH..LENGTH + text, end: LENGTH + len }))
     }
+}
+
+/// Where in the bytes read a record lies that has been opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its plain text.
+    pub text: Range<usize>,
+    /// Where the next record begins.
+    pub end: usize,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cipher::tests::suites;
 
-    fn pair() -> (Sealer, Opener) {
-        (Sealer::new(Zeroizing::new([9; 32])), Opener::new(Zeroizing::new([9; 32])))
+    fn pair(suite: Suite) -> (Sealer, Opener) {
+        let key = Zeroizing::new([9; 32]);
+        (Sealer::new(suite, &key), Opener::new(suite, &key))
     }
 
     fn sealed(sealer: &mut Sealer, texts: &[&[u8]]) -> Vec<u8> {
@@ -119,56 +128,85 @@ mod tests {
         buffer
     }
 
+    fn open(opener: &mut Opener, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
+        let mut bytes = bytes.to_vec();
+        let record = opener.open_first(&mut bytes)?.expect("whole");
+        assert_eq!(record.end, bytes.len());
+        Ok(bytes[record.text].to_vec())
+    }
+
     #[test]
     fn records_come_out_as_they_went_in_however_they_are_cut() {
-        let (mut sealer, mut opener) = pair();
-        let long = vec![5; MAX_PLAIN];
-        let bytes = sealed(&mut sealer, &[b"one", b"", &long, b"three"]);
-        let mut read = BytesMut::new();
-        let mut texts = Vec::new();
-        for piece in bytes.chunks(1000) {
-            read.extend_from_slice(piece);
-            while let Some(text) = opener.next(&mut read).expect("true") {
-                texts.push(text.to_vec());
+        for suite in suites() {
+            let (mut sealer, mut opener) = pair(suite);
+            let long = vec![5; MAX_PLAIN];
+            let bytes = sealed(&mut sealer, &[b"one", b"", &long, b"three"]);
+            let mut read = Vec::new();
+            let mut texts = Vec::new();
+            for piece in bytes.chunks(1000) {
+                read.extend_from_slice(piece);
+                while let Some(record) = opener.open_first(&mut read).expect("true") {
+                    texts.push(read[record.text].to_vec());
+                    read.drain(..record.end);
+                }
             }
+            assert_eq!(texts, [b"one".to_vec(), long, b"three".to_vec()]);
+            assert!(read.is_empty());
         }
-        assert_eq!(texts, [b"one".to_vec(), long, b"three".to_vec()]);
-        assert!(read.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_there_whole_is_left_alone() {
+        let (mut sealer, mut opener) = pair(Suite::PureChaCha);
+        let bytes = sealed(&mut sealer, &[b"one", b"two"]);
+        let first = bytes.len() / 2;
+        for cut in 0..first {
+            let mut read = bytes[..cut].to_vec();
+            assert_eq!(opener.open_first(&mut read), Ok(None));
+            assert_eq!(read, bytes[..cut], "cut at {cut}");
+        }
+        let mut read = bytes.clone();
+        let record = opener.open_first(&mut read).expect("true").expect("whole");
+        assert_eq!((record.end, &read[record.text]), (first, &b"one"[..]));
+        assert_eq!(read[first..], bytes[first..], "the next record is as it came");
     }
 
     #[test]
     fn replayed_reordered_and_impossibly_short_records_are_refused() {
-        let (mut sealer, mut opener) = pair();
-        let one = sealed(&mut sealer, &[b"one"]);
-        let two = sealed(&mut sealer, &[b"two"]);
-        assert!(opener.next(&mut BytesMut::from(&two[..])).is_err(), "reordered");
-        assert!(opener.next(&mut BytesMut::from(&one[..])).is_ok());
-        assert!(opener.next(&mut BytesMut::from(&one[..])).is_err(), "replayed");
-        for len in 0..=TAG_LEN as u8 {
-            assert_eq!(opener.next(&mut BytesMut::from(&[0, len][..])), Err(RecordError::Short(usize::from(len))));
+        for suite in suites() {
+            let (mut sealer, mut opener) = pair(suite);
+            let one = sealed(&mut sealer, &[b"one"]);
+            let two = sealed(&mut sealer, &[b"two"]);
+            assert!(open(&mut opener, &two).is_err(), "reordered");
+            assert!(open(&mut opener, &one).is_ok());
+            assert!(open(&mut opener, &one).is_err(), "replayed");
+            for len in 0..=TAG_LEN as u8 {
+                assert_eq!(opener.open_first(&mut [0, len]), Err(RecordError::Short(usize::from(len))));
+            }
         }
     }
 
     #[test]
     fn both_ends_change_keys_at_the_same_record() {
-        let (mut sealer, mut opener) = pair();
-        for keyed in [REKEY_EVERY - 2, 5 * REKEY_EVERY - 1] {
-            sealer.0.skip_to(keyed);
-            opener.0.skip_to(keyed);
-            for n in 0..4u8 {
-                let bytes = sealed(&mut sealer, &[&[n]]);
-                let text = opener.next(&mut BytesMut::from(&bytes[..])).expect("true").expect("whole");
-                assert_eq!(text[..], [n]);
+        for suite in suites() {
+            let (mut sealer, mut opener) = pair(suite);
+            // One end by another implementation of the same cipher: they must change to the same key.
+            let (_, mut other) =
+                suites().into_iter().filter(|s| s.cipher() == suite.cipher()).map(pair).next().expect("own");
+            for keyed in [REKEY_EVERY - 2, 5 * REKEY_EVERY - 1] {
+                sealer.0.skip_to(keyed);
+                opener.0.skip_to(keyed);
+                other.0.skip_to(keyed);
+                for n in 0..4u8 {
+                    let bytes = sealed(&mut sealer, &[&[n]]);
+                    assert_eq!(open(&mut opener, &bytes).expect("true"), [n]);
+                    assert_eq!(open(&mut other, &bytes).expect("true"), [n]);
+                }
             }
+            let (_, mut stale) = pair(suite);
+            stale.0.skip_to(sealer.0.sealed());
+            let bytes = sealed(&mut sealer, &[b"x"]);
+            assert!(open(&mut stale, &bytes).is_err(), "the first key no longer opens anything");
         }
-        let fresh = CipherState::new(Zeroizing::new([9; 32]));
-        let stale = Opener({
-            let mut stale = fresh;
-            stale.skip_to(sealer.0.sealed());
-            stale
-        });
-        let bytes = sealed(&mut sealer, &[b"x"]);
-        let mut stale = stale;
-        assert!(stale.next(&mut BytesMut::from(&bytes[..])).is_err(), "the first key no longer opens anything");
     }
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_peer_session::handshake::{HandshakeError, Presented};
 use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
-use peerage_peer_session::peerage_queue::{ChannelId, Delivery, Door, LanesConfig, Message, Pool, SessionId, lanes};
+use peerage_peer_session::peerage_queue::{
+    ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, SessionId, lanes,
+};
 use peerage_peer_session::peerage_transport::Stream;
 use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
-use peerage_peer_session::peerage_wire::frame::Lane;
+use peerage_peer_session::peerage_wire::frame::{CHANNEL_WINDOW, Lane};
 use peerage_peer_session::peerage_wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
-use peerage_peer_session::{Args, Config, Ended, EndedBy, Established, Handshaker, SessionMailbox, spawn};
+use peerage_peer_session::{Args, Buffers, Config, Ended, EndedBy, Established, Handshaker, SessionMailbox, spawn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const UNIX: Duration = Duration::from_secs(1_700_000_000);
@@ -83,15 +85,17 @@ async fn handshake(
 struct Peer {
     session: SessionMailbox,
     door: Door,
-    pool: Pool,
-    inlets: Vec<Inlet<Delivery>>,
+    inbound: InboundPool,
+    inlets: Vec<Inlet<Inbound>>,
     ended: tokio::sync::mpsc::UnboundedReceiver<Ended>,
 }
 
 impl Peer {
     async fn start(established: Established, room: usize) -> Peer {
         let pool = Pool::new(64 << 20);
-        let (door, lanes) = lanes(LanesConfig { items: 100_000, bytes: 64 << 20 }, &pool.pressure());
+        let (door, lanes) = lanes(LanesConfig { items: 100_000, bytes: 64 << 20 }, &pool, 0);
+        let inbound = InboundPool::new(1 << 20, PoolConfig::inbound());
+        let share = inbound.admit(CHANNEL_WINDOW * established.remote.channels.len(), 0).expect("room");
         let (ended_to, ended) = tokio::sync::mpsc::unbounded_channel();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             (0..2).map(|_| data_queue(Capacity { items: room, weight: 64 << 20 })).unzip();
@@ -100,6 +104,8 @@ impl Peer {
             config: Config::recommended(),
             established,
             lanes,
+            inbound: share,
+            buffers: Buffers::new(),
             routes: (1..).map(ChannelId).zip(outlets).collect::<BTreeMap<_, _>>(),
             ended: Port::from_fn(move |ended| {
                 let _ = ended_to.send(ended);
@@ -108,18 +114,16 @@ impl Peer {
             meter: Meter::none(),
         };
         let (session, _) = spawn(args, &Supervisor::none()).await.expect("starts");
-        Peer { session, door, pool, inlets, ended }
+        Peer { session, door, inbound, inlets, ended }
     }
 
     fn say(&self, channel: u16, lane: Lane, bytes: impl Into<Bytes>) {
-        let bytes = bytes.into();
-        let charge = self.pool.charge(bytes.len()).expect("room in the pool");
-        self.door.offer(Message::new(ChannelId(channel), lane, bytes, charge)).expect("room in the lane");
+        self.door.offer(Message::new(ChannelId(channel), lane, bytes.into())).expect("room in the lane");
     }
 
     async fn hear(&mut self, channel: u16) -> Bytes {
         let heard = tokio::time::timeout(Duration::from_secs(60), self.inlets[usize::from(channel) - 1].recv());
-        heard.await.expect("in time").expect("not lost").payload
+        heard.await.expect("in time").expect("not lost").delivery.payload
     }
 
     async fn end(&mut self) -> Ended {
@@ -150,11 +154,16 @@ async fn messages_cross_on_their_channels_whole_and_in_order() {
     for n in 0..500u32 {
         assert_eq!(alice.hear(1).await, n.to_be_bytes().to_vec());
     }
-    assert_eq!((alice.pool.used(), bob.pool.used()), (0, 0));
+    let quiet = 2 * CHANNEL_WINDOW;
+    for pool in [&alice.inbound, &bob.inbound] {
+        assert!(pool.used().0 == quiet && pool.waiting() == 0, "{pool:?}");
+    }
     assert!(alice.session.stats().bytes_out > 5_000_000);
     alice.session.disconnect(DisconnectReason::Quitting);
     assert_eq!(alice.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Us });
     assert_eq!(bob.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Peer });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((alice.inbound.used(), bob.inbound.used()), ((0, 0), (0, 0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,33 +261,42 @@ async fn one_byte_a_second_does_not_outlast_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_protocol_without_room_stops_the_reading_and_loses_nothing() {
+async fn a_protocol_without_room_holds_up_its_own_peer_and_loses_nothing() {
     let (dialled, accepted) = handshake(wire(untouched()), None).await;
-    let (alice, mut bob) =
+    let (mut alice, mut bob) =
         (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 4).await);
-    for n in 0..2000u32 {
-        alice.say(1, Lane::Normal, n.to_be_bytes().to_vec());
+    for minute in 0..5u8 {
+        for n in 0..=255u8 {
+            alice.say(1, Lane::Normal, vec![minute, n]);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for lane in [Lane::High, Lane::Normal, Lane::Bulk] {
+            alice.say(2, lane, vec![minute]);
+            assert_eq!(bob.hear(2).await, vec![minute], "the other channel goes on");
+        }
     }
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    for n in 0..2000u32 {
-        assert_eq!(bob.hear(1).await, n.to_be_bytes().to_vec());
+    assert!(alice.ended.try_recv().is_err() && bob.ended.try_recv().is_err(), "both sessions stay");
+    for minute in 0..5u8 {
+        for n in 0..=255u8 {
+            assert_eq!(bob.hear(1).await, vec![minute, n]);
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_reads_nothing_is_stalled_and_what_waits_for_it_is_given_back() {
-    let (dialler, acceptor) = duplex(64 * 1024);
+async fn a_peer_that_reads_nothing_is_given_up_and_what_waits_for_it_is_given_back() {
+    let (dialler, acceptor) = duplex(8 * 1024);
     let (dialled, accepted) = handshake((stream(dialler), stream(acceptor)), None).await;
     let mut alice = Peer::start(dialled.expect("dialled"), 10).await;
     let _never_read = accepted.expect("accepted");
     alice.say(1, Lane::Normal, vec![0; 1 << 20]);
     assert_eq!(alice.end().await.reason, DisconnectReason::Stalled);
-    assert_eq!(alice.pool.used(), 0);
+    assert!(alice.door.offer(Message::new(ChannelId(1), Lane::Normal, Bytes::new())).is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_a_byte_now_and_then_is_stalled_too() {
-    let (dialler, mut acceptor) = duplex(64 * 1024);
+    let (dialler, mut acceptor) = duplex(8 * 1024);
     let (ours, theirs) = duplex(64 * 1024);
     let (mut far_read, mut far_write) = tokio::io::split(theirs);
     tokio::spawn(async move {
@@ -306,23 +324,6 @@ async fn a_peer_that_reads_a_byte_now_and_then_is_stalled_too() {
     let _bob = Peer::start(accepted.expect("accepted"), 10).await;
     alice.say(1, Lane::Bulk, vec![0; 16 << 20]);
     assert_eq!(alice.end().await.reason, DisconnectReason::Stalled);
-    assert_eq!(alice.pool.used(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_protocol_that_takes_nothing_for_long_loses_messages_and_no_session() {
-    let (dialled, accepted) = handshake(wire(untouched()), None).await;
-    let (mut alice, mut bob) =
-        (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 4).await);
-    for minute in 0..5u8 {
-        for n in 0..200u8 {
-            alice.say(1, Lane::Normal, vec![minute, n]);
-        }
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        alice.say(2, Lane::Normal, vec![minute]);
-        assert_eq!(bob.hear(2).await, vec![minute], "the other channel goes on");
-    }
-    assert!(alice.ended.try_recv().is_err() && bob.ended.try_recv().is_err(), "both sessions stay");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,4 +333,52 @@ async fn what_was_queued_before_a_friendly_end_arrives() {
     alice.session.disconnect(DisconnectReason::Quitting);
     assert_eq!(bob.hear(1).await.len(), 3_000_000);
     assert_eq!(bob.end().await, Ended { reason: DisconnectReason::Quitting, by: EndedBy::Peer });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_friendly_end_is_delivered_although_there_was_no_room_yet() {
+    let (dialled, accepted) = handshake(wire(untouched()), None).await;
+    let (alice, mut bob) =
+        (Peer::start(dialled.expect("dialled"), 1000).await, Peer::start(accepted.expect("accepted"), 4).await);
+    for n in 0..20u8 {
+        alice.say(1, Lane::Normal, vec![n]);
+    }
+    alice.session.disconnect(DisconnectReason::Quitting);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    for n in 0..20u8 {
+        assert_eq!(bob.hear(1).await, vec![n]);
+    }
+    assert_eq!(bob.end().await.reason, DisconnectReason::Quitting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_outlive_their_session_keep_their_part_of_the_pool() {
+    let (alice, mut bob) = joined(untouched()).await;
+    alice.say(1, Lane::Normal, vec![7; 3_000_000]);
+    let inbound =
+        tokio::time::timeout(Duration::from_secs(9), bob.inlets[0].recv()).await.expect("in time").expect("heard");
+    alice.session.disconnect(DisconnectReason::Useless);
+    bob.end().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (windows, beyond) = bob.inbound.used();
+    assert!(windows + beyond >= 3_000_000, "{:?}", bob.inbound);
+    drop(inbound);
+    assert_eq!(bob.inbound.used(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_burst_a_quiet_session_holds_its_first_windows_only() {
+    let (dialler, acceptor) = duplex(64 * 1024);
+    let (dialled, accepted) = handshake((stream(dialler), stream(acceptor)), None).await;
+    let alice = Peer::start(dialled.expect("dialled"), 1000).await;
+    let mut bob = Peer::start(accepted.expect("accepted"), 1000).await;
+    for len in (0..40).map(|n| 900_000 - n * 20_000).chain([1000, 1, 0]) {
+        alice.say(1, Lane::Bulk, vec![1; len]);
+        assert_eq!(bob.hear(1).await.len(), len);
+    }
+    assert!(bob.inbound.used().1 > 0, "the window grew for them");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bob.inbound.used(), (2 * CHANNEL_WINDOW, 0));
+    alice.say(1, Lane::Bulk, vec![1; 900_000]);
+    assert_eq!(bob.hear(1).await.len(), 900_000, "and goes on from there");
 }

@@ -1,6 +1,7 @@
 //! A fast and a slow peer get the same messages: the slow one loses its oldest, and nobody else notices.
 
 use bytes::Bytes;
+use peerage_queue::peerage_machine::Time;
 use peerage_queue::peerage_mailbox::{Capacity, data_queue};
 use peerage_queue::peerage_wire::frame::Lane;
 use peerage_queue::{ChannelId, LanesConfig, Message, Pool, SendFailed, SessionId, WhenFull, lanes};
@@ -9,8 +10,8 @@ fn main() {
     let pool = Pool::new(1 << 20);
     let config = LanesConfig { items: 100, bytes: 64 * 1024 };
     let (failures, failed) = data_queue::<SendFailed>(Capacity { items: 1000, weight: 1000 });
-    let (fast, mut fast_end) = lanes(config, &pool.pressure());
-    let (slow, mut slow_end) = lanes(config, &pool.pressure());
+    let (fast, mut fast_end) = lanes(config, &pool, 0);
+    let (slow, mut slow_end) = lanes(config, &pool, 0);
 
     let mut received = 0;
     for tag in 0..250 {
@@ -18,12 +19,13 @@ fn main() {
         // Charged to the node once, although two peers get it.
         let charge = pool.charge(payload.len()).expect("the slow peer's lane bounds what can be charged");
         for (session, door) in [(1, &fast), (2, &slow)] {
-            let message = Message::new(ChannelId(1), Lane::Normal, payload.clone(), charge.clone())
+            let message = Message::new(ChannelId(1), Lane::Normal, payload.clone())
+                .charged(charge.clone())
                 .when_full(WhenFull::DropOldest)
                 .report(failures.clone(), SessionId(session), tag);
             door.offer(message).expect("the oldest make room");
         }
-        while fast_end.pop_fragment().is_some() {
+        while fast_end.pop(Time::ZERO).is_some() {
             received += 1;
         }
     }
@@ -35,7 +37,7 @@ fn main() {
         pool.used()
     );
     let mut kept = 0;
-    while slow_end.pop_fragment().is_some() {
+    while slow_end.pop(Time::ZERO).is_some() {
         kept += 1;
     }
     println!("slow peer comes back: gets the newest {kept}; {} bytes queued", pool.used());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use peerage_mailbox::{Bell, Child, Inlet, Meter, SpawnError, Supervisor, spawn_child};
+use peerage_wire::frame::Lane;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::Refusal;
@@ -86,19 +87,29 @@ impl Actor for Queue {
 impl State {
     fn fan_out(&mut self, push: Push) {
         self.metrics.pushed.increment(1);
-        let Some(charge) = self.pool.charge(push.payload.len()) else {
-            for recipient in &push.to {
-                self.fail(&push, recipient.session, Refusal::PoolFull);
-            }
-            return;
+        // Control passes when the pool is full; its lanes are small.
+        let charge = match push.lane {
+            Lane::Control => None,
+            _ => match self.pool.charge(push.payload.len()) {
+                Some(charge) => Some(charge),
+                None => {
+                    for recipient in &push.to {
+                        self.fail(&push, recipient.session, Refusal::PoolFull);
+                    }
+                    return;
+                }
+            },
         };
         for recipient in &push.to {
             let Some(door) = self.doors.get(&recipient.session) else {
                 self.fail(&push, recipient.session, Refusal::SessionEnded);
                 continue;
             };
-            let mut message = Message::new(recipient.channel, push.lane, push.payload.clone(), charge.clone())
-                .when_full(push.when_full);
+            let mut message =
+                Message::new(recipient.channel, push.lane, push.payload.clone()).when_full(push.when_full);
+            if let Some(charge) = &charge {
+                message = message.charged(charge.clone());
+            }
             if let Some(failures) = &push.failures {
                 message = message.report(failures.clone(), recipient.session, push.tag);
             }

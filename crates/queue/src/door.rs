@@ -1,17 +1,21 @@
 //! A peer's lanes with their two ends: the door for senders, the lane end for the session's task.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_machine::Time;
 use peerage_mailbox::Outlet;
-use peerage_wire::frame::Lane;
-use tokio::sync::Notify;
+use peerage_wire::frame::{Lane, MAX_HEADER};
 
 use crate::LanesConfig;
-use crate::lanes::{Fragment, Lanes, Refusal};
-use crate::pool::{Charge, Pressure};
-use crate::types::{ChannelId, SendFailed, SessionId, WhenFull};
+use crate::lanes::{Fragment, Lanes, Offer, Refusal};
+use crate::pool::{Account, Charge, Pool, Pressure};
+use crate::types::{ChannelId, Flow, SendFailed, SessionId, WhenFull};
 
 /// What happens with a message: reported once, when it is dropped before it was sent.
 struct Fate {
@@ -28,37 +32,52 @@ impl Drop for Fate {
     }
 }
 
-/// A message for one peer, with its place in the node's pool.
-pub struct Message {
-    channel: ChannelId,
-    stream: u64,
-    lane: Lane,
-    payload: Bytes,
-    when_full: WhenFull,
-    guard: Guard,
+/// Who pays for a message's place in the pool.
+enum Charged {
+    /// This peer's account, with so many bytes: given back by the lanes.
+    Account(usize),
+    /// Whoever charged the buffer, for all its recipients.
+    Shared { _charge: Arc<Charge> },
 }
 
 struct Guard {
     fate: Fate,
-    _charge: Arc<Charge>,
+    charged: Charged,
 }
 
 impl Guard {
-    fn fail(mut self, reason: Refusal) {
-        self.fate.reason = reason;
-    }
-
-    fn sent(mut self) {
-        self.fate.report = None;
+    const fn own_bytes(&self) -> usize {
+        match self.charged {
+            Charged::Account(bytes) => bytes,
+            Charged::Shared { .. } => 0,
+        }
     }
 }
 
+/// A message for one peer.
+pub struct Message {
+    flow: Flow,
+    payload: Bytes,
+    when_full: WhenFull,
+    expires: Option<Duration>,
+    guard: Guard,
+}
+
 impl Message {
-    /// A message on a channel's message flow, refused when its lane is full, whose failure nobody is told.
-    pub fn new(channel: ChannelId, lane: Lane, payload: Bytes, charge: Arc<Charge>) -> Message {
+    /// A message on a channel's message flow, charged to the peer, refused when its lane is full, whose failure nobody
+    /// is told. Control is not charged: what keeps protocols healthy must pass when the pool is full, and its lane is small.
+    pub fn new(channel: ChannelId, lane: Lane, payload: Bytes) -> Message {
         let fate = Fate { report: None, reason: Refusal::SessionEnded };
-        let guard = Guard { fate, _charge: charge };
-        Message { channel, stream: 0, lane, payload, when_full: WhenFull::Refuse, guard }
+        let own = if lane == Lane::Control { 0 } else { payload.len() };
+        let guard = Guard { fate, charged: Charged::Account(own) };
+        let flow = Flow { channel, stream: 0, lane };
+        Message { flow, payload, when_full: WhenFull::Refuse, expires: None, guard }
+    }
+
+    /// Says that the buffer is charged already, once for all its recipients.
+    pub fn charged(mut self, charge: Arc<Charge>) -> Message {
+        self.guard.charged = Charged::Shared { _charge: charge };
+        self
     }
 
     /// Says what to do when the lane is full.
@@ -67,28 +86,63 @@ impl Message {
         self
     }
 
+    /// Says by when the message must have begun to go out; after that it fails as [`Refusal::Expired`].
+    pub fn expires(mut self, at: Time) -> Message {
+        self.expires = Some(at.running());
+        self
+    }
+
     /// Says who is told, once, if the message does not go out.
     pub fn report(mut self, failures: Outlet<SendFailed>, session: SessionId, tag: u64) -> Message {
         self.guard.fate.report = Some((failures, session, tag));
         self
     }
+
+    fn fail(mut self, reason: Refusal) -> Refusal {
+        self.guard.fate.reason = reason;
+        reason
+    }
 }
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Message({:?} {:?} {} bytes)", self.channel, self.lane, self.payload.len())
+        write!(f, "Message({:?} {} bytes)", self.flow, self.payload.len())
     }
 }
 
 struct State {
     lanes: Lanes<Guard>,
     closed: bool,
+    /// The session's task, while it waits for something to send.
+    task: Option<Waker>,
+    /// Senders that wait for room, by their place.
+    senders: BTreeMap<u64, Waker>,
+}
+
+/// A message that was not queued, and why.
+struct Refused {
+    reason: Refusal,
+    message: Message,
+}
+
+/// Where a sender that waits leaves its wakers.
+struct Place<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let waker = self.shared.lock().senders.remove(&self.number);
+        // A waker may be the last that its task is known by: dropped without the lock.
+        drop(waker);
+        self.shared.account.leave_place(self.number);
+    }
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// Permits the session's task one look when something was offered to empty lanes.
-    offered: Notify,
+    account: Account,
     pressure: Pressure,
     capacity: usize,
 }
@@ -98,58 +152,159 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Gives back what the guards hold, and lets each message's fate be known. Without a lock held.
+    fn release(&self, guards: impl Iterator<Item = Guard>, failed: Option<Refusal>) {
+        let mut bytes = 0;
+        for mut guard in guards {
+            bytes += guard.own_bytes();
+            match failed {
+                Some(reason) => guard.fate.reason = reason,
+                None => guard.fate.report = None,
+            }
+        }
+        if bytes > 0 {
+            self.account.give_back(bytes);
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.closed = true;
+        let before = state.lanes.waiting_bytes();
+        let abandoned = state.lanes.clear();
+        let wakers = std::mem::take(&mut state.senders).into_values().chain(state.task.take());
+        drop(state);
+        self.pressure.moved(before, 0);
+        self.pressure.remove_capacity(self.capacity);
+        self.release(abandoned.into_iter(), Some(Refusal::SessionEnded));
+        wakers.for_each(Waker::wake);
+    }
 }
 
-/// Makes one peer's lanes. Their bytes count towards `pressure` as long as the lane end lives.
-pub fn lanes(config: LanesConfig, pressure: &Pressure) -> (Door, LaneEnd) {
+/// Makes one peer's lanes, which draw on `pool` by the peer's weight. Their bytes count towards the pool's pressure
+/// until they are closed.
+pub fn lanes(config: LanesConfig, pool: &Pool, weight: u64) -> (Door, LaneEnd) {
     // Gossip uses the normal lane, so that is what publishers are measured against.
     let capacity = config.bytes;
+    let pressure = pool.pressure();
     pressure.add_capacity(capacity);
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State { lanes: Lanes::new(config), closed: false }),
-        offered: Notify::new(),
-        pressure: pressure.clone(),
-        capacity,
-    });
-    (Door(shared.clone()), LaneEnd(shared))
+    let state = State { lanes: Lanes::new(config), closed: false, task: None, senders: BTreeMap::new() };
+    let shared = Arc::new(Shared { state: Mutex::new(state), account: pool.account(weight), pressure, capacity });
+    (Door(shared.clone()), LaneEnd { shared, sent: Vec::new() })
 }
 
-/// Where messages for one peer are offered. Cheap to clone. Answers at once.
+/// Where messages for one peer are offered. Cheap to clone.
 #[derive(Clone)]
 pub struct Door(Arc<Shared>);
 
 impl Door {
-    /// Queues a message.
+    /// Queues a message (reference: AvalancheGo's throttled queue). Answers at once.
     ///
     /// # Errors
     /// Why it was not queued. If the message asked for a report, that is made as well, so that a sender
     /// need look at one of the two only.
     pub fn offer(&self, message: Message) -> Result<(), Refusal> {
-        let Message { channel, stream, lane, payload, when_full, guard } = message;
-        let mut state = self.0.lock();
-        if state.closed {
-            drop(state);
-            guard.fail(Refusal::SessionEnded);
-            return Err(Refusal::SessionEnded);
-        }
-        let before = state.lanes.waiting_bytes();
-        let was_empty = state.lanes.is_empty();
-        let offered = state.lanes.offer(lane, channel, stream, payload, when_full == WhenFull::DropOldest, guard);
-        self.0.pressure.moved(before, state.lanes.waiting_bytes());
-        drop(state);
-        match offered {
-            Ok(dropped) => {
-                if was_empty {
-                    self.0.offered.notify_one();
+        self.try_offer(message, None).map_err(|refused| refused.message.fail(refused.reason))
+    }
+
+    /// Queues a message, and waits for room in its lane and in the pool (reference: AvalancheGo's blocking queue). Only
+    /// for tasks of the application and of a stream: an actor that waited here could close a cycle of waits. A caller
+    /// that gives up drops the future; the message then fails as any other.
+    ///
+    /// # Errors
+    /// [`Refusal::SessionEnded`], or [`Refusal::PoolFull`] for a message that never finds room.
+    pub async fn offer_when_room(&self, message: Message) -> Result<(), Refusal> {
+        let mut message = match self.try_offer(message, None) {
+            Ok(()) => return Ok(()),
+            Err(refused) if self.may_find_room(&refused) => Some(refused.message),
+            Err(refused) => return Err(refused.message.fail(refused.reason)),
+        };
+        // Dropped with the future: who gives up leaves nothing behind.
+        let place = Place { shared: &self.0, number: self.0.account.place() };
+        poll_fn(|cx| {
+            let Some(offered) = message.take() else { return Poll::Ready(Ok(())) };
+            match self.try_offer(offered, Some((place.number, cx.waker()))) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err(refused) if self.may_find_room(&refused) => {
+                    message = Some(refused.message);
+                    Poll::Pending
                 }
-                dropped.into_iter().for_each(|guard| guard.fail(Refusal::Overtaken));
+                Err(refused) => Poll::Ready(Err(refused.message.fail(refused.reason))),
+            }
+        })
+        .await
+    }
+
+    fn may_find_room(&self, refused: &Refused) -> bool {
+        match refused.reason {
+            Refusal::LaneFull => true,
+            Refusal::PoolFull => self.0.account.could_ever_take(refused.message.payload.len()),
+            _ => false,
+        }
+    }
+
+    /// Offers; what is refused for want of room leaves its sender's waker where room is made.
+    fn try_offer(&self, message: Message, waiting: Option<(u64, &Waker)>) -> Result<(), Box<Refused>> {
+        let own = message.guard.own_bytes();
+        if own > 0 && !self.0.account.charge(own) {
+            // Registered first and asked again, so that bytes given back in between are not missed.
+            let Some((place, sender)) = waiting else {
+                return Err(Box::new(Refused { reason: Refusal::PoolFull, message }));
+            };
+            self.0.account.wake_on_room(place, sender);
+            if !self.0.account.charge(own) {
+                let mut state = self.0.lock();
+                // Closing the lanes wakes it, too.
+                state.senders.insert(place, sender.clone());
+                let reason = if state.closed { Refusal::SessionEnded } else { Refusal::PoolFull };
+                return Err(Box::new(Refused { reason, message }));
+            }
+        }
+        let Message { flow, payload, when_full, expires, guard } = message;
+        let mut state = self.0.lock();
+        let before = state.lanes.waiting_bytes();
+        let refused = if state.closed {
+            Err((Refusal::SessionEnded, Offer { flow, payload, expires, drop_oldest: false, guard }))
+        } else {
+            let drop_oldest = when_full == WhenFull::DropOldest;
+            let offered = state.lanes.offer(Offer { flow, payload, expires, drop_oldest, guard });
+            offered.map_err(|offer| (Refusal::LaneFull, offer))
+        };
+        match refused {
+            Ok(dropped) => {
+                self.0.pressure.moved(before, state.lanes.waiting_bytes());
+                let task = state.task.take();
+                drop(state);
+                if let Some(task) = task {
+                    task.wake();
+                }
+                if !dropped.is_empty() {
+                    self.0.release(dropped.into_iter(), Some(Refusal::Overtaken));
+                }
                 Ok(())
             }
-            Err(guard) => {
-                guard.fail(Refusal::LaneFull);
-                Err(Refusal::LaneFull)
+            Err((reason, offer)) => {
+                if let (Refusal::LaneFull, Some((place, sender))) = (reason, waiting) {
+                    state.senders.insert(place, sender.clone());
+                }
+                drop(state);
+                if own > 0 {
+                    self.0.account.give_back(own);
+                }
+                let Offer { flow, payload, expires, guard, .. } = offer;
+                let message = Message { flow, payload, when_full, expires, guard };
+                Err(Box::new(Refused { reason, message }))
             }
         }
+    }
+
+    /// Ends the lanes: what is queued fails, and so does what is offered later. May be called again.
+    pub fn close(&self) {
+        self.0.close();
     }
 }
 
@@ -161,43 +316,135 @@ impl fmt::Debug for Door {
 
 /// Where the session's task takes what goes out. Dropping it ends the lanes: what is queued fails, and so
 /// does what is offered later.
-pub struct LaneEnd(Arc<Shared>);
+pub struct LaneEnd {
+    shared: Arc<Shared>,
+    /// Guards of what was just taken; kept for its room.
+    sent: Vec<Guard>,
+}
+
+/// What a fragment may take besides its payload: its header and its message's total.
+const OVERHEAD: usize = MAX_HEADER + 4;
+/// With less room than this a batch ends: a small fragment of a large message costs more than it carries.
+const SLIVER: usize = 1024;
 
 impl LaneEnd {
-    /// Takes the next fragment.
-    pub fn pop_fragment(&mut self) -> Option<Fragment> {
-        let mut state = self.0.lock();
-        let before = state.lanes.waiting_bytes();
-        let (fragment, guard) = state.lanes.pop_fragment()?;
-        self.0.pressure.moved(before, state.lanes.waiting_bytes());
-        drop(state);
-        if let Some(guard) = guard {
-            guard.sent();
-        }
-        Some(fragment)
+    /// Takes the next fragment, if there is one that may go out (`PopNow`).
+    pub fn pop(&mut self, now: Time) -> Option<Fragment> {
+        let mut fragment = None;
+        self.take(now, None, |lanes, now, sent, expired| {
+            let popped = lanes.pop(now, usize::MAX);
+            expired.append(&mut lanes.take_expired());
+            fragment = popped.map(|(fragment, guard)| {
+                sent.extend(guard);
+                fragment
+            });
+            fragment.is_some()
+        });
+        fragment
     }
 
-    /// Waits until there may be something to take.
-    pub async fn offered(&self) {
-        self.0.offered.notified().await;
+    /// Waits for the next fragment (`Pop`); `None` as soon as the lanes are closed. What expires is not noticed while
+    /// this waits, but before anything is returned.
+    pub async fn recv(&mut self, now: impl Fn() -> Time) -> Option<Fragment> {
+        let mut batch = Vec::new();
+        poll_fn(|cx| {
+            if self.shared.lock().closed {
+                return Poll::Ready(None);
+            }
+            self.pop_batch(now(), OVERHEAD + SLIVER, cx, &mut batch);
+            match batch.pop() {
+                Some(fragment) => Poll::Ready(Some(fragment)),
+                None if self.shared.lock().closed => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Takes the next fragments, for a record with room for `room` bytes of headers and payload. If there are none, the
+    /// waker of `cx` is called when something is offered.
+    pub fn pop_batch(&mut self, now: Time, room: usize, cx: &mut Context<'_>, batch: &mut Vec<Fragment>) {
+        self.take(now, Some(cx.waker()), |lanes, now, sent, expired| {
+            let mut left = room;
+            while left >= OVERHEAD + SLIVER {
+                let Some((fragment, guard)) = lanes.pop(now, left - OVERHEAD) else { break };
+                left -= OVERHEAD + fragment.payload.len();
+                batch.push(fragment);
+                sent.extend(guard);
+            }
+            expired.append(&mut lanes.take_expired());
+            left < room
+        });
+    }
+
+    /// Runs `pop` under the lock, and settles what it took outside of it.
+    fn take(
+        &mut self,
+        now: Time,
+        task: Option<&Waker>,
+        pop: impl FnOnce(&mut Lanes<Guard>, Time, &mut Vec<Guard>, &mut Vec<Guard>) -> bool,
+    ) {
+        let mut expired = Vec::new();
+        let mut state = self.shared.lock();
+        let before = state.lanes.waiting_bytes();
+        let popped = pop(&mut state.lanes, now, &mut self.sent, &mut expired);
+        let after = state.lanes.waiting_bytes();
+        if !popped && let Some(task) = task {
+            match &mut state.task {
+                Some(known) => known.clone_from(task),
+                none => *none = Some(task.clone()),
+            }
+        }
+        let made_room = !self.sent.is_empty() || !expired.is_empty() || after < before;
+        let senders = if made_room { std::mem::take(&mut state.senders) } else { BTreeMap::new() };
+        drop(state);
+        if before != after {
+            self.shared.pressure.moved(before, after);
+        }
+        if !self.sent.is_empty() {
+            self.shared.release(self.sent.drain(..), None);
+        }
+        if !expired.is_empty() {
+            self.shared.release(expired.into_iter(), Some(Refusal::Expired));
+        }
+        senders.into_values().for_each(Waker::wake);
+    }
+
+    /// Lets nothing out from now on beyond the first windows that the other end has not [granted](LaneEnd::grant).
+    pub fn require_credit(&mut self) {
+        self.shared.lock().lanes.require_credit();
+    }
+
+    /// The other end takes messages of this flow that cost up to `limit` since the session began.
+    pub fn grant(&mut self, flow: Flow, limit: u64) {
+        self.shared.lock().lanes.grant(flow, limit);
+    }
+
+    /// Gives back credit that was not used, and says which limit holds now.
+    pub fn reclaim(&mut self, flow: Flow, limit: u64) -> u64 {
+        self.shared.lock().lanes.reclaim(flow, limit)
+    }
+
+    /// How long the message has waited for credit that began to go out and has waited longest.
+    pub fn starved(&self, now: Time) -> Duration {
+        self.shared.lock().lanes.starved(now)
+    }
+
+    /// Gives back the memory of what is empty: for a task that knows that its peer is quiet.
+    pub fn rest(&mut self) {
+        self.sent = Vec::new();
+        self.shared.lock().lanes.rest();
     }
 
     /// Whether nothing is left to send.
     pub fn is_empty(&self) -> bool {
-        self.0.lock().lanes.is_empty()
+        self.shared.lock().lanes.is_empty()
     }
 }
 
 impl Drop for LaneEnd {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.closed = true;
-        let before = state.lanes.waiting_bytes();
-        let abandoned = state.lanes.clear();
-        drop(state);
-        self.0.pressure.moved(before, 0);
-        self.0.pressure.remove_capacity(self.0.capacity);
-        abandoned.into_iter().for_each(|guard| guard.fail(Refusal::SessionEnded));
+        self.shared.close();
     }
 }
 
@@ -208,71 +455,4 @@ impl fmt::Debug for LaneEnd {
 }
 
 #[cfg(test)]
-mod tests {
-    use peerage_mailbox::{Capacity, Inlet, data_queue};
-
-    use super::*;
-    use crate::Pool;
-
-    fn message(pool: &Pool, len: usize, tag: u64, failures: &Outlet<SendFailed>) -> Message {
-        let charge = pool.charge(len).expect("room in the pool");
-        Message::new(ChannelId(1), Lane::Normal, Bytes::from(vec![0; len]), charge)
-            .when_full(WhenFull::DropOldest)
-            .report(failures.clone(), SessionId(9), tag)
-    }
-
-    fn failed(inlet: &Inlet<SendFailed>) -> Vec<(u64, Refusal)> {
-        inlet.take(99).into_iter().map(|failed| (failed.tag, failed.reason)).collect()
-    }
-
-    #[test]
-    fn every_message_is_popped_or_reported_exactly_once_and_all_bytes_come_back() {
-        let pool = Pool::new(1000);
-        let (failures, reported) = data_queue(Capacity { items: 99, weight: 99 });
-        let (door, mut end) = lanes(LanesConfig { items: 2, bytes: 1000 }, &pool.pressure());
-        for tag in 0..4 {
-            door.offer(message(&pool, 10, tag, &failures)).expect("the oldest make room");
-        }
-        assert_eq!(failed(&reported), [(0, Refusal::Overtaken), (1, Refusal::Overtaken)]);
-        assert!(end.pop_fragment().is_some());
-        assert_eq!(pool.used(), 10);
-        door.offer(message(&pool, 10, 4, &failures).when_full(WhenFull::Refuse)).expect("room for two");
-        assert_eq!(door.offer(message(&pool, 10, 5, &failures).when_full(WhenFull::Refuse)), Err(Refusal::LaneFull));
-        assert_eq!(failed(&reported), [(5, Refusal::LaneFull)]);
-        drop(end);
-        assert_eq!(failed(&reported), [(3, Refusal::SessionEnded), (4, Refusal::SessionEnded)]);
-        assert_eq!(door.offer(message(&pool, 10, 6, &failures)), Err(Refusal::SessionEnded));
-        assert_eq!(failed(&reported), [(6, Refusal::SessionEnded)]);
-        assert_eq!((pool.used(), pool.pressure().lane_bytes()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn the_task_is_woken_for_what_was_offered_before_and_while_it_waits() {
-        let pool = Pool::new(1000);
-        let (failures, _reported) = data_queue(Capacity { items: 99, weight: 99 });
-        let (door, mut end) = lanes(LanesConfig::recommended(), &pool.pressure());
-        door.offer(message(&pool, 1, 0, &failures)).expect("room");
-        end.offered().await;
-        assert!(end.pop_fragment().is_some() && end.pop_fragment().is_none());
-        let task = tokio::spawn(async move {
-            end.offered().await;
-            end.pop_fragment().is_some()
-        });
-        tokio::task::yield_now().await;
-        door.offer(message(&pool, 1, 0, &failures)).expect("room");
-        assert!(task.await.expect("no panic"));
-    }
-
-    #[test]
-    fn pressure_is_over_half_when_the_peers_lanes_are() {
-        let pool = Pool::new(1 << 20);
-        let (failures, _reported) = data_queue(Capacity { items: 99, weight: 99 });
-        let config = LanesConfig { items: 99, bytes: 100 };
-        let (slow, _slow_end) = lanes(config, &pool.pressure());
-        let (_fast, fast_end) = lanes(config, &pool.pressure());
-        slow.offer(message(&pool, 100, 0, &failures)).expect("room");
-        assert!(!pool.pressure().over_half(), "one slow peer of two is not the node");
-        drop(fast_end);
-        assert!(pool.pressure().over_half());
-    }
-}
+mod tests;

@@ -1,15 +1,21 @@
 //! One peer's lanes: which message, and which fragment of it, goes out next.
 //!
 //! Control goes first. High, normal and bulk share what is left 16 : 4 : 1 by bytes while each has
-//! something to send, so that urgent messages overtake and bulk never starves. Order holds within a lane.
+//! something to send, so that urgent messages overtake and bulk never starves. In a lane the channels take
+//! turns, fragment by fragment; order holds within a channel's lane.
+//!
+//! Between two ends that grant each other credit, a message waits for the credit of its [`Flow`], and only
+//! for that: other lanes and other channels go on.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_wire::frame::{Lane, MAX_FRAGMENT};
+use peerage_machine::Time;
+use peerage_wire::frame::{Lane, MAX_FRAGMENT, MAX_HEADER, MESSAGE_COST, first_window};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChannelId, LanesConfig};
+use crate::{Flow, LanesConfig};
 
 /// Why a message was not taken, or will not go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
@@ -20,23 +26,28 @@ pub enum Refusal {
     /// Newer messages took its place before it began to go out.
     #[error("overtaken by newer messages")]
     Overtaken,
-    /// The node's byte pool is used up.
+    /// It waited longer than it was worth.
+    #[error("expired before it began to go out")]
+    Expired,
+    /// The node's byte pool, or the peer's part of it, is used up.
     #[error("the byte pool is used up")]
     PoolFull,
-    /// The session has ended or is unknown.
+    /// The session has ended or is unknown, or the sender gave up waiting for room.
     #[error("the session has ended")]
     SessionEnded,
 }
 
 impl Refusal {
     /// All of them, for metrics.
-    pub const ALL: [Refusal; 4] = [Refusal::LaneFull, Refusal::Overtaken, Refusal::PoolFull, Refusal::SessionEnded];
+    pub const ALL: [Refusal; 5] =
+        [Refusal::LaneFull, Refusal::Overtaken, Refusal::Expired, Refusal::PoolFull, Refusal::SessionEnded];
 
     /// A word for metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Refusal::LaneFull => "lane_full",
             Refusal::Overtaken => "overtaken",
+            Refusal::Expired => "expired",
             Refusal::PoolFull => "pool_full",
             Refusal::SessionEnded => "session_ended",
         }
@@ -46,12 +57,8 @@ impl Refusal {
 /// A piece of a message, at most [`MAX_FRAGMENT`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// The message's protocol.
-    pub channel: ChannelId,
-    /// The message's stream.
-    pub stream: u64,
-    /// The message's lane.
-    pub lane: Lane,
+    /// The message's protocol, stream and lane.
+    pub flow: Flow,
     /// The whole message's length, on the first of several fragments.
     pub total: Option<u32>,
     /// Whether more fragments of this message follow.
@@ -60,19 +67,68 @@ pub struct Fragment {
     pub payload: Bytes,
 }
 
+/// A message to be queued. `G` guards it.
+#[derive(Clone, Debug)]
+pub struct Offer<G> {
+    /// Its protocol, stream and lane.
+    pub flow: Flow,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// By when it must have begun to go out, as running time; never late if `None`.
+    pub expires: Option<Duration>,
+    /// Whether the oldest of its flow that have not begun make room for it.
+    pub drop_oldest: bool,
+    /// Given back with the last fragment, or when the message is abandoned.
+    pub guard: G,
+}
+
 struct Entry<G> {
-    channel: ChannelId,
-    stream: u64,
     payload: Bytes,
+    expires: Option<Duration>,
     guard: G,
 }
 
-struct LaneState<G> {
+/// What waits on one flow.
+struct Queue<G> {
+    flow: Flow,
     waiting: VecDeque<Entry<G>>,
     bytes: usize,
     /// The message whose fragments are going out, and how much of it has gone.
     begun: Option<(Entry<G>, usize)>,
-    /// Bytes it may send before the others get their turn.
+    /// The cost of all that was sent, and how far the other end lets it rise.
+    sent: u64,
+    limit: u64,
+    /// When a fragment went out last, as running time.
+    moved: Duration,
+}
+
+/// With less credit than this a longer message waits: fragments of a few bytes cost more than they carry.
+const SLIVER: u64 = 1024;
+
+impl<G> Queue<G> {
+    /// Payload bytes that the next fragment may have; `None` if there is nothing to send or no credit for it.
+    fn sendable(&self, credited: bool) -> Option<usize> {
+        let (left, cost) = match (&self.begun, self.waiting.front()) {
+            (Some((entry, offset)), _) => ((entry.payload.len() - offset) as u64, 0),
+            (None, Some(entry)) => (entry.payload.len() as u64, MESSAGE_COST),
+            (None, None) => return None,
+        };
+        if !credited {
+            return Some(usize::MAX);
+        }
+        let credit = self.limit.saturating_sub(self.sent);
+        let worth_it = credit >= cost + left.min(SLIVER);
+        worth_it.then(|| usize::try_from(credit - cost).unwrap_or(usize::MAX))
+    }
+}
+
+struct LaneState<G> {
+    flows: Vec<Queue<G>>,
+    /// Whose turn it is.
+    turn: usize,
+    /// Messages of all flows, begun ones too.
+    messages: usize,
+    /// Bytes it may send before the other lanes get their turn.
     share: i64,
 }
 
@@ -81,102 +137,195 @@ struct LaneState<G> {
 pub struct Lanes<G> {
     config: LanesConfig,
     lanes: [LaneState<G>; 4],
+    /// Bytes of messages that have not begun.
+    waiting_bytes: usize,
+    /// Whether messages wait for credit.
+    credited: bool,
+    /// Guards of messages that expired, for the caller to fail outside any lock.
+    expired: Vec<G>,
 }
 
 /// Bytes a round, by lane. Control is not in the rounds.
 const SHARES: [i64; 4] = [0, 16 * QUANTUM, 4 * QUANTUM, QUANTUM];
 const QUANTUM: i64 = MAX_FRAGMENT as i64;
+/// Most bytes that wait in a control lane, which no pool bounds.
+const CONTROL_BYTES: usize = 256 * 1024;
+/// Room for the total that a first fragment may carry.
+const MAX_FRAGMENT_PAYLOAD: usize = MAX_FRAGMENT - 4;
 
 impl<G> Lanes<G> {
-    /// Empty lanes.
+    /// Empty lanes, which need no credit until [`require_credit`](Lanes::require_credit).
     pub fn new(config: LanesConfig) -> Self {
-        let empty = || LaneState { waiting: VecDeque::new(), bytes: 0, begun: None, share: 0 };
-        Lanes { config, lanes: [empty(), empty(), empty(), empty()] }
+        let empty = || LaneState { flows: Vec::new(), turn: 0, messages: 0, share: 0 };
+        Lanes {
+            config,
+            lanes: [empty(), empty(), empty(), empty()],
+            waiting_bytes: 0,
+            credited: false,
+            expired: Vec::new(),
+        }
     }
 
-    /// Queues a message. With `drop_oldest` the lane's oldest messages that have not begun make room, and
+    fn queue(&mut self, flow: Flow) -> &mut Queue<G> {
+        let flows = &mut self.lanes[flow.lane as usize].flows;
+        let position = flows.iter().position(|queue| queue.flow == flow).unwrap_or_else(|| {
+            // One by one: a channel's four lanes are most of what an idle peer has here.
+            flows.reserve_exact(1);
+            flows.push(Queue {
+                flow,
+                waiting: VecDeque::new(),
+                bytes: 0,
+                begun: None,
+                sent: 0,
+                limit: first_window(flow.lane),
+                moved: Duration::ZERO,
+            });
+            flows.len() - 1
+        });
+        &mut flows[position]
+    }
+
+    /// Lets nothing out from now on beyond the [`first_window`]s that the other end has not [granted](Lanes::grant).
+    pub fn require_credit(&mut self) {
+        self.credited = true;
+    }
+
+    /// The other end takes messages of this flow that cost up to `limit` since the session began. A lower limit than
+    /// before counts for nothing.
+    pub fn grant(&mut self, flow: Flow, limit: u64) {
+        let queue = self.queue(flow);
+        queue.limit = queue.limit.max(limit);
+    }
+
+    /// Goes back to `limit` if no more than that was sent, and says which limit holds now.
+    pub fn reclaim(&mut self, flow: Flow, limit: u64) -> u64 {
+        let queue = self.queue(flow);
+        queue.limit = queue.limit.min(limit.max(queue.sent));
+        queue.limit
+    }
+
+    /// Queues a message. With `drop_oldest` the flow's oldest messages that have not begun make room, and
     /// their guards are returned for the caller to fail outside any lock.
     ///
     /// # Errors
-    /// The guard of the refused message.
-    pub fn offer(
-        &mut self,
-        lane: Lane,
-        channel: ChannelId,
-        stream: u64,
-        payload: Bytes,
-        drop_oldest: bool,
-        guard: G,
-    ) -> Result<Vec<G>, G> {
-        let LanesConfig { items, bytes } = self.config;
-        let state = &mut self.lanes[lane as usize];
+    /// The refused message.
+    pub fn offer(&mut self, offer: Offer<G>) -> Result<Vec<G>, Offer<G>> {
+        let LanesConfig { items, mut bytes } = self.config;
+        if offer.flow.lane == Lane::Control {
+            bytes = bytes.min(CONTROL_BYTES);
+        }
+        let len = offer.payload.len();
+        let queue = self.queue(offer.flow);
         let mut dropped = Vec::new();
-        let full = |state: &LaneState<G>| {
-            !state.waiting.is_empty() && (state.waiting.len() >= items || state.bytes + payload.len() > bytes)
-        };
-        while full(state) {
-            if !drop_oldest {
-                return Err(guard);
+        let full =
+            |queue: &Queue<G>| !queue.waiting.is_empty() && (queue.waiting.len() >= items || queue.bytes + len > bytes);
+        let mut freed = 0;
+        while full(queue) {
+            if !offer.drop_oldest {
+                return Err(offer);
             }
-            if let Some(oldest) = state.waiting.pop_front() {
-                state.bytes -= oldest.payload.len();
+            if let Some(oldest) = queue.waiting.pop_front() {
+                queue.bytes -= oldest.payload.len();
+                freed += oldest.payload.len();
                 dropped.push(oldest.guard);
             }
         }
-        state.bytes += payload.len();
-        state.waiting.push_back(Entry { channel, stream, payload, guard });
+        queue.bytes += len;
+        queue.waiting.push_back(Entry { payload: offer.payload, expires: offer.expires, guard: offer.guard });
+        let lane = &mut self.lanes[offer.flow.lane as usize];
+        lane.messages = lane.messages + 1 - dropped.len();
+        self.waiting_bytes = self.waiting_bytes + len - freed;
         Ok(dropped)
     }
 
-    /// Takes the next fragment; with the guard of its message if it is the last.
-    pub fn pop_fragment(&mut self) -> Option<(Fragment, Option<G>)> {
-        let lane = self.next_lane()?;
+    /// Takes the next fragment, of at most `room` bytes; with the guard of its message if it is the last. What has
+    /// expired is passed over; its guards are [taken](Lanes::take_expired) afterwards.
+    pub fn pop(&mut self, now: Time, room: usize) -> Option<(Fragment, Option<G>)> {
+        let lane = self.next_lane(now.running())?;
+        let credited = self.credited;
         let state = &mut self.lanes[lane as usize];
-        let (entry, offset) = match state.begun.take() {
+        let queue = &mut state.flows[state.turn];
+        let allowed = queue.sendable(credited)?.min(room).min(MAX_FRAGMENT_PAYLOAD);
+        let (entry, offset) = match queue.begun.take() {
             Some(begun) => begun,
             None => {
-                let entry = state.waiting.pop_front()?;
-                state.bytes -= entry.payload.len();
+                let entry = queue.waiting.pop_front()?;
+                queue.bytes -= entry.payload.len();
+                self.waiting_bytes -= entry.payload.len();
+                queue.sent += MESSAGE_COST;
                 (entry, 0)
             }
         };
-        let len = (entry.payload.len() - offset).min(MAX_FRAGMENT_PAYLOAD);
-        let end = offset + len;
+        let end = (offset + allowed).min(entry.payload.len());
         let more = end < entry.payload.len();
-        state.share -= len as i64;
+        queue.sent += (end - offset) as u64;
+        queue.moved = now.running();
+        // The header counts, or a flood of empty messages would cost its lane nothing.
+        state.share -= (end - offset + MAX_HEADER) as i64;
         let fragment = Fragment {
-            channel: entry.channel,
-            stream: entry.stream,
-            lane,
+            flow: queue.flow,
             total: (offset == 0 && more).then(|| u32::try_from(entry.payload.len()).unwrap_or(u32::MAX)),
             more,
             payload: entry.payload.slice(offset..end),
         };
-        if more {
-            state.begun = Some((entry, end));
-            return Some((fragment, None));
-        }
-        Some((fragment, Some(entry.guard)))
+        let guard = if more {
+            queue.begun = Some((entry, end));
+            None
+        } else {
+            state.messages -= 1;
+            Some(entry.guard)
+        };
+        state.turn = (state.turn + 1) % state.flows.len();
+        Some((fragment, guard))
     }
 
-    fn next_lane(&mut self) -> Option<Lane> {
-        let busy = |lanes: &[LaneState<G>; 4], lane: Lane| {
-            let state = &lanes[lane as usize];
-            state.begun.is_some() || !state.waiting.is_empty()
-        };
-        if busy(&self.lanes, Lane::Control) {
+    /// The guards of what expired since the last call.
+    pub fn take_expired(&mut self) -> Vec<G> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Gives the turn to a flow of the lane that can send, and says whether there is one.
+    fn ready(&mut self, lane: Lane, now: Duration) -> bool {
+        let state = &mut self.lanes[lane as usize];
+        if state.messages == 0 {
+            return false;
+        }
+        for step in 0..state.flows.len() {
+            let turn = (state.turn + step) % state.flows.len();
+            let queue = &mut state.flows[turn];
+            while queue.waiting.front().is_some_and(|entry| entry.expires.is_some_and(|at| at <= now)) {
+                if let Some(late) = queue.waiting.pop_front() {
+                    queue.bytes -= late.payload.len();
+                    self.waiting_bytes -= late.payload.len();
+                    state.messages -= 1;
+                    self.expired.push(late.guard);
+                }
+            }
+            if queue.sendable(self.credited).is_some() {
+                state.turn = turn;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn next_lane(&mut self, now: Duration) -> Option<Lane> {
+        if self.ready(Lane::Control, now) {
             return Some(Lane::Control);
         }
         let rounds = [Lane::High, Lane::Normal, Lane::Bulk];
-        rounds.into_iter().find(|lane| busy(&self.lanes, *lane))?;
+        let ready = rounds.map(|lane| self.ready(lane, now));
+        if ready == [false; 3] {
+            return None;
+        }
         loop {
-            for lane in rounds {
-                if busy(&self.lanes, lane) && self.lanes[lane as usize].share > 0 {
+            for (lane, ready) in rounds.into_iter().zip(ready) {
+                if ready && self.lanes[lane as usize].share > 0 {
                     return Some(lane);
                 }
             }
             // Everybody with something to send has used up its share: a new round. A share never goes
-            // below minus one fragment, so a round always lifts one above zero.
+            // below minus one fragment, so two rounds always lift one above zero.
             for lane in rounds {
                 let state = &mut self.lanes[lane as usize];
                 state.share = (state.share + SHARES[lane as usize]).min(SHARES[lane as usize]);
@@ -185,132 +334,43 @@ impl<G> Lanes<G> {
     }
 
     /// Bytes that wait, in all lanes, without the messages that have begun.
-    pub fn waiting_bytes(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.bytes).sum()
+    pub const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Whether nothing is left to send.
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.begun.is_none() && lane.waiting.is_empty())
+        self.lanes.iter().all(|lane| lane.messages == 0)
+    }
+
+    /// How long the message has waited for credit that began to go out and has waited longest.
+    pub fn starved(&self, now: Time) -> Duration {
+        let queues = self.lanes.iter().flat_map(|lane| &lane.flows);
+        let waiting = queues.filter(|queue| queue.begun.is_some() && queue.sendable(self.credited).is_none());
+        waiting.map(|queue| now.running().saturating_sub(queue.moved)).max().unwrap_or_default()
+    }
+
+    /// Gives back the memory of queues that are empty.
+    pub fn rest(&mut self) {
+        let queues = self.lanes.iter_mut().flat_map(|lane| &mut lane.flows);
+        queues.filter(|queue| queue.waiting.is_empty()).for_each(|queue| queue.waiting = VecDeque::new());
     }
 
     /// Abandons everything, and returns the guards.
     pub fn clear(&mut self) -> Vec<G> {
-        let mut guards = Vec::new();
+        let mut guards = std::mem::take(&mut self.expired);
         for lane in &mut self.lanes {
-            guards.extend(lane.begun.take().map(|(entry, _)| entry.guard));
-            guards.extend(lane.waiting.drain(..).map(|entry| entry.guard));
-            lane.bytes = 0;
+            for queue in &mut lane.flows {
+                guards.extend(queue.begun.take().map(|(entry, _)| entry.guard));
+                guards.extend(queue.waiting.drain(..).map(|entry| entry.guard));
+                queue.bytes = 0;
+            }
+            lane.messages = 0;
         }
+        self.waiting_bytes = 0;
         guards
     }
 }
 
-/// Room for the total that a first fragment may carry.
-const MAX_FRAGMENT_PAYLOAD: usize = MAX_FRAGMENT - 4;
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const CHANNEL: ChannelId = ChannelId(1);
-
-    fn lanes(items: usize, bytes: usize) -> Lanes<u32> {
-        Lanes::new(LanesConfig { items, bytes })
-    }
-
-    fn offer(lanes: &mut Lanes<u32>, lane: Lane, len: usize, drop_oldest: bool, guard: u32) -> Result<Vec<u32>, u32> {
-        lanes.offer(lane, CHANNEL, 0, Bytes::from(vec![0; len]), drop_oldest, guard)
-    }
-
-    #[test]
-    fn a_full_lane_refuses_or_drops_the_oldest_that_have_not_begun() {
-        let mut lanes = lanes(9, 40_000);
-        assert_eq!(offer(&mut lanes, Lane::Normal, 20_000, false, 1), Ok(vec![]));
-        assert!(lanes.pop_fragment().is_some_and(|(fragment, _)| fragment.more), "message 1 has begun");
-        assert_eq!(offer(&mut lanes, Lane::Normal, 20_000, false, 2), Ok(vec![]));
-        assert_eq!(offer(&mut lanes, Lane::Normal, 15_000, false, 3), Ok(vec![]));
-        assert_eq!(offer(&mut lanes, Lane::Normal, 15_000, false, 4), Err(4));
-        assert_eq!(lanes.waiting_bytes(), 35_000, "a refused message changes nothing");
-        assert_eq!(offer(&mut lanes, Lane::Normal, 15_000, true, 5), Ok(vec![2]));
-        assert_eq!(
-            offer(&mut lanes, Lane::Normal, 90_000, true, 6),
-            Ok(vec![3, 5]),
-            "too large, but the lane is empty"
-        );
-        assert_eq!(lanes.pop_fragment().and_then(|(_, guard)| guard), Some(1), "what had begun goes on");
-        assert_eq!(lanes.clear(), [6]);
-        assert!(lanes.is_empty() && lanes.waiting_bytes() == 0);
-    }
-
-    #[test]
-    fn fragments_carry_the_message_and_the_first_states_the_total() {
-        let mut lanes = lanes(9, 1 << 20);
-        let payload: Bytes = (0..40_000u32).map(|n| n as u8).collect::<Vec<_>>().into();
-        lanes.offer(Lane::Bulk, ChannelId(3), 5, payload.clone(), false, 7).expect("room");
-        let mut whole = Vec::new();
-        let mut totals = Vec::new();
-        while let Some((fragment, guard)) = lanes.pop_fragment() {
-            assert_eq!((fragment.channel, fragment.stream, fragment.lane), (ChannelId(3), 5, Lane::Bulk));
-            assert_eq!(guard, (!fragment.more).then_some(7));
-            assert!(fragment.payload.len() + 4 <= MAX_FRAGMENT);
-            totals.push(fragment.total);
-            whole.extend_from_slice(&fragment.payload);
-        }
-        assert_eq!((whole, totals), (payload.to_vec(), vec![Some(40_000), None, None]));
-    }
-
-    #[test]
-    fn control_overtakes_all_and_the_others_share_by_weight() {
-        let mut lanes = lanes(10_000, 1 << 30);
-        for lane in [Lane::Bulk, Lane::Normal, Lane::High] {
-            for _ in 0..2000 {
-                offer(&mut lanes, lane, 16_380, false, 0).expect("room");
-            }
-        }
-        offer(&mut lanes, Lane::Control, 8, false, 0).expect("room");
-        let order: Vec<Lane> = (0..2101).filter_map(|_| lanes.pop_fragment()).map(|(f, _)| f.lane).collect();
-        assert_eq!(order[0], Lane::Control);
-        let count = |lane| order.iter().filter(|l| **l == lane).count();
-        let (high, normal, bulk) = (count(Lane::High), count(Lane::Normal), count(Lane::Bulk));
-        assert!(
-            (1590..=1610).contains(&high) && (390..=410).contains(&normal) && (95..=105).contains(&bulk),
-            "{high} {normal} {bulk}"
-        );
-    }
-
-    #[test]
-    fn an_urgent_message_waits_for_one_fragment_at_most() {
-        let mut lanes = lanes(10, 32 << 20);
-        offer(&mut lanes, Lane::Bulk, 16 << 20, false, 1).expect("room");
-        for _ in 0..50 {
-            lanes.pop_fragment();
-        }
-        offer(&mut lanes, Lane::High, 128, false, 2).expect("room");
-        assert_eq!(lanes.pop_fragment().map(|(fragment, guard)| (fragment.lane, guard)), Some((Lane::High, Some(2))));
-    }
-
-    proptest! {
-        #[test]
-        fn every_accepted_message_is_popped_or_dropped_once(
-            ops in proptest::collection::vec((0usize..4, 0usize..60_000, any::<bool>(), 0usize..4), 1..80),
-        ) {
-            let mut lanes = lanes(6, 100_000);
-            let mut ended = Vec::new();
-            for (n, (lane, len, drop_oldest, pops)) in ops.iter().enumerate() {
-                match offer(&mut lanes, Lane::ALL[*lane], *len, *drop_oldest, n as u32) {
-                    Ok(dropped) => ended.extend(dropped),
-                    Err(refused) => ended.push(refused),
-                }
-                for _ in 0..*pops {
-                    ended.extend(lanes.pop_fragment().and_then(|(_, guard)| guard));
-                }
-            }
-            ended.extend(lanes.clear());
-            ended.sort_unstable();
-            prop_assert_eq!(ended, (0..ops.len() as u32).collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;

@@ -11,16 +11,15 @@
     doc = r#"
 ```
 use bytes::Bytes;
-use peerage_queue::{ChannelId, LanesConfig, Message, Pool, lanes};
+use peerage_queue::peerage_machine::Time;
+use peerage_queue::{ChannelId, LanesConfig, Message, Pool, PoolConfig, lanes};
 use peerage_wire::frame::Lane;
 
-let pool = Pool::new(1 << 20);
-let (door, mut end) = lanes(LanesConfig::recommended(), &pool.pressure());
-let charge = pool.charge(5).expect("the pool is empty");
-let message = Message::new(ChannelId(1), Lane::Normal, Bytes::from_static(b"hello"), charge);
-door.offer(message).expect("the lane is empty");
+let pool = Pool::new(PoolConfig::outbound());
+let (door, mut end) = lanes(LanesConfig::recommended(), &pool, 0);
+door.offer(Message::new(ChannelId(1), Lane::Normal, Bytes::from_static(b"hello"))).expect("the lane is empty");
 
-let fragment = end.pop_fragment().expect("one is waiting");
+let fragment = end.pop(Time::ZERO).expect("one is waiting");
 assert_eq!((&fragment.payload[..], fragment.more), (&b"hello"[..], false));
 assert_eq!(pool.used(), 0, "released with its last fragment");
 ```
@@ -28,6 +27,8 @@ assert_eq!(pool.used(), 0, "released with its last fragment");
 )]
 #![warn(missing_docs)]
 
+/// The clock that expiry is judged by.
+pub use peerage_machine;
 /// The data queues that messages and failures travel in.
 #[cfg(feature = "actor")]
 pub use peerage_mailbox;
@@ -36,6 +37,7 @@ pub use peerage_wire;
 
 #[cfg(feature = "actor")]
 mod actor;
+mod budget;
 mod config;
 #[cfg(feature = "actor")]
 mod door;
@@ -45,19 +47,24 @@ mod lanes;
 #[cfg(feature = "actor")]
 mod metrics;
 #[cfg(feature = "actor")]
+mod permit;
+#[cfg(feature = "actor")]
 mod pool;
 mod types;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
-pub use config::{Config, LanesConfig};
+pub use budget::{Budget, HolderId};
+pub use config::{Config, LanesConfig, PoolConfig};
 #[cfg(feature = "actor")]
 pub use door::{Door, LaneEnd, Message, lanes};
 #[cfg(feature = "actor")]
 pub use ingress::QueueMailbox;
-pub use lanes::{Fragment, Lanes, Refusal};
+pub use lanes::{Fragment, Lanes, Offer, Refusal};
 #[cfg(feature = "actor")]
-pub use pool::{Charge, Pool, Pressure};
-pub use types::{ChannelId, Delivery, Recipient, SendFailed, SessionId};
+pub use permit::{Permit, Returned};
 #[cfg(feature = "actor")]
-pub use types::{Push, WhenFull};
+pub use pool::{Account, Charge, InboundPool, InboundShare, Pool, Pressure};
+pub use types::{ChannelId, Delivery, Flow, Recipient, SendFailed, SessionId};
+#[cfg(feature = "actor")]
+pub use types::{Inbound, Push, WhenFull};

@@ -1,7 +1,7 @@
 //! What protocols hand to the queues and get from the sessions.
 
 use bytes::Bytes;
-use peerage_wire::frame::Lane;
+use peerage_wire::frame::{Lane, MESSAGE_COST};
 use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
@@ -14,6 +14,17 @@ pub struct SessionId(pub u64);
 /// A capability's place in one session; 0 is the session's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChannelId(pub u16);
+
+/// What order and credit are kept by: a channel's stream, lane by lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    /// The protocol.
+    pub channel: ChannelId,
+    /// 0: the channel's message flow.
+    pub stream: u64,
+    /// How urgent.
+    pub lane: Lane,
+}
 
 /// One receiver of a message: channels are numbered by session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +50,13 @@ pub struct Delivery {
     pub payload: Bytes,
 }
 
+impl Delivery {
+    /// What it costs of its flow's credit, and of the inbound pool.
+    pub fn cost(&self) -> u64 {
+        self.payload.len() as u64 + MESSAGE_COST
+    }
+}
+
 /// A message did not go out to one recipient, and never will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SendFailed {
@@ -55,6 +73,7 @@ mod doors {
     use peerage_mailbox::{Item, Outlet, Overflow};
 
     use super::*;
+    use crate::Permit;
 
     /// What to do when a recipient's lane is full.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,12 +112,28 @@ mod doors {
         }
     }
 
-    impl Item for Delivery {
+    /// A message that came in, with its permit: the peer may send as much again once that is dropped.
+    #[derive(Debug)]
+    pub struct Inbound {
+        /// The message.
+        pub delivery: Delivery,
+        /// Its part of the inbound pool. To be dropped when the message has been handled.
+        pub permit: Permit,
+    }
+
+    /// A message that no session brought, and that nobody's credit is kept for.
+    impl From<Delivery> for Inbound {
+        fn from(delivery: Delivery) -> Inbound {
+            Inbound { delivery, permit: Permit::none() }
+        }
+    }
+
+    impl Item for Inbound {
         fn weight(&self) -> usize {
-            self.payload.len()
+            self.delivery.payload.len()
         }
 
-        /// The session's task waits for room and meanwhile reads nothing from its peer.
+        /// The session keeps it until there is room; the peer's credit bounds what it keeps.
         fn overflow(&self) -> Overflow {
             Overflow::Reject
         }
@@ -114,4 +149,4 @@ mod doors {
 }
 
 #[cfg(feature = "actor")]
-pub use doors::{Push, WhenFull};
+pub use doors::{Inbound, Push, WhenFull};

@@ -1,6 +1,7 @@
 //! The queue actor with real doors.
 
 use bytes::Bytes;
+use peerage_queue::peerage_machine::Time;
 use peerage_queue::peerage_mailbox::{Capacity, Meter, Supervisor, data_queue};
 use peerage_queue::peerage_wire::frame::Lane;
 use peerage_queue::{
@@ -16,7 +17,7 @@ async fn one_push_reaches_every_door_is_charged_once_and_reports_who_is_missing(
     let (queue, child) = spawn(args, &Supervisor::none()).await.expect("starts");
     let mut ends = Vec::new();
     for session in 1..=2 {
-        let (door, end) = lanes(LanesConfig::recommended(), &pool.pressure());
+        let (door, end) = lanes(LanesConfig::recommended(), &pool, 0);
         queue.peer_up(SessionId(session), door);
         ends.push(end);
     }
@@ -32,17 +33,15 @@ async fn one_push_reaches_every_door_is_charged_once_and_reports_who_is_missing(
         failures: Some(failures.clone()),
     };
     outlet.offer(push(&[1, 2, 3], 80, 5)).expect("room");
-    for end in &mut ends {
-        end.offered().await;
-    }
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     assert_eq!(pool.used(), 80);
     outlet.offer(push(&[1], 21, 6)).expect("room");
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     let failed: Vec<_> = failed.take(9).into_iter().map(|f| (f.session.0, f.tag, f.reason)).collect();
     assert_eq!(failed, [(3, 5, Refusal::SessionEnded), (1, 6, Refusal::PoolFull)]);
     for end in &mut ends {
-        assert_eq!(end.pop_fragment().map(|fragment| fragment.payload.len()), Some(80));
-        assert!(end.pop_fragment().is_none());
+        assert_eq!(end.pop(Time::ZERO).map(|fragment| fragment.payload.len()), Some(80));
+        assert!(end.pop(Time::ZERO).is_none());
     }
     assert_eq!(pool.used(), 0);
     child.stop();

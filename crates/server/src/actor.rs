@@ -11,8 +11,9 @@ use peerage_gossip::{Publish, SubscribeError};
 use peerage_machine::Driver;
 use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Supervisor, data_queue, spawn_child};
 use peerage_peer_session::handshake::Presented;
-use peerage_peer_session::{Ended, EndedBy, Established, SessionMailbox};
-use peerage_queue::{ChannelId, Delivery, Door, Pool, SessionId};
+use peerage_peer_session::{Buffers, Ended, EndedBy, Established, SessionMailbox};
+use peerage_queue::{ChannelId, Door, Inbound, InboundPool, InboundShare, Pool, SessionId};
+use peerage_wire::frame::CHANNEL_WINDOW;
 use peerage_wire::{Capability, DisconnectReason, Keypair, Multiaddr, NodeId, address};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
@@ -65,7 +66,8 @@ pub(crate) struct Session {
 /// A checkpoint whose verdict is awaited.
 pub(crate) struct Waiting {
     pub(crate) reply: Reply<Result<(), DisconnectReason>>,
-    pub(crate) established: Option<Box<Established>>,
+    /// The connection, and its part of the inbound pool.
+    pub(crate) established: Option<(Box<Established>, InboundShare)>,
 }
 
 pub(crate) struct State {
@@ -87,7 +89,9 @@ pub(crate) struct State {
     pub(crate) presented: watch::Sender<Presented>,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) pool: Pool,
-    pub(crate) gossip_inbound: Outlet<Delivery>,
+    pub(crate) inbound_pool: InboundPool,
+    pub(crate) buffers: Buffers,
+    pub(crate) gossip_inbound: Outlet<Inbound>,
     pub(crate) gossip_memory: peerage_gossip::Memory,
     pub(crate) stopping: Vec<Reply<()>>,
 }
@@ -165,6 +169,8 @@ impl State {
             ServerMsg::Dialer(out) => self.dialer_asks(out),
             ServerMsg::Gauges => {
                 self.metrics.queue_bytes(self.pool.used(), self.pool.pressure().lane_bytes());
+                let (windows, beyond) = self.inbound_pool.used();
+                self.metrics.inbound(windows, beyond, self.inbound_pool.waiting());
                 self.ports.later(GAUGES_EVERY, || ServerMsg::Gauges);
             }
             ServerMsg::Dialled(dialled) => {
@@ -259,8 +265,17 @@ impl State {
             }
             SetupMsg::Established { setup, established, reply } => {
                 let meta = Meta::of(&established.remote, established.direction);
-                self.waiting.insert(setup, Waiting { reply, established: Some(established) });
-                self.feed(In::Checkpoint(setup, Stage::Established, meta)).await;
+                // Trusted peers have a share of the pool that nobody else can take.
+                let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
+                let windows = CHANNEL_WINDOW * established.remote.channels.len();
+                if let Some(share) = self.inbound_pool.admit(windows, weight) {
+                    self.waiting.insert(setup, Waiting { reply, established: Some((established, share)) });
+                    self.feed(In::Checkpoint(setup, Stage::Established, meta)).await;
+                } else {
+                    let limit = self.config.session.disconnect_timeout;
+                    tokio::spawn(established.refuse(DisconnectReason::TooManyPeers, limit));
+                    reply.send(Err(DisconnectReason::TooManyPeers));
+                }
             }
             SetupMsg::Released(setup) => {
                 self.waiting.remove(&setup);

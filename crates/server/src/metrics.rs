@@ -38,6 +38,9 @@ pub(crate) struct ServerMetrics {
     pub(crate) bans: Counter,
     pool_bytes: Gauge,
     lane_bytes: Gauge,
+    inbound_windows: Gauge,
+    inbound_beyond: Gauge,
+    inbound_waiting: Gauge,
 }
 
 impl ServerMetrics {
@@ -46,6 +49,8 @@ impl ServerMetrics {
         meter.describe("peerage_disconnects_total", "Sessions ended, by reason and by who ended them");
         meter.describe("peerage_penalties_total", "What peers were blamed for");
         meter.describe("peerage_queue_bytes", "Bytes queued: in the node's pool, and in all peers' lanes");
+        meter.describe("peerage_inbound_bytes", "Bytes that peers were granted: first windows, and beyond them");
+        meter.describe("peerage_inbound_waiting", "Sessions whose next message waits for the inbound pool");
         meter.describe("peerage_bans_total", "Nodes banned");
         meter.describe("peerage_restarts_total", "Actors started again after they failed");
         meter.describe("peerage_degraded", "1 while an actor is down for longer than a restart takes");
@@ -56,12 +61,21 @@ impl ServerMetrics {
             bans: meter.counter("peerage_bans_total", &[]),
             pool_bytes: meter.gauge("peerage_queue_bytes", &[("in", "pool")]),
             lane_bytes: meter.gauge("peerage_queue_bytes", &[("in", "lanes")]),
+            inbound_windows: meter.gauge("peerage_inbound_bytes", &[("in", "windows")]),
+            inbound_beyond: meter.gauge("peerage_inbound_bytes", &[("in", "beyond")]),
+            inbound_waiting: meter.gauge("peerage_inbound_waiting", &[]),
         }
     }
 
     pub(crate) fn queue_bytes(&self, pool: usize, lanes: usize) {
         self.pool_bytes.set(pool as f64);
         self.lane_bytes.set(lanes as f64);
+    }
+
+    pub(crate) fn inbound(&self, windows: usize, beyond: usize, waiting: usize) {
+        self.inbound_windows.set(windows as f64);
+        self.inbound_beyond.set(beyond as f64);
+        self.inbound_waiting.set(waiting as f64);
     }
 
     pub(crate) fn peers(&self, direction: Direction, change: f64) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use peerage_peer_session::{Ended, EndedBy, Established};
-use peerage_queue::{ChannelId, SessionId, lanes};
+use peerage_queue::{ChannelId, InboundShare, SessionId, lanes};
 use peerage_wire::DisconnectReason;
 
 use crate::actor::{GOSSIP, Session, State, Waiting};
@@ -15,11 +15,11 @@ impl State {
     pub(crate) async fn verdict(&mut self, setup: Setup, verdict: Result<Option<SessionId>, DisconnectReason>) {
         let Some(Waiting { reply, established }) = self.waiting.remove(&setup) else { return };
         match (verdict, established) {
-            (Ok(Some(session)), Some(established)) => {
-                self.start_session(session, *established).await;
+            (Ok(Some(session)), Some((established, share))) => {
+                self.start_session(session, *established, share).await;
                 reply.send(Ok(()));
             }
-            (Err(reason), Some(established)) => {
+            (Err(reason), Some((established, _))) => {
                 // The other end believes itself accepted, so it is told.
                 let limit = self.config.session.disconnect_timeout;
                 tokio::spawn(established.refuse(reason, limit));
@@ -30,10 +30,11 @@ impl State {
     }
 
     /// Opens the peer's lanes, tells the protocols, and only then lets its messages in.
-    async fn start_session(&mut self, session: SessionId, established: Established) {
-        let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool.pressure());
+    async fn start_session(&mut self, session: SessionId, established: Established, inbound: InboundShare) {
         let remote = &established.remote;
         let meta = Meta::of(remote, established.direction);
+        let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
+        let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool, weight);
         let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
         let gossip = gossip.map(|matched| ChannelId(matched.channel));
         let (address, agent) = (established.address(), remote.hello.agent.to_string());
@@ -49,6 +50,8 @@ impl State {
             config: self.config.session,
             established,
             lanes: lane_end,
+            inbound,
+            buffers: self.buffers.clone(),
             routes: gossip.map(|channel| (channel, self.gossip_inbound.clone())).into_iter().collect(),
             ended: self.ports.session_ended(session),
             clock: self.clock,

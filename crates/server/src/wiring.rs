@@ -10,10 +10,11 @@ use peerage_discovery::Bootnode;
 use peerage_gossip::Publish;
 use peerage_machine::{Driver, Quota, Rng};
 use peerage_mailbox::{Alarm, Capacity, Inlet, Supervisor, data_queue};
-use peerage_peer_session::Handshaker;
 use peerage_peer_session::handshake::Presented;
-use peerage_queue::{Delivery, Pool, Push, SendFailed};
+use peerage_peer_session::{Buffers, Handshaker};
+use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
 use peerage_wire::codec::{Blob, List, Text};
+use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
 use peerage_wire::{Capability, Hello, Keypair, NetworkId, NodeRecord, RecordDraft, Verified, address};
 use tokio::sync::watch;
 
@@ -75,15 +76,23 @@ pub(crate) fn wire(
     let record = record(&config, &keys, seq, &sockets)?;
     let (presented, watched) = watch::channel(presented(&config, record.clone())?);
 
-    let pool = Pool::new(config.queue.pool_bytes);
-    // Four lanes a peer. Trusted peers may exceed the limit; for those trusted later there is the doubling.
-    let lane_items = 2 * 4 * config.queue.lanes.items * (config.max_peers.max(1) as usize + trusted.len());
-    let (push, pushes) = data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.pool_bytes });
+    let pool = Pool::new(config.queue.outbound);
+    // Trusted peers may exceed the limit; for those trusted later there is the doubling.
+    let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len());
+    // One capability so far: gossip.
+    let windows = sessions * CHANNEL_WINDOW;
+    let inbound_pool = InboundPool::new(windows, config.queue.inbound);
+    // Four lanes a peer.
+    let lane_items = 4 * config.queue.lanes.items * sessions;
+    let (push, pushes) =
+        data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.outbound.at_large });
     // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out.
     let failures = lane_items + config.queue.pushes * config.gossip.fanout;
     let (report_failures, failures) = data_queue::<SendFailed>(Capacity { items: failures, weight: failures });
-    let (gossip_inbound, inbound) =
-        data_queue::<Delivery>(Capacity { items: 4096, weight: 4 * config.session.max_message });
+    // What peers may have here is what the inbound pool granted them: this is never full.
+    let granted = windows + config.queue.inbound.capacity();
+    let capacity = Capacity { items: granted / MESSAGE_COST as usize, weight: granted };
+    let (gossip_inbound, inbound) = data_queue::<Inbound>(capacity);
     let gossip_memory = peerage_gossip::Memory::new();
 
     let context = SetupContext {
@@ -174,6 +183,8 @@ pub(crate) fn wire(
         presented,
         addresses: sockets.into_iter().map(address::from_tcp).collect(),
         pool,
+        inbound_pool,
+        buffers: Buffers::new(),
         gossip_inbound,
         gossip_memory,
         stopping: Vec::new(),

@@ -23,6 +23,23 @@ pub const MAX_HEADER: usize = 2 + 2 + 8 + 2;
 /// Largest stream id: what eight bytes of LEB128 hold.
 pub const MAX_STREAM: u64 = (1 << 56) - 1;
 
+/// What a message costs of its flow's credit besides its bytes: about what it takes of the receiver's memory while it is
+/// queued, so that a window bounds empty messages, too.
+pub const MESSAGE_COST: u64 = 64;
+
+/// The credit that each flow begins with, by lane, in bytes: whoever opens a channel lets the other end send as much at
+/// once, without a frame that says so.
+pub const fn first_window(lane: Lane) -> u64 {
+    match lane {
+        Lane::Normal => 64 << 10,
+        Lane::Bulk => 32 << 10,
+        Lane::Control | Lane::High => 16 << 10,
+    }
+}
+
+/// What one channel of a session takes of the receiver's memory at least: its four [`first_window`]s, in bytes.
+pub const CHANNEL_WINDOW: usize = 128 << 10;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -36,6 +53,14 @@ pub enum Kind {
     Disconnect,
     /// The accepting end has reserved a place. Its first frame, unless that is `Disconnect`.
     Accepted,
+    /// Payload: a u64, big-endian. The other end may send, on this channel, stream and lane, messages that cost up to
+    /// this much since the session began (their bytes, and [`MESSAGE_COST`] each). A smaller limit than before counts
+    /// for nothing.
+    Credit,
+    /// Payload: a u64, big-endian. Asks the other end to go back to this limit, because its credit lies idle.
+    Reclaim,
+    /// Payload: a u64, big-endian. The answer: the limit that holds from now on.
+    Reclaimed,
     /// A kind of a later version.
     Unknown(u8),
 }
@@ -49,6 +74,9 @@ impl Kind {
             Kind::Pong => 2,
             Kind::Disconnect => 3,
             Kind::Accepted => 4,
+            Kind::Credit => 5,
+            Kind::Reclaim => 6,
+            Kind::Reclaimed => 7,
             Kind::Unknown(code) => code,
         }
     }
@@ -61,6 +89,9 @@ impl Kind {
             2 => Kind::Pong,
             3 => Kind::Disconnect,
             4 => Kind::Accepted,
+            5 => Kind::Credit,
+            6 => Kind::Reclaim,
+            7 => Kind::Reclaimed,
             code => Kind::Unknown(code),
         }
     }
@@ -233,9 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_windows_of_a_channel_add_up() {
+        assert_eq!(Lane::ALL.map(first_window).iter().sum::<u64>(), CHANNEL_WINDOW as u64);
+    }
+
+    #[test]
     fn headers_are_these_bytes() {
         let ping = Header::new(Kind::Ping, Lane::Control, 0, 8);
         assert_eq!(encoded(ping), [1, 0, 0, 0, 0, 0, 8]);
+        let kinds = [Kind::Data, Kind::Ping, Kind::Pong, Kind::Disconnect, Kind::Accepted, Kind::Credit, Kind::Reclaim];
+        for (code, kind) in (0..).zip(kinds.into_iter().chain([Kind::Reclaimed, Kind::Unknown(8)])) {
+            assert_eq!((kind.code(), Kind::from_code(code)), (code, kind));
+        }
+        let credit = Header::new(Kind::Credit, Lane::Bulk, 2, 8);
+        assert_eq!(encoded(credit), [5, 3, 0, 2, 0, 0, 8]);
         let fragment = Header {
             more: true,
             total: true,

@@ -25,6 +25,17 @@ pub struct CipherId(pub u16);
 impl CipherId {
     /// ChaCha20-Poly1305 (RFC 8439): every node speaks it.
     pub const CHACHA20_POLY1305: CipherId = CipherId(1);
+    /// AES-256-GCM (NIST SP 800-38D): offered by ends whose processor has instructions for it.
+    pub const AES_256_GCM: CipherId = CipherId(2);
+
+    /// A word for metrics and people.
+    pub const fn label(self) -> &'static str {
+        match self {
+            CipherId::CHACHA20_POLY1305 => "chacha20-poly1305",
+            CipherId::AES_256_GCM => "aes-256-gcm",
+            CipherId(_) => "unknown",
+        }
+    }
 }
 
 /// The accepting end's payload. Bytes after it belong to a later version.

@@ -20,7 +20,7 @@ const FLOORS: [(&str, u8); 15] = [
 ];
 
 /// Tools and whole-stack tests: they may use every floor, and no floor may use them.
-const OUTSIDE: [&str; 2] = ["xtask", "peerage-tests"];
+const OUTSIDE: [&str; 3] = ["xtask", "peerage-tests", "peerage-bench"];
 
 /// Crates that hold an actor: their public signatures may not leak how it is reached.
 const ACTOR_CRATES: [&str; 7] = [

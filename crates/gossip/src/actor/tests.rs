@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_mailbox::{Capacity, data_queue};
-use peerage_queue::{ChannelId, Pool, SessionId};
+use peerage_queue::{ChannelId, Delivery, Pool, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ const PEER: SessionId = SessionId(1);
 
 struct Bench {
     args: Args,
-    inbound: Outlet<Delivery>,
+    inbound: Outlet<Inbound>,
     events: mpsc::UnboundedReceiver<Event>,
     received: Inlet<Message>,
     outlet: Outlet<Message>,
@@ -64,7 +64,7 @@ impl Bench {
 
     fn receive(&self, payload: Bytes) {
         let delivery = Delivery { session: PEER, channel: ChannelId(1), stream: 0, lane: Lane::Normal, payload };
-        self.inbound.offer(delivery).expect("room");
+        self.inbound.offer(delivery.into()).expect("room");
     }
 
     async fn delivered(&self) -> Vec<Bytes> {
@@ -126,7 +126,7 @@ async fn misbehaviour_is_reported_and_streams_are_not_gossip() {
     let (_gossip, child) = bench.start().await;
     let stray =
         Delivery { session: PEER, channel: ChannelId(1), stream: 3, lane: Lane::Normal, payload: message(b"hi") };
-    bench.inbound.offer(stray).expect("room");
+    bench.inbound.offer(stray.into()).expect("room");
     bench.receive(Bytes::from_static(&[1]));
     assert!(bench.delivered().await.is_empty());
     assert_eq!(bench.events.try_recv(), Ok(Event::Report { session: PEER, penalty: Penalty::MalformedMessage }));

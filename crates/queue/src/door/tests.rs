@@ -1,0 +1,231 @@
+use peerage_mailbox::{Capacity, Inlet, data_queue};
+
+use super::*;
+
+fn message(len: usize, tag: u64, failures: &Outlet<SendFailed>) -> Message {
+    Message::new(ChannelId(1), Lane::Normal, Bytes::from(vec![0; len])).report(failures.clone(), SessionId(9), tag)
+}
+
+fn failed(inlet: &Inlet<SendFailed>) -> Vec<(u64, Refusal)> {
+    inlet.take(99).into_iter().map(|failed| (failed.tag, failed.reason)).collect()
+}
+
+struct Bench {
+    pool: Pool,
+    door: Door,
+    end: LaneEnd,
+    failures: Outlet<SendFailed>,
+    reported: Inlet<SendFailed>,
+}
+
+fn bench(config: LanesConfig, pool: usize) -> Bench {
+    let pool = Pool::new(pool);
+    let (failures, reported) = data_queue(Capacity { items: 99, weight: 99 });
+    let (door, end) = lanes(config, &pool, 0);
+    Bench { pool, door, end, failures, reported }
+}
+
+/// Runs until the future waits for something else.
+async fn settle() {
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn every_message_is_popped_or_reported_exactly_once_and_all_bytes_come_back() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig { items: 2, bytes: 1000 }, 1000);
+    for tag in 0..4 {
+        let message = message(10, tag, &failures).when_full(WhenFull::DropOldest);
+        door.offer(message).expect("the oldest make room");
+    }
+    assert_eq!(failed(&reported), [(0, Refusal::Overtaken), (1, Refusal::Overtaken)]);
+    assert!(end.pop(Time::ZERO).is_some());
+    assert_eq!(pool.used(), 10, "released at pop");
+    door.offer(message(10, 4, &failures)).expect("room for two");
+    assert_eq!(door.offer(message(10, 5, &failures)), Err(Refusal::LaneFull));
+    assert_eq!(failed(&reported), [(5, Refusal::LaneFull)]);
+    drop(end);
+    assert_eq!(failed(&reported), [(3, Refusal::SessionEnded), (4, Refusal::SessionEnded)]);
+    assert_eq!(door.offer(message(10, 6, &failures)), Err(Refusal::SessionEnded));
+    assert_eq!(failed(&reported), [(6, Refusal::SessionEnded)]);
+    assert_eq!((pool.used(), pool.pressure().lane_bytes()), (0, 0));
+}
+
+/// AvalancheGo's throttled queue: the throttler refuses before the lane does, and what is refused is not charged.
+#[test]
+fn what_the_pool_has_no_room_for_is_refused_at_once_and_holds_nothing() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 100);
+    door.offer(message(80, 1, &failures)).expect("room");
+    assert_eq!(door.offer(message(30, 2, &failures)), Err(Refusal::PoolFull));
+    assert_eq!((failed(&reported), pool.used()), (vec![(2, Refusal::PoolFull)], 80));
+    let charge = pool.charge(20).expect("room");
+    door.offer(Message::new(ChannelId(1), Lane::Normal, Bytes::from(vec![0; 20])).charged(charge)).expect("paid for");
+    assert_eq!(pool.used(), 100);
+    while end.pop(Time::ZERO).is_some() {}
+    assert_eq!((pool.used(), failed(&reported)), (0, vec![]));
+}
+
+/// AvalancheGo's TestBypassThrottling: control takes nothing of the pool, and its own lane bounds it.
+#[test]
+fn control_passes_a_full_pool_within_its_small_lane() {
+    let Bench { pool, door, mut end, failures, .. } = bench(LanesConfig::recommended(), 100);
+    door.offer(message(100, 1, &failures)).expect("room");
+    let control = |len: usize| door.offer(Message::new(ChannelId(1), Lane::Control, Bytes::from(vec![0; len])));
+    assert_eq!(control(200_000), Ok(()));
+    assert_eq!(control(200_000), Err(Refusal::LaneFull));
+    assert_eq!(pool.used(), 100);
+    while end.pop(Time::ZERO).is_some() {}
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn a_message_that_expired_in_the_lane_is_reported_and_given_back() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+    door.offer(message(10, 1, &failures).expires(at(1))).expect("room");
+    door.offer(message(10, 2, &failures).expires(at(9))).expect("room");
+    assert!(end.pop(at(2)).is_some() && end.pop(at(2)).is_none());
+    assert_eq!((failed(&reported), pool.used()), (vec![(1, Refusal::Expired)], 0));
+}
+
+/// AvalancheGo's TestMessageQueue, for `Pop`, `PopNow` and `Close`.
+#[tokio::test]
+async fn pop_waits_for_a_message_and_ends_as_soon_as_the_lanes_are_closed() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    assert!(end.pop(Time::ZERO).is_none(), "PopNow of nothing");
+    door.offer(message(1, 1, &failures)).expect("room");
+    door.offer(message(2, 2, &failures)).expect("room");
+    for len in [1, 2] {
+        assert_eq!(end.recv(|| Time::ZERO).await.map(|fragment| fragment.payload.len()), Some(len), "in order");
+    }
+    let waiting = tokio::spawn(async move { (end.recv(|| Time::ZERO).await.map(|f| f.payload.len()), end) });
+    settle().await;
+    door.offer(message(3, 3, &failures)).expect("room");
+    let (popped, mut end) = waiting.await.expect("no panic");
+    assert_eq!(popped, Some(3));
+    door.offer(message(4, 4, &failures)).expect("room");
+    door.close();
+    door.close();
+    assert_eq!(failed(&reported), [(4, Refusal::SessionEnded)], "once");
+    assert_eq!(end.recv(|| Time::ZERO).await, None, "although a message remained");
+    assert!(end.pop(Time::ZERO).is_none() && pool.used() == 0);
+    let (_door, mut end) = lanes(LanesConfig::recommended(), &pool, 0);
+    let closer = _door.clone();
+    let waiting = tokio::spawn(async move { end.recv(|| Time::ZERO).await });
+    settle().await;
+    closer.close();
+    assert_eq!(waiting.await.expect("no panic"), None, "closing wakes who waits");
+}
+
+/// AvalancheGo's blocking queue: Push waits for room, and a cancelled or closed one fails with its callback.
+#[tokio::test]
+async fn a_blocking_push_gets_the_room_that_is_made_or_fails_once() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig { items: 1, bytes: 1000 }, 1000);
+    let push = |tag| {
+        let (door, message) = (door.clone(), message(10, tag, &failures));
+        tokio::spawn(async move { door.offer_when_room(message).await })
+    };
+    assert_eq!(push(1).await.expect("no panic"), Ok(()));
+    let second = push(2);
+    settle().await;
+    assert!(!second.is_finished());
+    assert!(end.pop(Time::ZERO).is_some());
+    assert_eq!(second.await.expect("no panic"), Ok(()));
+
+    let given_up = push(3);
+    settle().await;
+    given_up.abort();
+    settle().await;
+    assert_eq!(failed(&reported), [(3, Refusal::SessionEnded)]);
+
+    let closed = push(4);
+    settle().await;
+    drop(end);
+    assert_eq!(closed.await.expect("no panic"), Err(Refusal::SessionEnded));
+    assert_eq!(push(5).await.expect("no panic"), Err(Refusal::SessionEnded));
+    let mut reports = failed(&reported);
+    reports.sort_unstable_by_key(|(tag, _)| *tag);
+    assert_eq!(reports, [2, 4, 5].map(|tag| (tag, Refusal::SessionEnded)));
+    assert_eq!(pool.used(), 0);
+}
+
+#[tokio::test]
+async fn a_blocking_push_waits_for_the_pool_unless_it_could_never_fit() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 100);
+    let (other, mut other_end) = lanes(LanesConfig::recommended(), &pool, 0);
+    other.offer(message(90, 1, &failures)).expect("room");
+    let push = |len, tag| {
+        let (door, message) = (door.clone(), message(len, tag, &failures));
+        tokio::spawn(async move { door.offer_when_room(message).await })
+    };
+    assert_eq!(push(101, 2).await.expect("no panic"), Err(Refusal::PoolFull));
+    let waiting = push(20, 3);
+    let ends_with_its_session = push(20, 4);
+    settle().await;
+    assert!(!waiting.is_finished());
+    assert!(other_end.pop(Time::ZERO).is_some());
+    assert_eq!(waiting.await.expect("no panic"), Ok(()));
+    assert_eq!(ends_with_its_session.await.expect("no panic"), Ok(()));
+    assert!(end.pop(Time::ZERO).is_some());
+    other.offer(message(80, 5, &failures)).expect("room");
+    let waiting = push(30, 6);
+    settle().await;
+    door.close();
+    assert_eq!(waiting.await.expect("no panic"), Err(Refusal::SessionEnded), "not when somebody else gives bytes back");
+    assert_eq!(failed(&reported), [(2, Refusal::PoolFull), (4, Refusal::SessionEnded), (6, Refusal::SessionEnded)]);
+}
+
+#[tokio::test]
+async fn senders_that_give_up_leave_nothing_behind() {
+    let Bench { pool, door, end: _end, failures, .. } = bench(LanesConfig { items: 1, bytes: 1000 }, 100);
+    door.offer(message(90, 1, &failures)).expect("room");
+    for len in [1, 50] {
+        for _ in 0..1000 {
+            let (door, message) = (door.clone(), message(len, 2, &failures));
+            let waiting = tokio::spawn(async move { door.offer_when_room(message).await });
+            tokio::task::yield_now().await;
+            waiting.abort();
+            assert!(waiting.await.is_err());
+        }
+    }
+    assert_eq!((door.0.lock().senders.len(), door.0.account.senders()), (0, 0));
+    assert_eq!(pool.used(), 90);
+}
+
+#[tokio::test]
+async fn the_task_is_woken_for_what_was_offered_before_and_while_it_waits() {
+    let Bench { door, mut end, failures, .. } = bench(LanesConfig::recommended(), 1000);
+    door.offer(message(1, 0, &failures)).expect("room");
+    let mut batch = Vec::new();
+    poll_fn(|cx| {
+        end.pop_batch(Time::ZERO, 10_000, cx, &mut batch);
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(batch.len(), 1);
+    let task = tokio::spawn(async move {
+        poll_fn(|cx| {
+            let mut batch = Vec::new();
+            end.pop_batch(Time::ZERO, 10_000, cx, &mut batch);
+            if batch.is_empty() { Poll::Pending } else { Poll::Ready(batch.len()) }
+        })
+        .await
+    });
+    settle().await;
+    door.offer(message(1, 0, &failures)).expect("room");
+    assert_eq!(task.await.expect("no panic"), 1);
+}
+
+#[test]
+fn pressure_is_over_half_when_the_peers_lanes_are() {
+    let pool = Pool::new(1 << 20);
+    let (failures, _reported) = data_queue(Capacity { items: 99, weight: 99 });
+    let config = LanesConfig { items: 99, bytes: 100 };
+    let (slow, _slow_end) = lanes(config, &pool, 0);
+    let (_fast, fast_end) = lanes(config, &pool, 0);
+    slow.offer(message(100, 0, &failures)).expect("room");
+    assert!(!pool.pressure().over_half(), "one slow peer of two is not the node");
+    drop(fast_end);
+    assert!(pool.pressure().over_half());
+}

@@ -1,0 +1,205 @@
+//! What a message that came in holds until it has been handled: its part of its flow's credit.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::task::AtomicWaker;
+
+use crate::InboundShare;
+
+#[derive(Debug)]
+struct Returns {
+    flows: Box<[FlowReturns]>,
+    task: AtomicWaker,
+    /// The session's part of the inbound pool, once the session has ended: kept until the last message is handled.
+    share: Mutex<Option<InboundShare>>,
+}
+
+#[derive(Debug)]
+struct FlowReturns {
+    /// The cost of all permits that were dropped.
+    total: AtomicU64,
+    /// The total at which the session's task is woken: not for every message.
+    wake_at: AtomicU64,
+}
+
+/// A message's part of its flow's credit. Dropping it gives that back, once, on whatever path the message ends. Whoever
+/// keeps it for long keeps the peer from sending, and others from what it holds of the pool.
+pub struct Permit {
+    returns: Option<Arc<Returns>>,
+    flow: u32,
+    cost: u32,
+}
+
+impl Permit {
+    /// A permit of nothing, for messages that no session brought.
+    pub const fn none() -> Permit {
+        Permit { returns: None, flow: 0, cost: 0 }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(returns) = self.returns.take() else { return };
+        let Some(flow) = returns.flows.get(self.flow as usize) else { return };
+        let cost = u64::from(self.cost);
+        let before = flow.total.fetch_add(cost, Ordering::SeqCst);
+        if before + cost >= flow.wake_at.load(Ordering::SeqCst) {
+            returns.task.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({})", self.cost)
+    }
+}
+
+/// The other end of a session's permits: how much of each flow was given back.
+#[derive(Debug)]
+pub struct Returned(Arc<Returns>);
+
+impl Returned {
+    /// For a session with so many flows.
+    pub fn new(flows: usize) -> Returned {
+        let empty = || FlowReturns { total: AtomicU64::new(0), wake_at: AtomicU64::new(0) };
+        Returned(Arc::new(Returns {
+            flows: (0..flows).map(|_| empty()).collect(),
+            task: AtomicWaker::new(),
+            share: Mutex::new(None),
+        }))
+    }
+
+    /// A permit for a message of the flow. `cost` is less than 4 GiB, as every message is.
+    pub fn permit(&self, flow: usize, cost: u64) -> Permit {
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        Permit { returns: Some(self.0.clone()), flow: flow as u32, cost }
+    }
+
+    /// The cost of all the flow's permits that were dropped since the session began.
+    pub fn total(&self, flow: usize) -> u64 {
+        self.0.flows[flow].total.load(Ordering::SeqCst)
+    }
+
+    /// Wakes the task once the flow's total is at `total`; false if it is already, and the task looks again itself.
+    pub fn wake_at(&self, flow: usize, total: u64) -> bool {
+        // Stored before it is read again: a permit dropped in between either sees the new mark or is seen here.
+        self.0.flows[flow].wake_at.store(total, Ordering::SeqCst);
+        self.total(flow) < total
+    }
+
+    /// Ends the session: what `outstanding` messages hold of its share is given back with the last of their permits, all
+    /// else at once.
+    pub fn end(self, share: InboundShare, outstanding: u64) {
+        let keep = usize::try_from(outstanding).unwrap_or(usize::MAX).saturating_sub(share.windows());
+        share.beyond().cancel();
+        share.beyond().give_back(share.beyond().held().saturating_sub(keep));
+        if outstanding > 0 {
+            *self.0.share.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        }
+    }
+
+    /// Whom to wake. To be called before looking.
+    pub fn register(&self, task: &Waker) {
+        self.0.task.register(task);
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_for_a_total_is_woken_however_the_permits_are_dropped() {
+        loom::model(|| {
+            let returned = Returned::new(1);
+            let count = Arc::new(Count::default());
+            returned.register(&count.clone().into());
+            assert!(returned.wake_at(0, 1), "an earlier mark, which the permits may still see");
+            let drops = [1, 1].map(|cost| {
+                let permit = returned.permit(0, cost);
+                loom::thread::spawn(move || drop(permit))
+            });
+            // As the task does: whatever wakes it from here on makes it look again.
+            let before = count.0.load(std::sync::atomic::Ordering::SeqCst);
+            returned.register(&count.clone().into());
+            let waits = returned.wake_at(0, 2);
+            drops.into_iter().for_each(|dropping| dropping.join().expect("no panic"));
+            let woken = count.0.load(std::sync::atomic::Ordering::SeqCst);
+            assert!(!waits || woken > before, "the total is {} and nobody looks", returned.total(0));
+        });
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::{InboundPool, PoolConfig};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_permit_comes_back_once_and_the_task_is_woken_at_its_mark() {
+        let returned = Returned::new(2);
+        let count = Arc::new(Count::default());
+        returned.register(&count.clone().into());
+        let permits: Vec<Permit> = (0..4).map(|_| returned.permit(1, 100)).collect();
+        assert!(returned.wake_at(1, 300));
+        let mut permits = permits.into_iter();
+        drop((permits.next(), permits.next()));
+        assert_eq!((returned.total(0), returned.total(1), count.0.load(Ordering::SeqCst)), (0, 200, 0));
+        drop(permits.next());
+        assert_eq!((returned.total(1), count.0.load(Ordering::SeqCst)), (300, 1));
+        drop(permits);
+        assert_eq!(returned.total(1), 400);
+        assert!(!returned.wake_at(1, 400), "already there");
+        drop(Permit::none());
+    }
+
+    #[test]
+    fn what_outlives_its_session_keeps_its_part_of_the_pool_and_no_more() {
+        let pool = InboundPool::new(100, PoolConfig::from(1000));
+        let share = pool.admit(100, 0).expect("room");
+        assert!(share.beyond().charge(900));
+        let returned = Returned::new(1);
+        let permits = [returned.permit(0, 150), returned.permit(0, 50)];
+        returned.end(share, 200);
+        assert_eq!(pool.used(), (100, 100));
+        let [first, last] = permits;
+        drop(first);
+        assert_eq!(pool.used(), (100, 100), "until the last of them");
+        drop(last);
+        assert_eq!(pool.used(), (0, 0));
+        Returned::new(1).end(pool.admit(100, 0).expect("room"), 0);
+        assert_eq!(pool.used(), (0, 0));
+    }
+}

@@ -1,0 +1,53 @@
+//! Measures sessions between two processes, beside references taken in the same run. Started by `cargo xtask bench`.
+
+mod curve;
+mod job;
+mod link;
+mod machine;
+mod names;
+mod pairs;
+mod peer;
+mod pipe;
+mod rawtcp;
+mod report;
+mod role;
+mod session;
+mod sessions;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Why a run is broken: there is nothing to do about it but to say so.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(name = "peerage-bench", about = "Measures Peerage between two processes")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One session: bulk, small messages, round trips, priority, long links, set-up, memory, load.
+    Session(session::Args),
+    /// One of the processes that do a job; this program starts it itself.
+    #[command(hide = true)]
+    Role { side: role::Side, job: String, port: u16 },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Session(args) => session::run(&args),
+        Command::Role { side, job, port } => role::main(side, &job, port),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The names of the benches of a session: what `--only` takes and what `bench=` prints. `xtask` reads this file too.
+
+/// In the order in which they run.
+pub(crate) const SESSION: [&str; 12] = [
+    "bulk64k",
+    "bulk1m",
+    "small128",
+    "small1k",
+    "rtt128",
+    "rtt128-1cpu",
+    "priority",
+    "priority-10mbit",
+    "wan",
+    "setup",
+    "mem",
+    "load500",
+];

@@ -1,0 +1,43 @@
+//! The program as a user sees it: figures on stdout, an exit code, and no process left behind.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_peerage-bench");
+
+#[test]
+fn a_bench_prints_its_figures_and_the_ratio_of_its_pairs() {
+    let output = Command::new(PROGRAM)
+        .args(["session", "--quick", "--pairs", "1", "--only", "rtt128"])
+        .output()
+        .expect("the program is built");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{said}");
+    assert!(said.starts_with("machine cpu="), "{said}");
+    let line = |start: &str| said.lines().any(|line| line.starts_with(start));
+    assert!(line("bench=rtt128 impl=rawtcp metric=p50_us value="), "{said}");
+    assert!(said.contains("metric=p99_us") && said.contains("metric=ratio") && said.contains("vs=rawtcp"), "{said}");
+}
+
+#[test]
+fn a_process_ends_when_the_one_that_started_it_is_gone() {
+    let job = r#"{"work":{"RoundTrip":{"size":128}},"by":"RawTcp","warm":{"secs":0,"nanos":0},
+        "run":{"secs":60,"nanos":0},"one_cpu":false}"#;
+    let mut child = Command::new(PROGRAM)
+        .args(["role", "accept", job, "0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    let mut listening = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut listening).expect("it says where it listens");
+    assert!(listening.contains("Port"), "{listening}");
+    drop(child.stdin.take());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().expect("ours").is_none() {
+        assert!(Instant::now() < deadline, "it goes on without a parent");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
