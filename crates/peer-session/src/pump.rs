@@ -89,7 +89,7 @@ impl Pump {
         let machine = SessionMachine::new(args.config, args.session, channels);
         let returned = Returned::new(machine.flows());
         let mut lanes = args.lanes;
-        lanes.require_credit();
+        lanes.require_credit(channels);
         Pump {
             driver: Driver::new(machine),
             config: args.config,

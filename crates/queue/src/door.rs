@@ -269,6 +269,8 @@ impl Door {
         let before = state.lanes.waiting_bytes();
         let refused = if state.closed {
             Err((Refusal::SessionEnded, Offer { flow, payload, expires, drop_oldest: false, guard }))
+        } else if !state.lanes.has_channel(flow.channel) {
+            Err((Refusal::NoChannel, Offer { flow, payload, expires, drop_oldest: false, guard }))
         } else {
             let drop_oldest = when_full == WhenFull::DropOldest;
             let offered = state.lanes.offer(Offer { flow, payload, expires, drop_oldest, guard });
@@ -411,8 +413,9 @@ impl LaneEnd {
     }
 
     /// Lets nothing out from now on beyond the first windows that the other end has not [granted](LaneEnd::grant).
-    pub fn require_credit(&mut self) {
-        self.shared.lock().lanes.require_credit();
+    /// There are channels 1 to `channels` and no others.
+    pub fn require_credit(&mut self, channels: u16) {
+        self.shared.lock().lanes.require_credit(channels);
     }
 
     /// The other end takes messages of this flow that cost up to `limit` since the session began.

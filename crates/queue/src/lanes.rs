@@ -15,7 +15,7 @@ use peerage_machine::Time;
 use peerage_wire::frame::{Lane, MAX_FRAGMENT, MAX_HEADER, MESSAGE_COST, first_window};
 use serde::{Deserialize, Serialize};
 
-use crate::{Flow, LanesConfig};
+use crate::{ChannelId, Flow, LanesConfig};
 
 /// Why a message was not taken, or will not go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum Refusal {
     /// It waited longer than it was worth.
     #[error("expired before it began to go out")]
     Expired,
+    /// The peer does not speak this protocol.
+    #[error("the peer has no such channel")]
+    NoChannel,
     /// The node's byte pool, or the peer's part of it, is used up.
     #[error("the byte pool is used up")]
     PoolFull,
@@ -39,8 +42,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, for metrics.
-    pub const ALL: [Refusal; 5] =
-        [Refusal::LaneFull, Refusal::Overtaken, Refusal::Expired, Refusal::PoolFull, Refusal::SessionEnded];
+    pub const ALL: [Refusal; 6] = [
+        Refusal::LaneFull,
+        Refusal::Overtaken,
+        Refusal::Expired,
+        Refusal::NoChannel,
+        Refusal::PoolFull,
+        Refusal::SessionEnded,
+    ];
 
     /// A word for metrics.
     pub const fn label(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Refusal {
             Refusal::LaneFull => "lane_full",
             Refusal::Overtaken => "overtaken",
             Refusal::Expired => "expired",
+            Refusal::NoChannel => "no_channel",
             Refusal::PoolFull => "pool_full",
             Refusal::SessionEnded => "session_ended",
         }
@@ -139,8 +149,9 @@ pub struct Lanes<G> {
     lanes: [LaneState<G>; 4],
     /// Bytes of messages that have not begun.
     waiting_bytes: usize,
-    /// Whether messages wait for credit.
+    /// Whether messages wait for credit, and then the last channel that there is.
     credited: bool,
+    channels: u16,
     /// Guards of messages that expired, for the caller to fail outside any lock.
     expired: Vec<G>,
 }
@@ -162,6 +173,7 @@ impl<G> Lanes<G> {
             lanes: [empty(), empty(), empty(), empty()],
             waiting_bytes: 0,
             credited: false,
+            channels: u16::MAX,
             expired: Vec::new(),
         }
     }
@@ -186,8 +198,15 @@ impl<G> Lanes<G> {
     }
 
     /// Lets nothing out from now on beyond the [`first_window`]s that the other end has not [granted](Lanes::grant).
-    pub fn require_credit(&mut self) {
+    /// There are channels 1 to `channels` and no others.
+    pub fn require_credit(&mut self, channels: u16) {
         self.credited = true;
+        self.channels = channels;
+    }
+
+    /// Whether there is such a channel.
+    pub const fn has_channel(&self, channel: ChannelId) -> bool {
+        !self.credited || (channel.0 > 0 && channel.0 <= self.channels)
     }
 
     /// The other end takes messages of this flow that cost up to `limit` since the session began. A lower limit than

@@ -1,11 +1,16 @@
-//! Outbound message queues.
+//! Message queues and what bounds them.
 //!
 //! Every peer has a bounded set of [lanes](Lanes), from urgent to bulk. Senders offer messages through a
-//! [`Door`] and are answered at once; the task that owns the peer's socket takes fragments from the
-//! [`LaneEnd`]. One [`Pool`] bounds the bytes of the whole node, and a buffer that goes to many peers is
-//! charged to it once. The queue actor only fans out: it offers one message to many doors.
+//! [`Door`], which answers at once or, for tasks that may wait, when there is room; the task that owns the
+//! peer's socket takes fragments from the [`LaneEnd`], as far as the peer has granted credit. One [`Pool`]
+//! bounds the bytes of the whole node; a peer's messages are charged to its account there, and a buffer that
+//! goes to many peers is charged once. Control is not charged: its lanes are small. The queue actor only fans
+//! out: it offers one message to many doors.
 //!
 //! Every message that was accepted is either popped whole or reported by exactly one [`SendFailed`].
+//!
+//! What comes in is bounded by an [`InboundPool`] in the same way: a message travels with a [`Permit`] until it
+//! has been handled.
 #![cfg_attr(
     feature = "actor",
     doc = r#"

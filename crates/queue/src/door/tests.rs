@@ -80,6 +80,19 @@ fn control_passes_a_full_pool_within_its_small_lane() {
 }
 
 #[test]
+fn what_is_for_a_channel_that_the_peer_lacks_is_refused_and_does_not_wait_for_ever() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    end.require_credit(1);
+    door.offer(message(10, 1, &failures)).expect("channel 1 is there");
+    for channel in [0, 2] {
+        let stray = Message::new(ChannelId(channel), Lane::Normal, Bytes::from_static(b"stray"));
+        assert_eq!(door.offer(stray.report(failures.clone(), SessionId(9), 2)), Err(Refusal::NoChannel));
+        assert_eq!(failed(&reported), [(2, Refusal::NoChannel)]);
+    }
+    assert_eq!(pool.used(), 10);
+}
+
+#[test]
 fn a_message_that_expired_in_the_lane_is_reported_and_given_back() {
     let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 1000);
     let at = |seconds| Time::ZERO + Duration::from_secs(seconds);

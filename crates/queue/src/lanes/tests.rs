@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ChannelId;
 
 fn lanes(items: usize, bytes: usize) -> Lanes<u32> {
     Lanes::new(LanesConfig { items, bytes })
@@ -132,7 +131,7 @@ fn channels_take_turns_and_keep_their_own_order() {
 #[test]
 fn a_flow_without_credit_waits_and_holds_up_nobody_else() {
     let mut lanes = lanes(100, 1 << 20);
-    lanes.require_credit();
+    lanes.require_credit(3);
     let flows = [flow(1, Lane::Normal), flow(2, Lane::Normal), flow(1, Lane::High)];
     let used = flows.map(|flow| used_up(&mut lanes, flow));
     for channel in [1, 2] {
@@ -155,7 +154,7 @@ fn a_flow_without_credit_waits_and_holds_up_nobody_else() {
 #[test]
 fn a_large_message_goes_as_far_as_its_credit_and_on_from_there() {
     let mut lanes = lanes(100, 1 << 20);
-    lanes.require_credit();
+    lanes.require_credit(3);
     let flow = flow(1, Lane::Bulk);
     let used = used_up(&mut lanes, flow);
     offer(&mut lanes, Lane::Bulk, 50_000, false, 1).expect("room");
@@ -174,7 +173,7 @@ fn a_large_message_goes_as_far_as_its_credit_and_on_from_there() {
 #[test]
 fn credit_can_be_taken_back_only_where_it_was_not_used() {
     let mut lanes = lanes(100, 1 << 20);
-    lanes.require_credit();
+    lanes.require_credit(3);
     let flow = flow(1, Lane::Normal);
     lanes.grant(flow, 100_000);
     offer(&mut lanes, Lane::Normal, 1000, false, 1).expect("room");
@@ -207,7 +206,7 @@ proptest! {
     ) {
         let mut lanes = lanes(6, 100_000);
         if credited {
-            lanes.require_credit();
+            lanes.require_credit(3);
         }
         let mut ended = Vec::new();
         let mut granted = 0;
