@@ -15,7 +15,7 @@ enum Passed {
 type Step = (&'static str, fn() -> Result<Passed, Failure>);
 
 /// Every step runs even when an earlier one failed: one run shows the whole bill.
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("floors", || xtask(&["floors"])),
@@ -32,6 +32,7 @@ const STEPS: [Step; 15] = [
     ("pure", || {
         cargo(&["test", "--locked", "-p", "peerage-peer-session", "--no-default-features", "--features", "actor"])
     }),
+    ("interop", || xtask(&["interop"])),
     ("docs", docs),
     ("reuse", || xtask(&["reuse"])),
     ("cluster", || xtask(&["cluster", "--nodes", "5", "--kill", "1", "--messages", "300", "--profile", "dev"])),

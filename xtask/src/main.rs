@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod cluster;
 mod floors;
+mod interop;
 mod reuse;
 mod shell;
 mod suite;
@@ -32,6 +33,8 @@ enum Command {
     /// Measures Peerage between two processes, beside references taken in the same run.
     #[command(subcommand)]
     Bench(bench::What),
+    /// Lets the accelerated and the pure-Rust build of a session talk to each other.
+    Interop,
     /// Runs everything a change must pass.
     Ci,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Floors => floors::run(),
         Command::Reuse(args) => reuse::run(&args),
         Command::Bench(what) => bench::run(&what),
+        Command::Interop => interop::run(),
         Command::Ci => ci::run(),
     };
     match outcome {

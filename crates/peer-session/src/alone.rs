@@ -12,6 +12,7 @@ use peerage_queue::{
 use peerage_transport::Stream;
 use peerage_wire::codec::{Blob, List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, Lane};
+use peerage_wire::handshake::CipherId;
 use peerage_wire::{Capability, DisconnectReason, Hello, Keypair, MatchedCapability, NetworkId, NodeId, RecordDraft};
 use tokio::sync::oneshot;
 
@@ -168,7 +169,7 @@ impl Endpoint {
     /// [`ConnectError`].
     pub async fn start(&self, established: Established) -> Result<Peer, ConnectError> {
         let config = &*self.config;
-        let remote = established.remote.clone();
+        let (remote, cipher) = (established.remote.clone(), established.keys.cipher);
         let Some(inbound) = self.inbound.admit(CHANNEL_WINDOW * remote.channels.len(), 0) else {
             established.refuse(DisconnectReason::TooManyPeers, config.session.disconnect_timeout).await;
             return Err(ConnectError::TooManySessions);
@@ -199,7 +200,7 @@ impl Endpoint {
             meter: config.meter.clone(),
         };
         let (session, _) = spawn(args, &Supervisor::none()).await?;
-        Ok(Peer { session, door, inlet, received: VecDeque::new(), ended, remote })
+        Ok(Peer { session, door, inlet, received: VecDeque::new(), ended, remote, cipher })
     }
 }
 
@@ -216,9 +217,15 @@ pub struct Peer {
     received: VecDeque<Inbound>,
     ended: oneshot::Receiver<Ended>,
     remote: Remote,
+    cipher: CipherId,
 }
 
 impl Peer {
+    /// What its records are sealed with.
+    pub const fn cipher(&self) -> CipherId {
+        self.cipher
+    }
+
     /// Who the other end is.
     pub const fn remote(&self) -> &Remote {
         &self.remote
