@@ -1,6 +1,8 @@
 //! A session's rules after the handshake: keep-alive, credit, reassembly, and how it ends.
 
+mod contract;
 mod credit;
+mod partial;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,188 +12,13 @@ use peerage_machine::{Effects, Machine, Time};
 use peerage_queue::{ChannelId, Delivery, Flow, SessionId};
 use peerage_wire::DisconnectReason;
 use peerage_wire::frame::{Header, Kind, Lane, MESSAGE_COST, first_window};
-use serde::Serialize;
 
 use crate::Config;
+use contract::TIMERS;
 use credit::Credit;
+use partial::Partial;
 
-/// What may happen to a session, besides frames that come in ([`SessionMachine::receive`]).
-#[derive(Clone, Debug, Serialize)]
-pub enum In {
-    /// It begins.
-    Start,
-    /// A turn's bytes wait for the peer to take them, or all of them were taken.
-    Writing(Writing),
-    /// The permits of a flow's messages that were dropped since the session began add up to this.
-    Released {
-        /// Which flow, as [`SessionMachine::flow`] numbers them.
-        flow: usize,
-        /// The cost.
-        total: u64,
-    },
-    /// The inbound pool gave so many of the bytes that [`Out::Want`] asked for.
-    Granted(u64),
-    /// The inbound pool had the bytes of [`Out::Grow`].
-    Grown {
-        /// Which flow.
-        flow: usize,
-        /// The bytes.
-        by: u64,
-    },
-    /// A message that has begun to go out waits for credit for so long.
-    Starved(Duration),
-    /// Somebody here wants it to end. Before a friendly end, what is queued goes first: who publishes and quits means it
-    /// to arrive.
-    Disconnect(DisconnectReason),
-    /// Nothing is queued any more, after [`Out::Drain`].
-    Drained,
-    /// The connection ended or broke.
-    Broken,
-    /// What came in does not decode or authenticate.
-    Malformed,
-}
-
-/// How the socket takes what is written to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Writing {
-    /// A turn was sealed.
-    Waiting,
-    /// All of it was taken.
-    Done,
-}
-
-/// Who ended a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum EndedBy {
-    /// This node.
-    Us,
-    /// The peer said why.
-    Peer,
-    /// The connection broke without a word.
-    Network,
-}
-
-impl EndedBy {
-    /// A word for metrics and people.
-    pub const fn label(self) -> &'static str {
-        match self {
-            EndedBy::Us => "us",
-            EndedBy::Peer => "peer",
-            EndedBy::Network => "network",
-        }
-    }
-}
-
-/// What a session asks of its task.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Out {
-    /// Send a frame of the session's own with this payload.
-    Send(Kind, Vec<u8>),
-    /// Tell the peer how much it may send on a flow; a later limit replaces an earlier one.
-    Credit(Flow, u64),
-    /// Ask the peer to go back to this limit.
-    Reclaim(Flow, u64),
-    /// The peer lets this node send so much on a flow.
-    MaySend(Flow, u64),
-    /// The peer asks for its credit back, down to this limit: say which limit holds then.
-    Yield(Flow, u64),
-    /// Take so many bytes from the inbound pool, and wait for what is not there. Comes again only when that was granted.
-    Want(u64),
-    /// Take so many bytes from the inbound pool for a larger window, if they are there now.
-    Grow {
-        /// Which flow.
-        flow: usize,
-        /// The bytes.
-        by: u64,
-    },
-    /// Give so many bytes back to the inbound pool.
-    GiveBack(u64),
-    /// Say when nothing is queued any more.
-    Drain,
-    /// The peer answered a ping after this long.
-    RoundTrip(Duration),
-    /// Write what there is to say (a `Send` before this), then end. Comes once, and nothing after it.
-    End(DisconnectReason, EndedBy),
-    /// A frame of a later version was skipped.
-    Skipped,
-}
-
-/// A session's timers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// Send a ping.
-    Ping,
-    /// Nothing was heard for too long.
-    Idle,
-    /// Nothing was taken for too long.
-    Stall,
-    /// A message was left unfinished for too long.
-    Reassembly,
-    /// What is queued has had its time before the end.
-    Drain,
-}
-
-const TIMERS: [Timer; 5] = [Timer::Ping, Timer::Idle, Timer::Stall, Timer::Reassembly, Timer::Drain];
-
-/// Where the bytes of large messages are put together.
-pub trait Memory {
-    /// An empty buffer for a message of `total` bytes, which has little more room than that, or none.
-    fn take(&mut self, total: usize) -> Vec<u8>;
-
-    /// The whole message.
-    fn whole(&mut self, message: Vec<u8>) -> Bytes;
-}
-
-/// Memory from the allocator.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Allocator;
-
-impl Memory for Allocator {
-    fn take(&mut self, _total: usize) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn whole(&mut self, message: Vec<u8>) -> Bytes {
-        message.into()
-    }
-}
-
-/// A message whose last fragment is not here yet.
-#[derive(Debug)]
-struct Partial {
-    total: usize,
-    bytes: Vec<u8>,
-    /// When a fragment of it came last, or its peer could not have sent one.
-    touched: Time,
-    /// Since when its peer may send all of it, and what the session had received then.
-    allowed: Option<(Time, u64)>,
-}
-
-impl Partial {
-    /// Grows with what arrives, by doubling, whatever the peer claims will; and never beyond the total, which is all that
-    /// is reserved for it.
-    fn push(&mut self, fragment: &[u8]) {
-        let needed = self.bytes.len() + fragment.len();
-        if needed > self.bytes.capacity() {
-            let room = (2 * needed).min(self.total);
-            self.bytes.reserve_exact(room.max(needed) - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(fragment);
-    }
-
-    /// By when more must have come. A message that its peer may send all of must come at the slowest rate there is; what
-    /// the peer sends on other lanes meanwhile counts, because its lanes share the way, unless others wait for the room.
-    fn due(&self, config: &Config, received: u64, contended: bool) -> Time {
-        let quiet = self.touched + config.stall_timeout;
-        let Some((since, before)) = self.allowed else { return quiet };
-        let owed = if contended {
-            config.time_for(self.total as u64, HURRY)
-        } else {
-            config.time_for((received - before).max(self.total as u64), 1)
-        };
-        quiet.min(since + config.stall_timeout + owed)
-    }
-}
+pub use contract::{Allocator, EndedBy, In, Memory, Out, Timer, Writing};
 
 #[derive(Debug)]
 struct InFlow {
@@ -205,9 +32,6 @@ struct InFlow {
 
 /// Pings that may be under way; an answer to an older one no longer counts.
 pub(crate) const PINGS: usize = 8;
-
-/// How much faster a message must come when others wait for what it holds.
-const HURRY: u64 = 4;
 
 /// The first ping goes out this long after the start, or as soon as a window wants to grow.
 const FIRST_PING: Duration = Duration::from_secs(1);
