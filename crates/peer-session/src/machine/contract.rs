@@ -8,7 +8,7 @@ use peerage_wire::DisconnectReason;
 use peerage_wire::frame::Kind;
 use serde::Serialize;
 
-/// What may happen to a session, besides frames that come in ([`SessionMachine::receive`]).
+/// What may happen to a session, besides frames that come in ([`SessionMachine::receive`](crate::SessionMachine::receive)).
 #[derive(Clone, Debug, Serialize)]
 pub enum In {
     /// It begins.
@@ -17,7 +17,7 @@ pub enum In {
     Writing(Writing),
     /// The permits of a flow's messages that were dropped since the session began add up to this.
     Released {
-        /// Which flow, as [`SessionMachine::flow`] numbers them.
+        /// Which flow, as [`SessionMachine::flow`](crate::SessionMachine::flow) numbers them.
         flow: usize,
         /// The cost.
         total: u64,
