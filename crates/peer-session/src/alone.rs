@@ -115,7 +115,6 @@ impl Endpoint {
             Capability::new(name, version).ok_or_else(|| format!("{name:?} is no name of a protocol"))
         };
         let capabilities = protocols.iter().map(capability).collect::<Result<Vec<_>, _>>()?;
-        let capabilities_len = capabilities.len();
         let hello = Hello {
             version: Hello::VERSION,
             network,
@@ -129,7 +128,7 @@ impl Endpoint {
             handshaker: Handshaker::new(config.session, keys.clone(), config.clock),
             presented: Arc::new(Presented { record, hello }),
             outbound: Pool::new(config.outbound),
-            inbound: InboundPool::new(config.sessions * capabilities_len * CHANNEL_WINDOW, config.inbound),
+            inbound: InboundPool::new(config.sessions * protocols.len() * CHANNEL_WINDOW, config.inbound),
             config: Arc::new(config),
             buffers: Buffers::new(),
             sessions: Arc::default(),

@@ -11,6 +11,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{Clock, Outlet, Port};
@@ -20,6 +21,7 @@ use peerage_wire::DisconnectReason;
 use peerage_wire::frame::Kind;
 use tokio::time::Sleep;
 
+use crate::Ended;
 use crate::actor::Args;
 use crate::buffers::Buffers;
 use crate::control::{Control, Controlled};
@@ -29,7 +31,6 @@ use crate::machine::{EndedBy, In, Out, SessionMachine};
 use crate::metrics::PumpMetrics;
 use crate::own::OwnFrames;
 use crate::stats::Counters;
-use crate::{Config, Ended};
 
 use incoming::Routes;
 use outgoing::Turn;
@@ -40,7 +41,8 @@ const BUDGET: usize = 1 << 20;
 
 pub(crate) struct Pump {
     driver: Driver<SessionMachine>,
-    config: Config,
+    /// How long each step of the end may take.
+    disconnect_timeout: Duration,
     clock: Clock,
     keys: Keys,
     stream: Stream,
@@ -92,7 +94,7 @@ impl Pump {
         lanes.require_credit(channels);
         Pump {
             driver: Driver::new(machine),
-            config: args.config,
+            disconnect_timeout: args.config.disconnect_timeout,
             clock: args.clock,
             keys,
             stream,
@@ -120,10 +122,13 @@ impl Pump {
     pub(crate) async fn run(mut self, port: Port<Ended>) {
         let crashed = Ended { reason: DisconnectReason::Crashed, by: EndedBy::Us };
         let mut report = Report { port, ended: crashed };
+        let now = self.clock.now();
+        self.input(now, In::Start);
+        self.open_carried(now);
         let (reason, by) = poll_fn(|cx| self.poll(cx)).await;
         if matches!(reason, DisconnectReason::Quitting | DisconnectReason::Requested) && self.routes.are_waiting() {
             // What was here before a friendly end is delivered, if there is room for it in time.
-            let limit = self.config.disconnect_timeout;
+            let limit = self.disconnect_timeout;
             let deliver = poll_fn(|cx| {
                 self.poll_deliver(cx);
                 if self.routes.are_waiting() { Poll::Pending } else { Poll::Ready(()) }
@@ -142,11 +147,6 @@ impl Pump {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(DisconnectReason, EndedBy)> {
         let mut budget = BUDGET;
-        if self.alarm_at.is_none() && self.driver.next_deadline().is_none() {
-            self.input(self.clock.now(), In::Start);
-            let now = self.clock.now();
-            self.open_carried(now);
-        }
         loop {
             let now = self.clock.now();
             let mut moved = 0;

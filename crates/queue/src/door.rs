@@ -332,41 +332,35 @@ const SLIVER: usize = 1024;
 impl LaneEnd {
     /// Takes the next fragment, if there is one that may go out (`PopNow`).
     pub fn pop(&mut self, now: Time) -> Option<Fragment> {
-        let mut fragment = None;
-        self.take(now, None, |lanes, now, sent, expired| {
-            let popped = lanes.pop(now, usize::MAX);
-            expired.append(&mut lanes.take_expired());
-            fragment = popped.map(|(fragment, guard)| {
-                sent.extend(guard);
-                fragment
-            });
-            fragment.is_some()
-        });
-        fragment
+        self.pop_one(now, None)
     }
 
     /// Waits for the next fragment (`Pop`); `None` as soon as the lanes are closed. What expires is not noticed while
     /// this waits, but before anything is returned.
     pub async fn recv(&mut self, now: impl Fn() -> Time) -> Option<Fragment> {
-        let mut batch = Vec::new();
-        poll_fn(|cx| {
-            if self.shared.lock().closed {
-                return Poll::Ready(None);
-            }
-            self.pop_batch(now(), OVERHEAD + SLIVER, cx, &mut batch);
-            match batch.pop() {
-                Some(fragment) => Poll::Ready(Some(fragment)),
-                None if self.shared.lock().closed => Poll::Ready(None),
-                None => Poll::Pending,
-            }
+        poll_fn(|cx| match self.pop_one(now(), Some(cx.waker())) {
+            // Closing empties the lanes, and wakes whom the call above has left there.
+            None if !self.shared.lock().closed => Poll::Pending,
+            fragment => Poll::Ready(fragment),
         })
         .await
+    }
+
+    fn pop_one(&mut self, now: Time, task: Option<&Waker>) -> Option<Fragment> {
+        let mut fragment = None;
+        self.take(task, |lanes, sent| {
+            let (popped, guard) = lanes.pop(now, usize::MAX)?;
+            sent.extend(guard);
+            fragment = Some(popped);
+            Some(())
+        });
+        fragment
     }
 
     /// Takes the next fragments, for a record with room for `room` bytes of headers and payload. If there are none, the
     /// waker of `cx` is called when something is offered.
     pub fn pop_batch(&mut self, now: Time, room: usize, cx: &mut Context<'_>, batch: &mut Vec<Fragment>) {
-        self.take(now, Some(cx.waker()), |lanes, now, sent, expired| {
+        self.take(Some(cx.waker()), |lanes, sent| {
             let mut left = room;
             while left >= OVERHEAD + SLIVER {
                 let Some((fragment, guard)) = lanes.pop(now, left - OVERHEAD) else { break };
@@ -374,24 +368,21 @@ impl LaneEnd {
                 batch.push(fragment);
                 sent.extend(guard);
             }
-            expired.append(&mut lanes.take_expired());
-            left < room
+            (left < room).then_some(())
         });
     }
 
-    /// Runs `pop` under the lock, and settles what it took outside of it.
-    fn take(
-        &mut self,
-        now: Time,
-        task: Option<&Waker>,
-        pop: impl FnOnce(&mut Lanes<Guard>, Time, &mut Vec<Guard>, &mut Vec<Guard>) -> bool,
-    ) {
-        let mut expired = Vec::new();
+    /// Runs `pop` under the lock, and settles what it took outside of it. If that is nothing, `task` is woken by the next
+    /// offer.
+    fn take(&mut self, task: Option<&Waker>, pop: impl FnOnce(&mut Lanes<Guard>, &mut Vec<Guard>) -> Option<()>) {
         let mut state = self.shared.lock();
         let before = state.lanes.waiting_bytes();
-        let popped = pop(&mut state.lanes, now, &mut self.sent, &mut expired);
+        let popped = pop(&mut state.lanes, &mut self.sent);
+        let expired = state.lanes.take_expired();
         let after = state.lanes.waiting_bytes();
-        if !popped && let Some(task) = task {
+        if popped.is_none()
+            && let Some(task) = task
+        {
             match &mut state.task {
                 Some(known) => known.clone_from(task),
                 none => *none = Some(task.clone()),
@@ -403,12 +394,8 @@ impl LaneEnd {
         if before != after {
             self.shared.pressure.moved(before, after);
         }
-        if !self.sent.is_empty() {
-            self.shared.release(self.sent.drain(..), None);
-        }
-        if !expired.is_empty() {
-            self.shared.release(expired.into_iter(), Some(Refusal::Expired));
-        }
+        self.shared.release(self.sent.drain(..), None);
+        self.shared.release(expired.into_iter(), Some(Refusal::Expired));
         senders.into_values().for_each(Waker::wake);
     }
 

@@ -196,7 +196,7 @@ impl Pump {
             last.extend_from_slice(&payload);
         }
         self.keys.sealer.finish(&mut last, start);
-        let limit = self.config.disconnect_timeout;
+        let limit = self.disconnect_timeout;
         let goodbye = async {
             if self.flush().await.is_ok()
                 && self.stream.write_all(&last).await.is_ok()
