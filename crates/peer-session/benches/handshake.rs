@@ -1,51 +1,23 @@
 //! What a handshake costs, both ends together and without I/O, beside the curve operations it is made of.
 
+mod support;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer, SigningKey};
-use peerage_machine::Time;
-use peerage_peer_session::handshake::{Acceptor, Dialler, LocalEnd, Presented};
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
-use peerage_peer_session::peerage_wire::{Capability, Hello, Keypair, NetworkId, RecordDraft};
-use peerage_peer_session::{Ciphers, Config};
+use peerage_peer_session::Ciphers;
+use support::end;
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroizing;
-
-const UNIX: Duration = Duration::from_secs(1_700_000_000);
-
-fn end(n: u8, ciphers: Ciphers) -> (LocalEnd, Presented) {
-    let (keys, network) = (Keypair::from_seed([n; 32]), NetworkId::named("bench"));
-    let hello = Hello {
-        version: Hello::VERSION,
-        network,
-        fork_id: Blob::default(),
-        instance: 1,
-        agent: Text::new("bench").expect("short"),
-        capabilities: List::truncated(Capability::new("a", 1)),
-    };
-    let record = RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys).expect("small");
-    (LocalEnd::new(&keys).with_ciphers(ciphers), Presented { record, hello })
-}
 
 fn handshake(c: &mut Criterion) {
-    let (config, now) = (Config::recommended(), Time::new(Duration::ZERO, UNIX));
     let build = if cfg!(feature = "accelerated") { "accelerated" } else { "pure" };
     let mut group = c.benchmark_group("handshake");
     for (name, ciphers) in [("best", Ciphers::best()), ("pure", Ciphers::pure())] {
-        let ((alice, alice_says), (bob, bob_says)) = (end(1, ciphers), end(2, ciphers));
+        let (alice, bob) = (end(1, ciphers), end(2, ciphers));
         group.bench_function(format!("both ends/{build} curve, {name} ciphers"), |b| {
-            b.iter(|| {
-                let (dialler, m1) =
-                    Dialler::begin(&alice, Zeroizing::new([8; 32]), bob_says.record.id()).expect("begins");
-                let m1 = m1.try_into().expect("of m1's length");
-                let (acceptor, m2) = Acceptor::answer(&bob, Zeroizing::new([9; 32]), &bob_says, &m1).expect("answers");
-                let (knowing, _) = dialler.read_m2(&config, now, &alice_says, &m2).expect("Bob's");
-                let (m3, dialled) = knowing.write_m3(&alice_says).expect("fits");
-                let (accepted, _) = acceptor.read_m3(&config, now, &bob_says, &m3).expect("Alice's");
-                (dialled, accepted)
-            });
+            b.iter(|| support::handshake(&alice, &bob));
         });
     }
     group.finish();

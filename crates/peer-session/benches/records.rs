@@ -1,46 +1,20 @@
 //! What records cost: sealing and opening by each cipher and implementation, and the header of a frame.
 
+mod support;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use peerage_machine::Time;
-use peerage_peer_session::handshake::{Acceptor, Dialler, Keys, LocalEnd, Presented};
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
+use peerage_peer_session::handshake::Keys;
 use peerage_peer_session::peerage_wire::frame::{Header, Kind, Lane, MAX_FRAGMENT};
 use peerage_peer_session::peerage_wire::handshake::CipherId;
-use peerage_peer_session::peerage_wire::{Capability, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::records::MAX_PLAIN;
-use peerage_peer_session::{Ciphers, Config, Implementation};
-use zeroize::Zeroizing;
-
-const UNIX: Duration = Duration::from_secs(1_700_000_000);
+use peerage_peer_session::{Ciphers, Implementation};
 
 /// Both ends' keys, as a handshake leaves them.
 fn keys(ciphers: Ciphers) -> (Keys, Keys) {
-    let (config, now) = (Config::recommended(), Time::new(Duration::ZERO, UNIX));
-    let network = NetworkId::named("bench");
-    let end = |n: u8| {
-        let keys = Keypair::from_seed([n; 32]);
-        let hello = Hello {
-            version: Hello::VERSION,
-            network,
-            fork_id: Blob::default(),
-            instance: 1,
-            agent: Text::new("bench").expect("short"),
-            capabilities: List::truncated(Capability::new("a", 1)),
-        };
-        let record = RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys).expect("small");
-        (LocalEnd::new(&keys).with_ciphers(ciphers), Presented { record, hello })
-    };
-    let ((alice, alice_says), (bob, bob_says)) = (end(1), end(2));
-    let (dialler, m1) = Dialler::begin(&alice, Zeroizing::new([8; 32]), bob_says.record.id()).expect("begins");
-    let m1 = m1.try_into().expect("of m1's length");
-    let (acceptor, m2) = Acceptor::answer(&bob, Zeroizing::new([9; 32]), &bob_says, &m1).expect("answers");
-    let (knowing, _) = dialler.read_m2(&config, now, &alice_says, &m2).expect("Bob's");
-    let (m3, dialled) = knowing.write_m3(&alice_says).expect("fits");
-    let (accepted, _) = acceptor.read_m3(&config, now, &bob_says, &m3).expect("Alice's");
-    (dialled, accepted)
+    support::handshake(&support::end(1, ciphers), &support::end(2, ciphers))
 }
 
 fn records(c: &mut Criterion) {

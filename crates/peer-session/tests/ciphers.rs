@@ -1,39 +1,22 @@
 //! Ends with different ciphers and implementations: what they agree on, that they understand each other, and that
 //! nobody between them can choose for them.
 
-use std::net::SocketAddr;
+#[path = "support/ends.rs"]
+mod ends;
+
 use std::time::Duration;
 
+use ends::{UNIX, keys, presented, stream};
 use peerage_machine::Time;
-use peerage_peer_session::handshake::{Acceptor, Dialler, HandshakeError, Keys, LocalEnd, Presented};
+use peerage_peer_session::handshake::{Acceptor, Dialler, HandshakeError, Keys, LocalEnd};
 use peerage_peer_session::peerage_mailbox::Clock;
 use peerage_peer_session::peerage_transport::Stream;
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
+use peerage_peer_session::peerage_wire::DisconnectReason;
 use peerage_peer_session::peerage_wire::frame::{Header, Kind, Lane};
 use peerage_peer_session::peerage_wire::handshake::CipherId;
-use peerage_peer_session::peerage_wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::{Ciphers, Config, Established, Handshaker, Implementation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use zeroize::Zeroizing;
-
-const UNIX: Duration = Duration::from_secs(1_700_000_000);
-
-fn keys(n: u8) -> Keypair {
-    Keypair::from_seed([n; 32])
-}
-
-fn presented(n: u8) -> Presented {
-    let network = NetworkId::named("test");
-    let hello = Hello {
-        version: Hello::VERSION,
-        network,
-        fork_id: Blob::default(),
-        instance: u64::from(n),
-        agent: Text::new("test").expect("short"),
-        capabilities: List::truncated(Capability::new("a", 1)),
-    };
-    Presented { record: RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small"), hello }
-}
 
 /// Every set of ciphers an end can have here; in a build without `accelerated` they are all the same one.
 fn sets() -> Vec<Ciphers> {
@@ -48,12 +31,8 @@ fn common(a: Ciphers, b: Ciphers) -> Option<CipherId> {
 }
 
 fn streams() -> (Stream, Stream) {
-    let stream = |io, port| {
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        Stream::new(io, addr)
-    };
     let (a, b) = duplex(1 << 16);
-    (stream(a, 1), stream(b, 2))
+    (stream(a), stream(b))
 }
 
 async fn shake(a: Ciphers, b: Ciphers) -> (Result<Established, HandshakeError>, Result<Established, HandshakeError>) {

@@ -1,46 +1,25 @@
 //! Two sessions joined by an in-memory link: what they carry, what a listener on the wire sees, and how
 //! they end when somebody tampers with it.
 
+#[path = "support/ends.rs"]
+mod ends;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_peer_session::handshake::{HandshakeError, Presented};
+use ends::{UNIX, keys, presented, stream};
+use peerage_peer_session::handshake::HandshakeError;
 use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
 use peerage_peer_session::peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, SessionId, lanes,
 };
 use peerage_peer_session::peerage_transport::Stream;
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
+use peerage_peer_session::peerage_wire::DisconnectReason;
 use peerage_peer_session::peerage_wire::frame::{CHANNEL_WINDOW, Lane};
-use peerage_peer_session::peerage_wire::{Capability, DisconnectReason, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::{Args, Buffers, Config, Ended, EndedBy, Established, Handshaker, SessionMailbox, spawn};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-const UNIX: Duration = Duration::from_secs(1_700_000_000);
-
-fn keys(n: u8) -> Keypair {
-    Keypair::from_seed([n; 32])
-}
-
-fn presented(n: u8) -> Presented {
-    let network = NetworkId::named("test");
-    let hello = Hello {
-        version: Hello::VERSION,
-        network,
-        fork_id: Blob::default(),
-        instance: u64::from(n),
-        agent: Text::new("test").expect("short"),
-        capabilities: List::truncated([Capability::new("a", 1), Capability::new("b", 1)].into_iter().flatten()),
-    };
-    Presented { record: RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small"), hello }
-}
-
-fn stream(io: DuplexStream) -> Stream {
-    Stream::new(io, SocketAddr::from(([127, 0, 0, 1], 1)))
-}
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 /// A wire between two ends that records what crosses it and may change it.
 type Tap = Arc<Mutex<dyn FnMut(usize, &mut Vec<u8>) + Send>>;

@@ -1,12 +1,14 @@
 //! A node in memory with its pools and counters, and peers that hold real keys and say with them whatever a test wants.
 
+mod ends;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+pub(crate) use ends::{UNIX, keys, presented, stream};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use peerage_peer_session::handshake::{HandshakeError, Keys, Presented};
 use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
@@ -14,41 +16,13 @@ use peerage_peer_session::peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, SessionId, lanes,
 };
 use peerage_peer_session::peerage_transport::Stream;
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
 use peerage_peer_session::peerage_wire::frame::{CHANNEL_WINDOW, Header, Kind, Lane};
-use peerage_peer_session::peerage_wire::{
-    Capability, DisconnectReason, Hello, Keypair, NetworkId, NodeId, RecordDraft,
-};
+use peerage_peer_session::peerage_wire::{DisconnectReason, NodeId};
 use peerage_peer_session::{Args, Buffers, Config, Ended, Established, Handshaker, SessionMailbox, spawn};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-/// The wall clock when a test begins.
-pub(crate) const UNIX: Duration = Duration::from_secs(1_700_000_000);
 /// Nothing that a test waits for takes longer.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// The nth identity.
-pub(crate) fn keys(n: u8) -> Keypair {
-    Keypair::from_seed([n; 32])
-}
-
-/// What the nth identity says of itself: it speaks two protocols.
-pub(crate) fn presented(n: u8) -> Presented {
-    let network = NetworkId::named("test");
-    let hello = Hello {
-        version: Hello::VERSION,
-        network,
-        fork_id: Blob::default(),
-        instance: u64::from(n),
-        agent: Text::new("test").expect("short"),
-        capabilities: List::truncated([Capability::new("a", 1), Capability::new("b", 1)].into_iter().flatten()),
-    };
-    Presented { record: RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small"), hello }
-}
-
-pub(crate) fn stream(io: DuplexStream) -> Stream {
-    Stream::new(io, SocketAddr::from(([127, 0, 0, 1], 1)))
-}
 
 /// A connection that holds `room` bytes in each direction.
 pub(crate) fn link(room: usize) -> (Stream, Stream) {
