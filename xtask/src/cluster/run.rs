@@ -394,6 +394,12 @@ impl<'a> Run<'a> {
     fn accusations(&self) -> Vec<String> {
         let sums = self.tally.sums();
         let mut accusations = Vec::new();
+        let (published, items) = (self.tally.published(), self.plan.items.len());
+        if published < items {
+            // Else what was never sent looks as if the network had lost it.
+            accusations
+                .push(format!("publishing ended after {published} of {items} messages; the rest counts as lost"));
+        }
         for (count, what) in [
             (sums.lost, "deliveries are missing at nodes that stayed up"),
             (sums.duplicates, "deliveries reached an application that had them already"),
