@@ -3,17 +3,27 @@
 //! Real actors, real handshakes, the in-memory network, one thread, a paused clock: a minute of a network
 //! takes a second, and equal seeds give equal runs.
 
-use std::collections::BTreeMap;
+pub mod attack;
+mod counts;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_machine::Rng;
+use peerage_machine::{Rng, Time};
 use peerage_server::gossip::{Message, Policy, Publish, PublishError, Published, Topic};
-use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, RecvError, ask, data_queue};
-use peerage_server::transport::{Link, MemoryNetwork};
+use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, Outlet, RecvError, ask, data_queue};
+use peerage_server::nodedb::NodeDb;
+use peerage_server::peer_session::handshake::Direction;
+use peerage_server::transport::{Link, MemoryNetwork, Transport};
 use peerage_server::wire::{Keypair, NodeId};
 use peerage_server::{Args, Config, Event, Listen, PeerAddress, ServerMailbox, start};
+
+pub use counts::Counts;
 
 /// The wall clock of every simulated world when it begins.
 const UNIX: Duration = Duration::from_secs(1_700_000_000);
@@ -31,8 +41,29 @@ pub struct TestNode {
     pub events: Inlet<Event>,
     messages: Inlet<Message>,
     keys: Keypair,
+    /// What it remembers from one life to the next.
+    pub db: NodeDb,
     /// What its application got, by payload.
     pub delivered: BTreeMap<Bytes, u32>,
+    /// What it counts, in this life.
+    pub counts: Counts,
+    /// Its changes among the peers.
+    pub tally: Tally,
+    /// Since when it runs; nothing while it is down.
+    pub up_since: Option<Time>,
+}
+
+/// Changes among a node's peers, over all its lives, since somebody began to count.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Sessions that others made to it.
+    pub called: u32,
+    /// Sessions that it made.
+    pub calls: u32,
+    /// Sessions that ended.
+    pub downs: u32,
+    /// Who was its peer.
+    pub met: BTreeSet<NodeId>,
 }
 
 /// Nodes that reach each other over an in-memory network.
@@ -41,9 +72,12 @@ pub struct World {
     pub network: MemoryNetwork,
     /// The nodes, as they were started.
     pub nodes: Vec<TestNode>,
-    config: Config,
-    clock: Clock,
-    rng: Rng,
+    /// What nodes are started with from now on.
+    pub config: Config,
+    /// The clock of all of them.
+    pub clock: Clock,
+    /// Of all random decisions of the test itself.
+    pub rng: Rng,
     /// Everything an application saw, in order, for the digest.
     log: blake3::Hasher,
     /// How many entries the log has.
@@ -66,6 +100,92 @@ pub fn config(max_peers: u32) -> Config {
     Config { max_peers, ..Config::local() }
 }
 
+/// As [`config`], with the pauses and back-offs of nodes on the internet.
+pub fn public(max_peers: u32) -> Config {
+    Config { max_peers, ..Config::recommended() }
+}
+
+/// Whether tests run at full scale: `PEERAGE_SOAK=1`.
+pub fn soak() -> bool {
+    std::env::var_os("PEERAGE_SOAK").is_some_and(|value| value == "1")
+}
+
+/// Runs a test in virtual time.
+pub fn virtually<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(test)
+}
+
+/// Runs a test in virtual time twice, each run on a thread of its own: the first is number 0.
+pub fn virtually_twice<T: Send, F: Future<Output = T>>(test: impl Fn(usize) -> F + Sync) -> [T; 2] {
+    let test = &test;
+    thread::scope(|scope| {
+        let runs = [0, 1].map(|run| scope.spawn(move || virtually(test(run))));
+        runs.map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+/// The keys of the nth node of a world.
+pub fn keys(seed: u64, n: usize) -> Keypair {
+    Keypair::from_seed(blake3::hash(&[&seed.to_be_bytes()[..], &n.to_be_bytes()].concat()).into())
+}
+
+/// Prints a figure as the benches do.
+pub fn figure(bench: &str, metric: &str, value: impl std::fmt::Display, unit: &str) {
+    println!("bench={bench} impl=peerage metric={metric} value={value} unit={unit}");
+}
+
+/// The value below which so many per cent of all lie (nearest rank).
+///
+/// # Panics
+/// Without a value.
+pub fn percentile<T: Copy + Ord>(values: &[T], percent: usize) -> T {
+    let mut sorted = values.to_vec();
+    sorted.sort();
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+}
+
+fn memory() -> NodeDb {
+    NodeDb::memory(peerage_server::nodedb::Config::recommended())
+}
+
+/// What a node is started with that knows nobody.
+pub fn args(config: Config, keys: Keypair, transport: Transport, listen: Vec<SocketAddr>, clock: Clock) -> Args {
+    Args {
+        config,
+        keys,
+        listen: Listen::At(listen),
+        bootnodes: Vec::new(),
+        statics: Vec::new(),
+        trusted: Vec::new(),
+        transport,
+        clock,
+        meter: Meter::none(),
+        db: memory(),
+        doors: Vec::new(),
+        secret: None,
+        seed: 1,
+        min_record_seq: 0,
+    }
+}
+
+/// Publishes until the node says that it did: a node that is busy, or whose gossip is started again, is asked again.
+pub async fn publish(publisher: Outlet<Publish>, payload: Bytes) -> Published {
+    loop {
+        let published = ask(Duration::from_secs(10), |reply| {
+            let publish = Publish { topic: topic(), policy: Policy::Signed, payload: payload.clone(), reply };
+            publisher.offer(publish).expect("tests publish less than fits");
+        });
+        match published.await {
+            Ok(Ok(published)) => return published,
+            Ok(Err(PublishError::Busy { retry_after })) => tokio::time::sleep(retry_after).await,
+            Ok(Err(error)) => panic!("{error}"),
+            // The actor was restarted meanwhile.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
 impl World {
     /// An empty world.
     pub fn new(seed: u64, config: Config) -> World {
@@ -84,27 +204,27 @@ impl World {
     pub async fn start(seed: u64, count: usize, config: Config) -> World {
         let mut world = World::new(seed, config);
         for n in 0..count {
-            let keys = Keypair::from_seed(blake3::hash(&[&seed.to_be_bytes()[..], &n.to_be_bytes()].concat()).into());
-            let node = world.boot(n, keys).await;
-            world.nodes.push(node);
+            world.join(keys(seed, n)).await;
         }
         world
     }
 
-    async fn boot(&mut self, n: usize, keys: Keypair) -> TestNode {
+    /// Starts one more node that knows only the first.
+    pub async fn join(&mut self, keys: Keypair) {
+        let node = self.boot(self.nodes.len(), keys, memory()).await;
+        self.nodes.push(node);
+    }
+
+    async fn boot(&mut self, n: usize, keys: Keypair, db: NodeDb) -> TestNode {
         let listen = SocketAddr::new(ip(n), PORT);
+        let counts = Counts::default();
+        let bootnodes = self.nodes.first().filter(|_| n > 0).map(|first| first.address.clone());
         let args = Args {
-            config: self.config.clone(),
-            keys: keys.clone(),
-            listen: Listen::At(vec![listen]),
-            bootnodes: self.nodes.first().filter(|_| n > 0).map(|first| first.address.clone()).into_iter().collect(),
-            statics: Vec::new(),
-            trusted: Vec::new(),
-            transport: self.network.host(ip(n)),
-            clock: self.clock,
-            meter: Meter::none(),
+            bootnodes: bootnodes.into_iter().collect(),
+            meter: Meter::new(Arc::new(counts.clone())),
             seed: self.rng.next_u64(),
-            min_record_seq: 0,
+            db: db.clone(),
+            ..args(self.config.clone(), keys.clone(), self.network.host(ip(n)), vec![listen], self.clock)
         };
         let server = start(args).await.expect("a free address and a sound configuration");
         let events = server.events(10_000).await.expect("running");
@@ -112,21 +232,54 @@ impl World {
         server.subscribe(topic(), Policy::Signed, outlet).await.expect("running");
         let id = keys.id();
         let address = PeerAddress { id, addresses: vec![listen] };
-        TestNode { server, id, address, events, messages, keys, delivered: BTreeMap::new() }
+        let up_since = Some(self.clock.now());
+        let (delivered, tally) = (BTreeMap::new(), Tally::default());
+        TestNode { server, id, address, events, messages, keys, db, delivered, counts, tally, up_since }
     }
 
-    /// Ends the nth node as a crash would, without a word to its peers, and starts it again.
+    /// Ends these nodes as a crash would, without a word to their peers.
+    pub async fn kill(&mut self, victims: &[usize]) {
+        self.collect().await;
+        let pairs = || victims.iter().flat_map(|n| (0..self.nodes.len()).map(|other| (ip(*n), ip(other))));
+        pairs().for_each(|(victim, other)| self.network.cut(victim, other));
+        let ends = victims.iter().map(|n| self.nodes[*n].server.clone());
+        let ends: Vec<_> = ends.map(|server| tokio::spawn(async move { server.shutdown().await })).collect();
+        for end in ends {
+            end.await.expect("a shutdown does not panic");
+        }
+        pairs().for_each(|(victim, other)| self.network.heal(victim, other));
+        for n in victims {
+            self.nodes[*n].up_since = None;
+        }
+    }
+
+    /// Starts a node that was killed again, as the same one.
+    pub async fn revive(&mut self, n: usize) {
+        let (keys, db) = (self.nodes[n].keys.clone(), self.nodes[n].db.clone());
+        let node = self.boot(n, keys, db).await;
+        let tally = std::mem::take(&mut self.nodes[n].tally);
+        self.nodes[n] = TestNode { tally, ..node };
+    }
+
+    /// Ends the nth node as a crash would and starts it again at once.
     pub async fn crash_and_restart(&mut self, n: usize) {
-        for other in 0..self.nodes.len() {
-            self.network.cut(ip(n), ip(other));
+        self.kill(&[n]).await;
+        self.revive(n).await;
+    }
+
+    /// The nodes that are up.
+    pub fn living(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].up_since.is_some()).collect()
+    }
+
+    /// Some of these, each as likely as any other.
+    pub fn some_of(&mut self, mut among: Vec<usize>, count: usize) -> Vec<usize> {
+        for at in 0..count.min(among.len()) {
+            let other = at + self.rng.below((among.len() - at) as u64) as usize;
+            among.swap(at, other);
         }
-        self.nodes[n].server.shutdown().await;
-        for other in 0..self.nodes.len() {
-            self.network.heal(ip(n), ip(other));
-        }
-        let keys = self.nodes[n].keys.clone();
-        let node = self.boot(n, keys).await;
-        self.nodes[n] = node;
+        among.truncate(count);
+        among
     }
 
     /// How many peers each node has.
@@ -153,21 +306,7 @@ impl World {
 
     /// Publishes at the nth node, waiting as long as it is busy.
     pub async fn publish(&mut self, n: usize, payload: impl Into<Bytes>) -> Published {
-        let payload = payload.into();
-        loop {
-            let publisher = self.nodes[n].server.publisher();
-            let published = ask(Duration::from_secs(10), |reply| {
-                let publish = Publish { topic: topic(), policy: Policy::Signed, payload: payload.clone(), reply };
-                publisher.offer(publish).expect("tests publish one at a time");
-            });
-            match published.await {
-                Ok(Ok(published)) => return published,
-                Ok(Err(PublishError::Busy { retry_after })) => tokio::time::sleep(retry_after).await,
-                Ok(Err(error)) => panic!("{error}"),
-                // The actor was restarted meanwhile.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
+        publish(self.nodes[n].server.publisher(), payload.into()).await
     }
 
     /// Takes what the applications were given, and what they were told of peers, into the log.
@@ -186,6 +325,7 @@ impl World {
                 }
             }
             for event in node.events.take(usize::MAX) {
+                node.tally.take(&event);
                 self.log.update(&n.to_be_bytes()).update(format!("{event:?}").as_bytes());
                 self.logged += 1;
             }
@@ -197,14 +337,17 @@ impl World {
         let start = self.clock.now();
         loop {
             self.collect().await;
-            let missing: usize = who
+            let missing: Vec<(usize, &Bytes)> = who
                 .iter()
-                .map(|n| payloads.iter().filter(|payload| !self.nodes[*n].delivered.contains_key(*payload)).count())
-                .sum();
-            if missing == 0 {
+                .flat_map(|n| payloads.iter().map(|payload| (*n, payload)))
+                .filter(|(n, payload)| !self.nodes[*n].delivered.contains_key(*payload))
+                .collect();
+            if missing.is_empty() {
                 return self.clock.now().since(start);
             }
-            assert!(self.clock.now().since(start) < limit, "{missing} deliveries are missing after {limit:?}");
+            let late = self.clock.now().since(start) >= limit;
+            let some = &missing[..missing.len().min(100)];
+            assert!(!late, "{} deliveries are missing after {limit:?}: {some:?}", missing.len());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -221,5 +364,23 @@ impl World {
             node.server.shutdown().await;
         }
         self.log.finalize()
+    }
+}
+
+impl Tally {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::PeerUp { id, direction: Direction::Inbound, .. } => {
+                self.called += 1;
+                self.met.insert(*id);
+            }
+            Event::PeerUp { id, .. } => {
+                self.calls += 1;
+                self.met.insert(*id);
+            }
+            Event::PeerDown { .. } => self.downs += 1,
+            // Told of when a node is configured to; none here is.
+            _ => {}
+        }
     }
 }

@@ -18,12 +18,12 @@ async fn two_nodes_that_dial_each_other_at_once_keep_one_session_and_never_flap(
         let world = World::start(seed, 2, config(10)).await;
         let [a, b] = [0, 1].map(|n| world.nodes[n].address.clone());
         if seed % 2 == 0 {
-            world.nodes[0].server.add_static(b);
-            world.nodes[1].server.add_static(a);
+            world.nodes[0].server.add_static(b).await.expect("admitted");
+            world.nodes[1].server.add_static(a).await.expect("admitted");
         } else {
-            world.nodes[1].server.add_static(a);
+            world.nodes[1].server.add_static(a).await.expect("admitted");
             tokio::time::sleep(Duration::from_millis(seed)).await;
-            world.nodes[0].server.add_static(b);
+            world.nodes[0].server.add_static(b).await.expect("admitted");
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(world.peer_counts().await, [1, 1], "seed {seed}: soon");

@@ -116,7 +116,7 @@ async fn a_panic_in_one_session_drops_only_that_peer_and_it_comes_back() {
         .into_iter()
         .filter_map(|event| match event {
             Event::PeerDown { id, reason, .. } => Some((id, reason)),
-            Event::PeerUp { .. } => None,
+            _ => None,
         })
         .collect();
     assert_eq!(fallen, [(victim, DisconnectReason::Crashed)]);

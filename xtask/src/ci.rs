@@ -87,7 +87,14 @@ fn finish(command: &mut Command) -> Result<Passed, Failure> {
 
 /// The rules without the actors around them: what a user gets who brings a runtime of their own.
 fn machines() -> Result<Passed, Failure> {
-    let alone = ["peerage-queue", "peerage-peer-session", "peerage-discovery", "peerage-dialer", "peerage-gossip"];
+    let alone = [
+        "peerage-nodedb",
+        "peerage-queue",
+        "peerage-peer-session",
+        "peerage-discovery",
+        "peerage-dialer",
+        "peerage-gossip",
+    ];
     let packages = alone.into_iter().flat_map(|package| ["-p", package]);
     let arguments: Vec<&str> =
         ["test", "--locked", "--no-default-features", "--lib"].into_iter().chain(packages).collect();

@@ -7,6 +7,9 @@ use crate::shell::{self, Failure};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// The whole-network scenarios at their full size instead (200 nodes, half a virtual hour), in a release build
+    #[arg(long)]
+    soak: bool,
     /// Passed on to `cargo test`, for example a test's name.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -15,7 +18,12 @@ pub(crate) struct Args {
 /// Runs unit, integration, example and doc tests of every package.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut command = shell::cargo();
-    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(&args.rest).stdout(Stdio::piped());
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    match args.soak {
+        true => command.args(["--release", "-p", "peerage-tests"]).env("PEERAGE_SOAK", "1"),
+        false => command.arg("--workspace"),
+    };
+    command.args(&args.rest).stdout(Stdio::piped());
     let said = |source| Failure::Spawn { program: "cargo".to_owned(), source };
     let mut child = command.spawn().map_err(said)?;
     let mut totals = Totals::default();

@@ -7,7 +7,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::ingress::Msg;
 use crate::metrics::Metrics;
-use crate::{Config, DialerMachine, DialerMailbox, Out};
+use crate::{Config, Diagnosis, DialerMachine, DialerMailbox, Out};
 
 /// What a dialer is started with.
 #[derive(Clone, Debug)]
@@ -81,11 +81,23 @@ impl State {
     fn perform(&mut self) {
         for out in self.driver.drain() {
             self.metrics.note(&out);
+            if let Out::Seeking(Some(diagnosis)) = &out {
+                tell(diagnosis);
+            }
             if !matches!(out, Out::Count(_)) {
                 self.out.send(out);
             }
         }
         self.metrics.show(self.driver.machine().status());
         self.alarm.set(self.driver.next_deadline());
+    }
+}
+
+/// Says why peers are missing; the machine says how often.
+fn tell(diagnosis: &Diagnosis) {
+    if diagnosis.is_pressing() {
+        tracing::info!(advice = diagnosis.advice(), "looking for peers: {diagnosis}");
+    } else {
+        tracing::debug!(advice = diagnosis.advice(), "looking for peers: {diagnosis}");
     }
 }

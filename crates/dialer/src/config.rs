@@ -7,8 +7,15 @@ use peerage_machine::Backoff;
 /// The dialer's bounds and intervals. Nothing here needs to agree across a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Whether anybody is dialled at all. If not, static peers are only remembered and no candidates asked for.
+    pub dialing: bool,
+    /// Whether there is somebody who can be asked for candidates. If not, none are asked for: static peers are
+    /// dialled, anchors, and bootnodes while there is no peer.
+    pub candidates: bool,
     /// How many peers it wants to have dialled itself. Static peers are not among them.
     pub max_dial_peers: u32,
+    /// Static peers connected or being dialled at once: as many as the node has places for. Others wait.
+    pub max_static_peers: u32,
     /// Dials in flight at once, static ones not counted. geth: `MaxPendingPeers`, 50.
     pub max_active_dials: u32,
     /// Static peers being dialled or resolved at once.
@@ -19,11 +26,11 @@ pub struct Config {
     /// listener throttles an address and 5 s to spare.
     pub history: Duration,
     /// How long a node is left alone after failures in a row. A session that ended before
-    /// [`stable_after`](Config::stable_after) is a failure too.
+    /// [`stable_after`](Config::stable_after) is a failure too, and one that ended for a reason that will not pass.
     pub backoff: Backoff,
     /// The same for static peers, which somebody wants back.
     pub static_backoff: Backoff,
-    /// A session that lived this long clears its node's failures.
+    /// A session that lived this long clears its node's failures, and its end begins the wait for a bootnode anew.
     pub stable_after: Duration,
     /// How long failures are remembered after they have stopped to hold a node back.
     pub forget_after: Duration,
@@ -39,8 +46,18 @@ pub struct Config {
     /// When an unanswered dial is cancelled. The connector has its own, shorter deadlines; this one keeps
     /// a lost answer from occupying a slot for ever.
     pub dial_timeout: Duration,
-    /// How often every static peer is looked at, so that no missed event can lose one.
+    /// How often every static peer is looked at, so that no missed event can lose one. An inbound set-up of
+    /// which nothing was heard for [`dial_timeout`](Config::dial_timeout) is forgotten then, too.
     pub sweep: Duration,
+    /// How soon a peer that is named a static one may be dialled, if its history is longer than that. geth makes
+    /// it wait for the history, its 2018 version for nothing.
+    pub readd_after: Duration,
+    /// How long there is neither a dialled nor a static peer before a bootnode is dialled directly, and then the next
+    /// one: who only came may be all of one mind. Peers that leave before [`stable_after`](Config::stable_after) do not make it longer. As geth did before it relied on
+    /// discovery alone, which leaves hosts without UDP without peers.
+    pub lonely_after: Duration,
+    /// How often it is said why there are fewer peers than wanted. geth: 10 s.
+    pub report_every: Duration,
 }
 
 /// A configuration that cannot work.
@@ -75,7 +92,10 @@ impl Config {
     /// ratio of 3 makes 16 dialled ones.
     pub fn recommended() -> Config {
         Config {
+            dialing: true,
+            candidates: true,
             max_dial_peers: dial_share(50, 3),
+            max_static_peers: 32,
             max_active_dials: 50,
             max_static_dials: 16,
             max_statics: 4_096,
@@ -90,6 +110,9 @@ impl Config {
             resolve_timeout: Duration::from_secs(30),
             dial_timeout: Duration::from_secs(30),
             sweep: Duration::from_secs(60),
+            readd_after: Duration::from_secs(5),
+            lonely_after: Duration::from_secs(20),
+            report_every: Duration::from_secs(10),
         }
     }
 
@@ -106,6 +129,8 @@ impl Config {
             resolve_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(10),
             sweep: Duration::from_secs(2),
+            readd_after: Duration::from_millis(500),
+            lonely_after: Duration::from_secs(3),
             ..Config::recommended()
         }
     }
@@ -136,6 +161,9 @@ impl Config {
             ("resolve_timeout", self.resolve_timeout),
             ("dial_timeout", self.dial_timeout),
             ("sweep", self.sweep),
+            ("readd_after", self.readd_after),
+            ("lonely_after", self.lonely_after),
+            ("report_every", self.report_every),
         ] {
             if duration.is_zero() {
                 return Err(ConfigError::Zero(name));

@@ -1,11 +1,12 @@
 //! The dialer's door: its messages, and the mailbox with a verb for each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_wire::{NodeId, NodeRecord, Verified};
+use peerage_wire::{Admission, Consequence, NodeId, NodeRecord, Verified};
 use ractor::ActorRef;
 
-use crate::{Attempt, DialOutcome, In, StaticPeer};
+use crate::{Attempt, Candidate, DialOutcome, In, StaticPeer};
 
 /// What the actor receives. All of it is control: few and small, bounded as [`In`] says of each group.
 #[derive(Debug)]
@@ -28,9 +29,24 @@ impl DialerMailbox {
         DialerMailbox(actor)
     }
 
-    /// Lets dialling begin. Sent once, after static peers and connected peers have been replayed.
+    /// Lets dialling begin. Sent once, after the policy, anchors, bootnodes, static peers and connected peers.
     pub fn start(&self) {
         self.send(In::Start);
+    }
+
+    /// Says whom this node has to do with from now on.
+    pub fn set_admission(&self, admission: Arc<Admission>) {
+        self.send(In::Admission(admission));
+    }
+
+    /// Names the peers to be dialled first; before [`start`](DialerMailbox::start).
+    pub fn anchors(&self, anchors: Vec<StaticPeer>) {
+        self.send(In::Anchors(anchors));
+    }
+
+    /// Names the nodes to be dialled while there is neither a dialled nor a static peer.
+    pub fn bootnodes(&self, bootnodes: Vec<StaticPeer>) {
+        self.send(In::Bootnodes(bootnodes));
     }
 
     /// Keeps this peer connected.
@@ -48,9 +64,9 @@ impl DialerMailbox {
         self.send(In::PeerUp { id, dialled });
     }
 
-    /// Says that a session ended, after how long.
-    pub fn peer_down(&self, id: NodeId, dialled: bool, lived: Duration) {
-        self.send(In::PeerDown { id, dialled, lived });
+    /// Says that a session ended, after how long, and what follows from its end for the node.
+    pub fn peer_down(&self, id: NodeId, dialled: bool, lived: Duration, consequence: Consequence) {
+        self.send(In::PeerDown { id, dialled, lived, consequence });
     }
 
     /// Says that an inbound connection of this node is being set up.
@@ -74,8 +90,8 @@ impl DialerMailbox {
     }
 
     /// Answers a wish for candidates.
-    pub fn candidates(&self, records: Vec<Verified<NodeRecord>>) {
-        self.send(In::Candidates(records));
+    pub fn candidates(&self, candidates: Vec<Candidate>) {
+        self.send(In::Candidates(candidates));
     }
 
     /// Makes the actor panic, so that a test can watch it come back.

@@ -24,12 +24,23 @@
 //! Free slots = min(2 × (wanted − dialled peers), most dials at once) − dials in flight, as in geth; twice,
 //! because about half of all dials fail. When the wanted number is reached, what is still in flight is
 //! cancelled, so the doubling does not overshoot. Static peers have a bound of their own and take none of
-//! these slots.
+//! these slots; connected ones and those being dialled are never more than
+//! [`max_static_peers`](Config::max_static_peers), the others wait for their turn.
 //!
 //! # Who is not dialled
 //! [`Refusal`] lists the reasons in the order of the checks. Everybody who was dialled is left alone for
 //! [`history`](Config::history), and who failed for a growing, jittered time; so is who was connected and
-//! dropped soon after.
+//! dropped soon after, or for a reason that will not pass. One socket is dialled for one identity at a time, however
+//! many name it.
+//!
+//! # Who is dialled first
+//! Static peers; then anchors, the best peers of an earlier life, before anybody is asked for candidates; and
+//! while there is neither a dialled nor a static peer, one bootnode every [`lonely_after`](Config::lonely_after).
+//!
+//! # Why there are too few peers
+//! Every attempt and every candidate that came to nothing has a [`Cause`]. While peers are missing a
+//! [`Diagnosis`] of the last seconds is emitted ([`Out::Seeking`]), and logged in one line. Missing static peers are
+//! told by themselves.
 //!
 //! # Features
 //! `actor` (default): the actor shell (`spawn`, `DialerMailbox`). Without it the crate is the machine
@@ -37,6 +48,7 @@
 #![warn(missing_docs)]
 
 mod config;
+mod diagnosis;
 mod machine;
 mod messages;
 
@@ -48,8 +60,12 @@ mod ingress;
 mod metrics;
 
 pub use config::{Config, ConfigError, dial_share};
+pub use diagnosis::{Cause, Diagnosis};
 pub use machine::{DialerMachine, Status, Timer};
-pub use messages::{Attempt, Count, DialOutcome, DialTarget, In, MAX_ADDRESSES, Out, Refusal, StaticPeer};
+pub use messages::{
+    Attempt, Candidate, Count, DialOutcome, DialTarget, In, MAX_ADDRESSES, MAX_ANCHORS, MAX_BOOTNODES, Out, RACED,
+    Refusal, StaticPeer,
+};
 
 /// What the machine is driven with.
 pub use peerage_machine;

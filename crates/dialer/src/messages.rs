@@ -2,14 +2,27 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_wire::address::{scope, tcp_socket};
-use peerage_wire::{DisconnectReason, Multiaddr, NodeId, NodeRecord, Verified};
+use peerage_wire::{Admission, Consequence, DisconnectReason, Multiaddr, NodeId, NodeRecord, Verified};
 use serde::Serialize;
+
+use crate::{Cause, Diagnosis};
 
 /// Addresses kept of one node; as many as a record holds.
 pub const MAX_ADDRESSES: usize = 8;
+
+/// Addresses of a node that one dial tries at most: whoever carries out [`Out::Dial`] begins with the first ones. Of
+/// a static peer with more the dialer lets another be the first after each failure.
+pub const RACED: usize = 3;
+
+/// Anchors dialled at a start.
+pub const MAX_ANCHORS: usize = 16;
+
+/// Bootnodes that a node without peers falls back to.
+pub const MAX_BOOTNODES: usize = 64;
 
 /// Numbers the attempts to reach a node. Rising; never used twice, not by a restarted dialer either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -50,9 +63,12 @@ impl From<&NodeRecord> for StaticPeer {
     }
 }
 
-/// The addresses of a record that a TCP connection can be made to, of those that reach as far as its first one,
-/// which is the one that discovery has judged: a node of the internet could otherwise make us connect to our own
-/// computer and network.
+/// A node that was found: its record, and those of the sockets in it where it may be dialled, best first. It is for
+/// discovery to leave out what the node may not name: a socket of a bystander, or of our own network.
+pub type Candidate = (Verified<NodeRecord>, Vec<SocketAddr>);
+
+/// The addresses of a record that a TCP connection can be made to, of those that reach as far as its first one:
+/// a node of the internet could otherwise make us connect to our own computer and network.
 pub(crate) fn dialable(record: &NodeRecord) -> Vec<SocketAddr> {
     let mut sockets = record.addresses().iter().filter_map(|address: &Multiaddr| tcp_socket(address)).peekable();
     let reach = sockets.peek().map(|first| scope(first.ip()));
@@ -75,10 +91,12 @@ pub enum DialOutcome {
     HandshakeFailed(DisconnectReason),
     /// A deadline passed.
     TimedOut,
-    /// It was called off.
+    /// It was called off, or this end had no place for the peer or was shutting down: nothing that the node did.
     Cancelled,
     /// No address is known, and none was found. The dialer's own answer; no connection was tried.
     Unresolved,
+    /// Addresses were found, and none of them is admitted. The dialer's own answer, as before.
+    Restricted,
 }
 
 impl DialOutcome {
@@ -91,6 +109,17 @@ impl DialOutcome {
             DialOutcome::TimedOut => ("timed_out", ""),
             DialOutcome::Cancelled => ("cancelled", ""),
             DialOutcome::Unresolved => ("unresolved", ""),
+            DialOutcome::Restricted => ("restricted", ""),
+        }
+    }
+
+    /// What follows from it for the node that was dialled.
+    pub const fn consequence(self) -> Consequence {
+        match self {
+            // It is the policy of this node that has to change, and then it is dialled at once.
+            DialOutcome::Connected | DialOutcome::Cancelled | DialOutcome::Restricted => Consequence::Ignore,
+            DialOutcome::HandshakeFailed(reason) => reason.consequence(false),
+            DialOutcome::ConnectFailed | DialOutcome::TimedOut | DialOutcome::Unresolved => Consequence::BackOff,
         }
     }
 }
@@ -99,10 +128,21 @@ impl DialOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum In {
     // ---- From the root. Bounded by its API permits, its slots and its sessions.
-    /// Dialling may begin. After a restart the root first replays static peers and [`In::PeerUp`], so
-    /// that nobody who is connected is dialled.
+    /// Dialling may begin. After a restart the root first replays the policy, bootnodes, static peers and
+    /// [`In::PeerUp`], so that nobody is dialled who is connected or not admitted.
     Start,
-    /// Keep this peer connected. A known one gets the new addresses.
+    /// Whom this node has to do with from now on; everybody until this is said. Dials in flight to who is not
+    /// admitted any more are called off. Sessions are the root's to end.
+    Admission(Arc<Admission>),
+    /// The best peers of an earlier life: dialled before anybody is asked for candidates, each once, as
+    /// ordinary candidates. At most [`MAX_ANCHORS`], and only before [`In::Start`]; others are dropped.
+    Anchors(Vec<StaticPeer>),
+    /// Whom to dial directly, one after the other, while there is neither a dialled nor a static peer. Replaces
+    /// what was known; at most [`MAX_BOOTNODES`], and those without an address are left out.
+    Bootnodes(Vec<StaticPeer>),
+    /// Keep this peer connected. A known one gets the new addresses. What is held against a new one is forgotten,
+    /// and its history ends after [`readd_after`](crate::Config::readd_after): who removes a peer and adds it
+    /// again wants it dialled soon, and a script that does so in a loop must not hammer it.
     AddStatic(StaticPeer),
     /// Stop to care for this peer; a dial of it in flight is cancelled. A session stays.
     RemoveStatic(NodeId),
@@ -122,6 +162,9 @@ pub enum In {
         dialled: bool,
         /// How long the session was up.
         lived: Duration,
+        /// What follows from its end for the node. One that is to be avoided or blamed has failed, however long the
+        /// session lived.
+        consequence: Consequence,
     },
     /// A connection made by this node has shown who it is and is being set up.
     InboundPending(NodeId),
@@ -147,7 +190,7 @@ pub enum In {
         record: Option<Verified<NodeRecord>>,
     },
     /// The answer to [`Out::Want`]; may come in several parts.
-    Candidates(Vec<Verified<NodeRecord>>),
+    Candidates(Vec<Candidate>),
 }
 
 /// What the dialer asks for.
@@ -172,6 +215,9 @@ pub enum Out {
     },
     /// Call this dial off. Its answer is no longer waited for.
     Cancel(Attempt),
+    /// Fewer peers are dialled than wanted, or static peers are missing, and why: at most every
+    /// [`report_every`](crate::Config::report_every), if anything happened; then `None`, once there are enough.
+    Seeking(Option<Diagnosis>),
     /// Something to be counted; performed by the shell.
     Count(Count),
 }
@@ -188,6 +234,8 @@ pub enum Count {
         /// Whether it was of a static peer.
         is_static: bool,
     },
+    /// Somebody did not become a dialled peer; static peers are not counted.
+    Cause(Cause),
     /// An answer to an attempt that has ended was ignored.
     Late,
     /// A static peer was refused: this node itself, or one more than
@@ -219,7 +267,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Nobody asked for it.
+    /// Nobody asked for it, or it is an anchor that came after the start or is one too many.
     Unsolicited = "unsolicited";
     /// It is dialled as a static peer; a newer record of it was taken note of.
     Static = "static";
@@ -233,10 +281,14 @@ refusals! {
     AlreadyConnected = "already_connected";
     /// Its own connection to this node is being set up.
     PendingInbound = "pending_inbound";
+    /// The policy does not admit it, or none of its addresses.
+    Restricted = "restricted";
     /// It was dialled a short while ago.
     RecentlyDialled = "recently_dialled";
     /// It failed, and its back-off has not passed.
     BackingOff = "backing_off";
+    /// Somebody else was dialled a short while ago at each of its addresses.
+    AddressDialled = "address_dialled";
     /// No more dials can be remembered.
     MemoryFull = "memory_full";
     /// It already waits for a slot.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use metrics::{Counter, Gauge};
 use peerage_mailbox::Meter;
 
-use crate::{Count, Out, Refusal, Status};
+use crate::{Cause, Count, Out, Refusal, Status};
 
 const KINDS: [&str; 2] = ["dynamic", "static"];
 
@@ -18,9 +18,12 @@ fn kind(is_static: bool) -> &'static str {
 pub(crate) struct Metrics {
     meter: Meter,
     dropped: BTreeMap<Refusal, Counter>,
+    causes: BTreeMap<Cause, Counter>,
     resolves: Counter,
     late: Counter,
     statics_refused: Counter,
+    enabled: Gauge,
+    wanted: Gauge,
     dialled_peers: Gauge,
     dialing: Gauge,
     dialing_static: Gauge,
@@ -32,9 +35,12 @@ pub(crate) struct Metrics {
 const DIALS: &str = "peerage_dialer_dials_total";
 const OUTCOMES: &str = "peerage_dialer_outcomes_total";
 const DROPPED: &str = "peerage_dialer_candidates_dropped_total";
+const CAUSES: &str = "peerage_dialer_causes_total";
 const RESOLVES: &str = "peerage_dialer_resolves_total";
 const LATE: &str = "peerage_dialer_late_answers_total";
 const STATICS_REFUSED: &str = "peerage_dialer_statics_refused_total";
+const ENABLED: &str = "peerage_dialer_enabled";
+const WANTED: &str = "peerage_dialer_wanted_peers";
 const DIALLED_PEERS: &str = "peerage_dialer_dialled_peers";
 const DIALING: &str = "peerage_dialer_dialing";
 const FREE_SLOTS: &str = "peerage_dialer_free_slots";
@@ -47,9 +53,12 @@ impl Metrics {
             (DIALS, "dials asked of the connector"),
             (OUTCOMES, "ended attempts by outcome, and failed handshakes by reason"),
             (DROPPED, "candidates not dialled, by reason"),
+            (CAUSES, "what kept nodes from becoming dialled peers, static ones not counted"),
             (RESOLVES, "static peers looked up"),
             (LATE, "answers to attempts that had ended"),
             (STATICS_REFUSED, "static peers refused: this node itself, or too many"),
+            (ENABLED, "1 if anybody is dialled at all"),
+            (WANTED, "peers this node wants to have dialled, static ones not counted"),
             (DIALLED_PEERS, "connected peers this node dialled, static ones not counted"),
             (DIALING, "attempts in flight"),
             (FREE_SLOTS, "slots free for candidates"),
@@ -63,9 +72,15 @@ impl Metrics {
                 .iter()
                 .map(|refusal| (*refusal, meter.counter(DROPPED, &[("reason", refusal.label())])))
                 .collect(),
+            causes: Cause::ALL
+                .iter()
+                .map(|cause| (*cause, meter.counter(CAUSES, &[("cause", cause.label())])))
+                .collect(),
             resolves: meter.counter(RESOLVES, &[]),
             late: meter.counter(LATE, &[]),
             statics_refused: meter.counter(STATICS_REFUSED, &[]),
+            enabled: meter.gauge(ENABLED, &[]),
+            wanted: meter.gauge(WANTED, &[]),
             dialled_peers: meter.gauge(DIALLED_PEERS, &[]),
             dialing: meter.gauge(DIALING, &[("kind", kind(false))]),
             dialing_static: meter.gauge(DIALING, &[("kind", kind(true))]),
@@ -80,9 +95,14 @@ impl Metrics {
         match out {
             Out::Dial { target, .. } => self.meter.counter(DIALS, &[("kind", kind(target.is_static))]).increment(1),
             Out::Resolve { .. } => self.resolves.increment(1),
-            Out::Want(_) | Out::Cancel(_) => {}
+            Out::Want(_) | Out::Cancel(_) | Out::Seeking(_) => {}
             Out::Count(Count::Dropped(refusal)) => {
                 if let Some(counter) = self.dropped.get(refusal) {
+                    counter.increment(1);
+                }
+            }
+            Out::Count(Count::Cause(cause)) => {
+                if let Some(counter) = self.causes.get(cause) {
                     counter.increment(1);
                 }
             }
@@ -97,6 +117,8 @@ impl Metrics {
     }
 
     pub(crate) fn show(&self, status: Status) {
+        self.enabled.set(f64::from(u8::from(status.enabled)));
+        self.wanted.set(status.wanted);
         self.dialled_peers.set(status.dialled_peers);
         self.dialing.set(status.dialing);
         self.dialing_static.set(status.dialing_static);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peerage_discovery::peerage_mailbox::{Child, Clock, Meter, Port, Supervisor};
 use peerage_discovery::peerage_transport::Transport;
-use peerage_discovery::peerage_wire::{Keypair, NetworkId, RecordDraft, address};
+use peerage_discovery::peerage_wire::{Admission, Keypair, NetworkId, RecordDraft, address};
 use peerage_discovery::{Args, Bootnode, Config, DiscoveryOut, Secrets, spawn};
 use tokio::sync::mpsc;
 
@@ -29,8 +29,8 @@ async fn node(
         .sign(&keys)?;
     println!("node {number} is {} at {addr}", keys.id());
     let out = Port::from_fn(move |out| {
-        if let DiscoveryOut::Candidates(records) = out {
-            for record in records {
+        if let DiscoveryOut::Candidates(nodes) = out {
+            for (record, _) in nodes {
                 drop(found.try_send((number, record.id().to_string())));
             }
         }
@@ -42,6 +42,8 @@ async fn node(
         record,
         sockets: vec![Arc::new(socket)],
         bootnodes,
+        seeds: Vec::new(),
+        admission: Arc::new(Admission::open()),
         secrets: Secrets::generate()?,
         seed: number as u64,
         clock,

@@ -8,13 +8,14 @@ use peerage_mailbox::{
     Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Port, SpawnError, Supervisor, data_queue, spawn_child,
 };
 use peerage_transport::Datagram;
-use peerage_wire::{Keypair, NetworkId, NodeRecord, Verified};
+use peerage_wire::{Admission, AdmissionError, Keypair, NetworkId, NodeRecord, Verified};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
 use crate::count::DropReason;
 use crate::gate::{Gate, Inbound};
-use crate::ingress::{Asked, DiscoveryMailbox, DiscoveryOut, Msg};
+use crate::ingress::{Asked, DiscoveryMailbox, DiscoveryOut, Msg, TableGauge};
 use crate::machine::{Bootnode, DiscoveryMachine, In, Out, Outgoing};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
@@ -38,6 +39,11 @@ pub struct Args {
     pub sockets: Vec<Arc<Datagram>>,
     /// Whom to ask first.
     pub bootnodes: Vec<Bootnode>,
+    /// What an earlier process remembered of [`DiscoveryOut::Alive`]: found nodes from the start. The first
+    /// [`MAX_SEEDS`](crate::MAX_SEEDS) are used, and neither they nor bootnodes are needed.
+    pub seeds: Vec<Verified<NodeRecord>>,
+    /// Whom the node has to do with; see [`DiscoveryMailbox::admission`].
+    pub admission: Arc<Admission>,
     /// Keys of cookies and nonces.
     pub secrets: Secrets,
     /// Decides jitter and sampling.
@@ -56,6 +62,9 @@ pub enum StartError {
     /// The configuration does not add up.
     #[error("discovery configuration: {0}")]
     Config(#[from] ConfigError),
+    /// The policy is too large.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// The record is another node's.
     #[error("the record is not signed by the node's own key")]
     Record,
@@ -70,11 +79,13 @@ pub enum StartError {
 /// [`StartError`].
 pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(DiscoveryMailbox, Child), StartError> {
     args.config.check()?;
+    args.admission.check(Admission::MAX_NETWORKS)?;
     if args.record.id() != args.keys.id() {
         return Err(StartError::Record);
     }
-    let (actor, child) = spawn_child(DiscoveryActor, args, parent).await?;
-    Ok((DiscoveryMailbox::new(actor), child))
+    let table = TableGauge::default();
+    let (actor, child) = spawn_child(DiscoveryActor, (args, table.clone()), parent).await?;
+    Ok((DiscoveryMailbox::new(actor, table), child))
 }
 
 struct DiscoveryActor;
@@ -94,6 +105,10 @@ struct State {
     asked: BTreeMap<u64, Asked>,
     next_token: u64,
     table: [usize; crate::BUCKETS],
+    table_len: TableGauge,
+    bootnodes: Vec<Bootnode>,
+    /// What the gates admit.
+    admission: watch::Sender<Arc<Admission>>,
     /// Ended when dropped, and so whenever this actor ends.
     _readers: Vec<Reader>,
 }
@@ -101,25 +116,36 @@ struct State {
 impl Actor for DiscoveryActor {
     type Msg = Msg;
     type State = State;
-    type Arguments = Args;
+    type Arguments = (Args, TableGauge);
 
-    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let Args { config, keys, record, sockets, bootnodes, secrets, seed, clock, meter, out } = args;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Msg>,
+        (args, table_len): (Args, TableGauge),
+    ) -> Result<State, ActorProcessingErr> {
+        let Args { config, keys, record, sockets, bootnodes, seeds, admission, secrets, seed, clock, meter, out } =
+            args;
         let (network, metrics) = (record.network(), Metrics::new(&meter));
         let items = config.queue_packets;
         let (outlet, inlet) = data_queue(Capacity { items, weight: items * MAX_PACKET });
         inlet.bind(Bell::new(&myself, || Msg::Wake));
+        let (admission, admitted) = watch::channel(admission);
         let readers = sockets
             .iter()
             .map(|socket| {
                 let gate = Gate::new(config.clone(), keys.id(), network, secrets.clone());
+                let mut admitted = admitted.clone();
+                admitted.mark_changed();
                 let ended = Port::to_actor(&myself, |()| Msg::ReaderEnded);
-                socket::read(socket.clone(), gate, clock, outlet.clone(), metrics.clone(), ended)
+                socket::read(socket.clone(), gate, admitted, clock, outlet.clone(), metrics.clone(), ended)
             })
             .collect();
         let sockets = Sockets::new(&sockets);
         let turn = config.turn;
-        let machine = DiscoveryMachine::new(config, record, sockets.families(), bootnodes, seed);
+        warn_of_refused(&bootnodes, &admission.borrow());
+        let machine = DiscoveryMachine::new(config, record, sockets.families(), bootnodes.clone(), seed)
+            .admitting(admission.borrow().clone())
+            .seeded(seeds);
         Ok(State {
             driver: Driver::new(machine),
             alarm: Alarm::new(&myself, clock, || Msg::Tick),
@@ -135,6 +161,9 @@ impl Actor for DiscoveryActor {
             asked: BTreeMap::new(),
             next_token: 0,
             table: [0; crate::BUCKETS],
+            table_len,
+            bootnodes,
+            admission,
             _readers: readers,
         })
     }
@@ -164,6 +193,11 @@ impl Actor for DiscoveryActor {
             Msg::Want(count) => state.tell(In::Want(count)),
             Msg::Outcome { id, ok } => state.tell(In::Outcome { id, ok }),
             Msg::LocalChanged(record) => state.tell(In::LocalChanged(record)),
+            Msg::Admission(admission) => {
+                warn_of_refused(&state.bootnodes, &admission);
+                state.admission.send_replace(admission.clone());
+                state.tell(In::Admission(admission));
+            }
             Msg::ResolveFor { attempt, id } => state.ask(Asked::Attempt(attempt), |token| In::Resolve { token, id }),
             Msg::Lookup { target, reply } => state.ask(Asked::Records(reply), |token| In::Lookup { token, target }),
             Msg::Resolve { id, reply } => state.ask(Asked::Record(reply), |token| In::Resolve { token, id }),
@@ -179,6 +213,15 @@ impl Actor for DiscoveryActor {
         }
         state.settle();
         Ok(())
+    }
+}
+
+/// Says which bootnodes are of no use, or their user would wonder why nobody is found.
+fn warn_of_refused(bootnodes: &[Bootnode], admission: &Admission) {
+    for Bootnode { id, addr } in bootnodes {
+        if !admission.permits_ip(addr.ip()) || !admission.permits_id(id) {
+            tracing::warn!(%id, %addr, "this bootnode is not used: the node's own policy does not admit it");
+        }
     }
 }
 
@@ -228,15 +271,16 @@ impl State {
                         let records = records.collect();
                         self.tell(In::Verified { token, records });
                     }
-                    Out::Candidates(records) => {
-                        self.metrics.candidates.increment(records.len() as u64);
-                        self.out.send(DiscoveryOut::Candidates(records));
+                    Out::Candidates(found) => {
+                        self.metrics.candidates.increment(found.len() as u64);
+                        self.out.send(DiscoveryOut::Candidates(found));
                     }
                     Out::Answer { token, records } => {
                         if let Some(asked) = self.asked.remove(&token) {
                             self.answer(asked, records);
                         }
                     }
+                    Out::Alive(record) => self.out.send(DiscoveryOut::Alive(record)),
                     Out::Drop(reason) => self.metrics.dropped(reason),
                     Out::Event(event) => self.metrics.event(event),
                 }
@@ -264,6 +308,7 @@ impl State {
         let table = self.driver.machine().table_sizes();
         if table != self.table {
             self.table = table;
+            self.table_len.set(table.iter().sum());
             self.metrics.table(table);
         }
     }

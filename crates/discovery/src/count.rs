@@ -39,6 +39,8 @@ labelled! {
         Recipient = "recipient",
         /// Claims to come from this node.
         Own = "own",
+        /// From, or about, an address or a node that the policy does not admit.
+        NotAdmitted = "not_admitted",
         /// Its host sent too much.
         HostQuota = "host_quota",
         /// Its site sent too much.

@@ -4,14 +4,16 @@
 //! packet with a forged source costs a hash and is answered with at most a smaller packet.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use peerage_machine::{QuotaTable, Time};
-use peerage_wire::{NetworkId, NodeId};
+use peerage_wire::address::{host, site};
+use peerage_wire::{Admission, IpNet, NetworkId, NodeId};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::count::DropReason;
-use crate::net::{Prefix, canonical, host, is_local, site};
+use crate::net::{canonical, is_local};
 use crate::secrets::Secrets;
 use crate::wire::{self, Envelope, Kind, Packet};
 
@@ -44,6 +46,7 @@ pub struct Gate {
     me: NodeId,
     network: NetworkId,
     secrets: Secrets,
+    admission: Arc<Admission>,
     /// For packets that prove where they come from, and for those that do not: whoever forges a host's address
     /// must not use up that host's own quota.
     proven: AddressQuotas,
@@ -64,7 +67,13 @@ impl Gate {
             me,
             network,
             secrets,
+            admission: Arc::new(Admission::open()),
         }
+    }
+
+    /// Whose packets it lets in from now on; a new gate lets in everybody's.
+    pub fn restrict(&mut self, admission: Arc<Admission>) {
+        self.admission = admission;
     }
 
     /// Judges one datagram.
@@ -75,7 +84,7 @@ impl Gate {
             Err(reason) => return Verdict::Drop(reason, None),
         };
         let kind = envelope.kind;
-        if let Err(reason) = self.addressed(&envelope) {
+        if let Err(reason) = self.addressed(&envelope, addr) {
             return Verdict::Drop(reason, Some(kind));
         }
         // One keyed hash tells whether the sender has received something from us at this address.
@@ -98,13 +107,15 @@ impl Gate {
         }
     }
 
-    fn addressed(&self, envelope: &Envelope<'_>) -> Result<(), DropReason> {
+    fn addressed(&self, envelope: &Envelope<'_>, addr: SocketAddr) -> Result<(), DropReason> {
         if envelope.network != *self.network.as_bytes() {
             Err(DropReason::Network)
         } else if envelope.to != self.me {
             Err(DropReason::Recipient)
         } else if envelope.from == self.me {
             Err(DropReason::Own)
+        } else if !self.admission.permits_ip(addr.ip()) || !self.admission.permits_id(&envelope.from) {
+            Err(DropReason::NotAdmitted)
         } else {
             Ok(())
         }
@@ -131,8 +142,8 @@ impl Gate {
 /// What a host and its site may send.
 struct AddressQuotas {
     exempt_local: bool,
-    hosts: QuotaTable<Prefix>,
-    sites: QuotaTable<Prefix>,
+    hosts: QuotaTable<IpNet>,
+    sites: QuotaTable<IpNet>,
 }
 
 impl AddressQuotas {
@@ -333,6 +344,24 @@ mod tests {
         let mut forged = seal(&ping());
         *forged.last_mut().expect("a signature") ^= 1;
         assert_eq!(admit(&forged), DropReason::Signature);
+    }
+
+    #[test]
+    fn whoever_is_not_admitted_gets_no_answer_by_address_or_by_name() {
+        let mut gate = gate(strict());
+        let first_words = seal(&Packet { cookie: Cookie::NONE, ..ping() });
+        let mut refused = |admission: Admission| {
+            gate.restrict(Arc::new(admission));
+            [&first_words, &seal(&ping()), &seal(&pong())].map(|bytes| {
+                matches!(gate.admit(now(), home(), bytes), Verdict::Drop(DropReason::NotAdmitted, Some(_)))
+            })
+        };
+        let networks = |text: &str| vec![text.parse().expect("network")];
+        assert_eq!(refused(Admission::open()), [false; 3]);
+        assert_eq!(refused(Admission { denied: networks("192.0.2.0/24"), ..Admission::open() }), [true; 3]);
+        assert_eq!(refused(Admission { allowed: networks("10.0.0.0/8"), ..Admission::open() }), [true; 3]);
+        assert_eq!(refused(Admission { only: Some([us().id()].into()), ..Admission::open() }), [true; 3]);
+        assert_eq!(refused(Admission { only: Some([them().id()].into()), ..Admission::open() }), [false; 3]);
     }
 
     #[test]

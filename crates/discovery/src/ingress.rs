@@ -1,20 +1,23 @@
 //! The door of the discovery actor: what it may be told, and by whom.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use peerage_mailbox::{Item, Overflow, Reply};
-use peerage_wire::{NodeId, NodeRecord, Verified};
+use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
 use ractor::ActorRef;
 
 use crate::gate::Inbound;
 use crate::key::BUCKETS;
+use crate::machine::Found;
 use crate::wire::MAX_PACKET;
 
 /// What the actor tells the wiring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoveryOut {
-    /// Records to dial, no more than the last [`DiscoveryMailbox::want`] asked for.
-    Candidates(Vec<Verified<NodeRecord>>),
+    /// Nodes to dial, no more than the last [`DiscoveryMailbox::want`] asked for.
+    Candidates(Vec<Found>),
     /// The end of a [`DiscoveryMailbox::resolve_for`].
     Resolved {
         /// Its attempt.
@@ -22,6 +25,9 @@ pub enum DiscoveryOut {
         /// The newest record found.
         record: Option<Verified<NodeRecord>>,
     },
+    /// This node answers reliably: worth remembering beyond this process, and giving as a [seed](crate::Args::seeds)
+    /// to the next. Once an hour for each node of the table at most, or when its record became newer.
+    Alive(Verified<NodeRecord>),
 }
 
 /// Records in answer to a question, nearest first where there is a target.
@@ -51,6 +57,7 @@ pub(crate) enum Msg {
     },
     // From the root.
     LocalChanged(Verified<NodeRecord>),
+    Admission(Arc<Admission>),
     // From callers. More of them than the actor keeps waiting are dropped unanswered, which is an answer.
     Lookup {
         target: NodeId,
@@ -94,15 +101,28 @@ impl Item for Inbound {
 /// Speaks to a discovery actor. What is said to one that has ended is lost; questions are then answered with
 /// [`peerage_mailbox::AskError::Dropped`].
 #[derive(Clone)]
-pub struct DiscoveryMailbox(ActorRef<Msg>);
+pub struct DiscoveryMailbox {
+    actor: ActorRef<Msg>,
+    table: TableGauge,
+}
+
+/// How many nodes the table of one life of the actor holds.
+#[derive(Clone, Default)]
+pub(crate) struct TableGauge(Arc<AtomicUsize>);
+
+impl TableGauge {
+    pub(crate) fn set(&self, nodes: usize) {
+        self.0.store(nodes, Ordering::Relaxed);
+    }
+}
 
 impl DiscoveryMailbox {
-    pub(crate) fn new(actor: ActorRef<Msg>) -> DiscoveryMailbox {
-        DiscoveryMailbox(actor)
+    pub(crate) fn new(actor: ActorRef<Msg>, table: TableGauge) -> DiscoveryMailbox {
+        DiscoveryMailbox { actor, table }
     }
 
     fn tell(&self, message: Msg) {
-        drop(self.0.cast(message));
+        drop(self.actor.cast(message));
     }
 
     /// Asks for records to dial, which come as [`DiscoveryOut::Candidates`]: at once as far as there are any, the
@@ -144,6 +164,18 @@ impl DiscoveryMailbox {
     /// Asks for the nodes of the table nearest to a node.
     pub fn closest(&self, target: NodeId, count: usize, reply: Reply<Records>) {
         self.tell(Msg::Closest { target, count, reply });
+    }
+
+    /// Says whom the node has to do with from now on: bootnodes, neighbours and members of the table that are not
+    /// admitted are dropped, and their packets at the gate. An actor that is started anew begins with
+    /// [`Args::admission`](crate::Args::admission), which the root keeps up to date.
+    pub fn admission(&self, admission: Arc<Admission>) {
+        self.tell(Msg::Admission(admission));
+    }
+
+    /// How many nodes the table held when the actor last paused. A gauge: it is read without asking the actor.
+    pub fn table_len(&self) -> usize {
+        self.table.0.load(Ordering::Relaxed)
     }
 
     /// Asks how many nodes each bucket holds.

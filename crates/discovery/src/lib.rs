@@ -11,6 +11,9 @@
 //! With the feature `actor` (on by default) [`spawn`] runs them over sockets that are lent to it, so that they
 //! survive its restart.
 //!
+//! A policy of the node ([`peerage_wire::Admission`]) can exclude addresses, and all identities but some: neither is
+//! heard of or answered then. Where to begin is told by bootnodes, and by seeds that an earlier process remembered.
+//!
 //! The machine alone, as a simulated world runs it:
 //!
 //! ```
@@ -45,7 +48,7 @@ pub use config::{Config, ConfigError};
 pub use count::{DropReason, Event};
 pub use gate::{Gate, Inbound, Verdict};
 pub use key::{BUCKETS, Distance, Key};
-pub use machine::{Bootnode, DiscoveryMachine, Families, In, List, Out, Outgoing, Timer};
+pub use machine::{Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_SEEDS, Out, Outgoing, Timer};
 pub use secrets::Secrets;
 
 #[cfg(feature = "actor")]

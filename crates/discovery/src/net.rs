@@ -1,30 +1,8 @@
-//! Which network prefixes count together, and which addresses may be passed on by whom.
+//! Which addresses are local, and which may be passed on by whom.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use peerage_wire::address::{Scope, scope};
-
-/// A group of addresses that one operator usually controls, as one limit sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Prefix(IpAddr);
-
-/// The leading `v4` (1 to 32) or `v6` (1 to 128) bits of an address.
-fn masked(ip: IpAddr, v4: u32, v6: u32) -> Prefix {
-    Prefix(match ip {
-        IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & (u32::MAX << (32 - v4)))),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - v6)))),
-    })
-}
-
-/// One host: an IPv4 address, or the /64 that one IPv6 host may choose its addresses from.
-pub(crate) fn host(ip: IpAddr) -> Prefix {
-    masked(ip, 32, 64)
-}
-
-/// One site: /24 for IPv4, /48 for IPv6 (a /24 of IPv6 would be half a continent, go-ethereum issue 20522).
-pub(crate) fn site(ip: IpAddr) -> Prefix {
-    masked(ip, 24, 48)
-}
 
 /// The address as everything here compares it: IPv4 inside IPv6 is unwrapped, or answers would not
 /// match the requests they belong to (go-ethereum issue 29944).
@@ -65,16 +43,6 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("address")
-    }
-
-    #[test]
-    fn sites_are_24_bits_of_ipv4_and_48_of_ipv6() {
-        assert_eq!(site(ip("1.2.3.4")), site(ip("1.2.3.200")));
-        assert_ne!(site(ip("1.2.3.4")), site(ip("1.2.4.4")));
-        assert_eq!(site(ip("2001:db8:1::1")), site(ip("2001:db8:1:ffff::2")));
-        assert_ne!(site(ip("2001:db8:1::1")), site(ip("2001:db8:2::1")));
-        assert_ne!(host(ip("1.2.3.4")), host(ip("1.2.3.5")));
-        assert_eq!(host(ip("2001:db8::1")), host(ip("2001:db8::2")));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use peerage_mailbox::{Clock, Outlet, Port};
 use peerage_transport::Datagram;
+use peerage_wire::Admission;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::count::{DropReason, Event};
@@ -35,10 +37,12 @@ impl Drop for Ended {
     }
 }
 
-/// Reads a socket through a gate of its own into the actor's queue, until dropped; `ended` is told of its end.
+/// Reads a socket through a gate of its own into the actor's queue, until dropped; `ended` is told of its end. The gate
+/// lets in whom `admission` admits.
 pub(crate) fn read(
     socket: Arc<Datagram>,
     mut gate: Gate,
+    mut admission: watch::Receiver<Arc<Admission>>,
     clock: Clock,
     outlet: Outlet<Inbound>,
     metrics: Metrics,
@@ -58,6 +62,9 @@ pub(crate) fn read(
                     continue;
                 }
             };
+            if admission.has_changed().unwrap_or(false) {
+                gate.restrict(admission.borrow_and_update().clone());
+            }
             match gate.admit(clock.now(), from, buffer.get(..len).unwrap_or_default()) {
                 Verdict::Pass(inbound) => {
                     metrics.received(inbound.packet.message.kind());

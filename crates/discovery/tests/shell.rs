@@ -10,7 +10,7 @@ use peerage_discovery::{
 };
 use peerage_mailbox::{AskError, Child, Clock, Meter, Port, Supervisor, ask};
 use peerage_transport::{Datagram, Link, MemoryNetwork, Transport};
-use peerage_wire::{Keypair, NetworkId, NodeId, RecordDraft, address};
+use peerage_wire::{Admission, Keypair, NetworkId, NodeId, RecordDraft, address};
 use tokio::sync::mpsc;
 
 const UNIX: Duration = Duration::from_secs(1_700_000_000);
@@ -47,6 +47,8 @@ impl Node {
             record,
             sockets: vec![Arc::new(socket)],
             bootnodes,
+            seeds: Vec::new(),
+            admission: Arc::new(Admission::open()),
             secrets: Secrets::from_seed(&[number; 32]),
             seed: number.into(),
             clock,
@@ -66,7 +68,8 @@ impl Node {
         let mut found = Vec::new();
         while found.len() < count {
             match tokio::time::timeout(PATIENCE, self.told.recv()).await {
-                Ok(Some(DiscoveryOut::Candidates(records))) => found.extend(records.iter().map(|record| record.id())),
+                Ok(Some(DiscoveryOut::Candidates(nodes))) => found.extend(nodes.iter().map(|(record, _)| record.id())),
+                Ok(Some(DiscoveryOut::Alive(_))) => {}
                 other => panic!("only {found:?}, then {other:?}"),
             }
         }
@@ -160,6 +163,65 @@ async fn a_bad_configuration_or_anothers_record_is_refused_at_the_start() {
     let record = nodes[1].args.record.clone();
     let refused = spawn(Args { record, ..nodes[0].args.clone() }, &Supervisor::none()).await;
     assert!(matches!(refused, Err(StartError::Record)));
+    let denied = vec!["10.0.0.0/8".parse().expect("network"); Admission::MAX_NETWORKS + 1];
+    let admission = Arc::new(Admission { denied, ..Admission::open() });
+    let refused = spawn(Args { admission, ..nodes[0].args.clone() }, &Supervisor::none()).await;
+    assert!(matches!(refused, Err(StartError::Admission(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_holds_from_the_start_and_can_be_changed() {
+    let (_memory, _clock, mut nodes) = nodes(3).await;
+    let others = others(&nodes, 2);
+    assert_eq!(nodes[2].candidates(2).await, others);
+    assert_eq!(nodes[2].mailbox.table_len(), 2);
+    let only = |id| Arc::new(Admission { only: Some([id].into()), ..Admission::open() });
+    nodes[2].mailbox.admission(only(nodes[0].id));
+    let sizes = ask(PATIENCE, |reply| nodes[2].mailbox.table_sizes(reply)).await.expect("answered");
+    assert_eq!((sizes.iter().sum::<usize>(), nodes[2].mailbox.table_len()), (1, 1));
+
+    nodes[2].child.kill();
+    nodes[2].child.wait().await;
+    let args = Args { admission: only(nodes[1].id), ..nodes[2].args.clone() };
+    let (mailbox, _child) = spawn(args, &Supervisor::none()).await.expect("starts again");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let found = ask(PATIENCE, |reply| mailbox.random(9, reply)).await.expect("answered");
+    assert_eq!(found.iter().map(|record| record.id()).collect::<Vec<_>>(), [nodes[1].id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_of_who_is_not_admitted_are_not_answered_until_it_is() {
+    let (memory, _clock, nodes) = nodes(1).await;
+    let raw = stranger(&memory, &nodes[0], "10.0.0.50:1").await;
+    let request = raw.packet(Cookie::NONE, Message::Ping { record_seq: 1 });
+    let denied = vec!["10.0.0.48/29".parse().expect("network")];
+    nodes[0].mailbox.admission(Arc::new(Admission { denied, ..Admission::open() }));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    raw.send(&request);
+    assert_eq!(raw.received().await, []);
+    nodes[0].mailbox.admission(Arc::new(Admission::open()));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    raw.send(&request);
+    assert_eq!(raw.received().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_life_told_to_be_alive_seeds_the_next_without_a_bootnode() {
+    let (_memory, _clock, mut nodes) = nodes(3).await;
+    let mut seeds = Vec::new();
+    while seeds.is_empty() {
+        match tokio::time::timeout(Duration::from_secs(300), nodes[2].told.recv()).await.expect("in time") {
+            Some(DiscoveryOut::Alive(record)) => seeds.push(record),
+            other => panic!("{other:?}"),
+        }
+    }
+    nodes[2].child.kill();
+    nodes[2].child.wait().await;
+    let args = Args { bootnodes: vec![], seeds, ..nodes[2].args.clone() };
+    let (mailbox, child) = spawn(args, &Supervisor::none()).await.expect("starts again");
+    (nodes[2].mailbox, nodes[2].child) = (mailbox, child);
+    let expected = others(&nodes, 2);
+    assert_eq!(nodes[2].candidates(2).await, expected);
 }
 
 /// A socket in the hands of somebody who speaks the protocol by hand.

@@ -8,14 +8,14 @@ use peerage_mailbox::{
     Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
 };
 use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
-use peerage_wire::Keypair;
+use peerage_wire::{Keypair, NodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::config::{Config, Work};
 use crate::ingress::{Event, GossipMailbox, GossipMsg, Publish, Subscribe};
-use crate::machine::{DropReason, GossipMachine, In, Out, Outgoing, PublishError, Published};
-use crate::memory::Memory;
-use crate::message::{Message, Topic};
+use crate::machine::{Blame, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published};
+use crate::memory::{Memory, Recollection};
+use crate::message::{Checked, Fingerprint, Message, MessageId, Topic};
 use crate::metrics::Metrics;
 use crate::work::Checker;
 
@@ -80,6 +80,8 @@ struct State {
     subscribing: BTreeMap<u64, Subscribe>,
     publishing: BTreeMap<u64, Reply<Result<Published, PublishError>>>,
     next_token: u64,
+    /// The panic that ends this life was charged, or found to be nobody's, where it was caught first.
+    judged: bool,
 }
 
 impl Actor for Gossip {
@@ -104,6 +106,7 @@ impl Actor for Gossip {
             subscribing: BTreeMap::new(),
             publishing: BTreeMap::new(),
             next_token: 0,
+            judged: false,
             args,
         };
         state.recall();
@@ -128,6 +131,7 @@ impl Actor for Gossip {
                 // Its last messages were offered before this was sent, and count.
                 state.turn(now, state.args.inbound.len());
                 state.feed(now, In::PeerDown { session });
+                state.args.memory.useful(session, false);
             }
             GossipMsg::Subscribe(subscribe) => state.subscribe(now, subscribe),
             // What is queued now came after the news of its sessions was sent, but such news may still be
@@ -154,10 +158,11 @@ impl State {
     fn recall(&mut self) {
         let now = self.args.clock.now();
         let recalled = self.args.memory.recall();
-        for session in recalled.guilty {
-            self.args.events.send(Event::Crashed { session });
+        for blame in recalled.guilty {
+            self.args.events.send(Event::Crashed { blame });
         }
-        self.feed(now, In::Restore { seen: recalled.seen, sequence: recalled.sequence });
+        let Recollection { seen, sequence, useful, .. } = recalled;
+        self.feed(now, In::Restore { seen, sequence, useful });
         for fingerprint in recalled.poison {
             self.feed(now, In::Refuse { fingerprint });
         }
@@ -167,9 +172,8 @@ impl State {
         for failed in self.args.failures.take(BUDGET) {
             self.feed(now, In::SendFailed { session: failed.session, tag: failed.tag });
         }
-        let answers: Vec<_> = self.checker.answers().collect();
-        for (token, ok) in answers {
-            self.feed(now, In::Verified { token, ok });
+        for (token, outcome) in self.checker.answers() {
+            self.checked(now, token, outcome);
         }
         for _ in 0..PUBLISH_BUDGET {
             let Some(publish) = self.args.publish.pop() else { break };
@@ -214,58 +218,106 @@ impl State {
         self.next_token
     }
 
-    /// Tells the machine, and does what it asks for. A panic is noted with what was being handled.
+    fn checked(&mut self, now: Time, token: u64, outcome: Checked) {
+        let answer = match outcome {
+            Checked::Holds => In::Verified { token, ok: true },
+            Checked::Fails => In::Verified { token, ok: false },
+            Checked::Panicked => In::CheckPanicked { token },
+        };
+        self.feed(now, answer);
+    }
+
+    /// Tells the machine, and does what it asks for. A panic is charged to what was being handled.
     fn feed(&mut self, now: Time, input: In) {
         let driver = &mut self.driver;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.handle(now, input))) {
-            if let Some(handling) = self.driver.machine().handling() {
-                self.args.memory.charge(handling);
+            match self.driver.machine().handling() {
+                Some(Handling::Session(session)) => self.charge(Some(Blame::Session(session)), None),
+                Some(Handling::Message(suspect)) => self.charge(suspect.blame(), Some(suspect.fingerprint)),
+                None => self.judged = true,
             }
             resume_unwind(panic);
         }
         self.perform(now);
     }
 
+    /// Notes whose doing the panic is that ends this life, once: it unwinds through all that led to it.
+    fn charge(&mut self, blame: Option<Blame>, fingerprint: Option<Fingerprint>) {
+        if !std::mem::replace(&mut self.judged, true) {
+            // A message of this node that came back is no peer's doing.
+            let blame = blame.filter(|blame| *blame != Blame::Publisher(self.args.keys.id()));
+            self.args.memory.charge(blame, fingerprint);
+        }
+    }
+
+    /// A message that came from a peer could not be handed over: its signature has held. It is marked as seen, and
+    /// refused for its age when that is forgotten; an anonymous one has no age.
+    fn charge_delivery(&mut self, id: MessageId, publisher: Option<NodeId>) {
+        let fingerprint = publisher.is_none().then(|| Fingerprint::of(&id, None));
+        self.charge(publisher.map(Blame::Publisher), fingerprint);
+    }
+
     fn perform(&mut self, now: Time) {
         let outs: Vec<Out> = self.driver.drain().collect();
         for out in outs {
-            match out {
-                Out::Push(outgoing) => self.push(now, outgoing),
-                Out::Deliver(message) => self.deliver(now, message),
-                Out::Subscribed { token, result } => {
-                    let Some(Subscribe { topic, outlet, reply, .. }) = self.subscribing.remove(&token) else {
-                        continue;
-                    };
-                    match result {
-                        Ok(()) => self.subscribers.entry(topic).or_default().push(outlet),
-                        Err(error) => tracing::warn!(%topic, %error, "not subscribed"),
-                    }
-                    if let Some(reply) = reply {
-                        reply.send(result);
-                    }
+            let delivering = match &out {
+                Out::Deliver(message) if message.from.is_some() => Some((message.id, message.publisher)),
+                _ => None,
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.carry_out(now, out))) {
+                if let Some((id, publisher)) = delivering {
+                    self.charge_delivery(id, publisher);
                 }
-                Out::Published { token, result } => {
-                    if let Some(reply) = self.publishing.remove(&token) {
-                        reply.send(result);
-                    }
-                }
-                Out::Sign { token, claim, sequence } => {
-                    self.args.memory.used(sequence);
-                    let signature = claim.sign(&self.args.keys);
-                    self.feed(now, In::Signed { token, signature });
-                }
-                Out::Verify { token, check } => {
-                    if let Some(ok) = self.checker.check(token, check) {
-                        self.feed(now, In::Verified { token, ok });
-                    }
-                }
-                Out::Report { session, penalty } => self.args.events.send(Event::Report { session, penalty }),
-                Out::Remember(id) => {
-                    let Config { seen_ids, .. } = self.args.config;
-                    self.args.memory.seen(now, id, seen_ids, self.args.config.seen_for());
-                }
-                Out::Count(count) => self.metrics.count(count),
+                resume_unwind(panic);
             }
+        }
+    }
+
+    fn carry_out(&mut self, now: Time, out: Out) {
+        match out {
+            Out::Push(outgoing) => self.push(now, outgoing),
+            Out::Deliver(message) => self.deliver(now, message),
+            Out::Subscribed { token, result } => {
+                let Some(Subscribe { topic, outlet, reply, .. }) = self.subscribing.remove(&token) else {
+                    return;
+                };
+                match result {
+                    Ok(()) => self.subscribers.entry(topic).or_default().push(outlet),
+                    Err(error) => tracing::warn!(%topic, %error, "not subscribed"),
+                }
+                if let Some(reply) = reply {
+                    reply.send(result);
+                }
+            }
+            Out::Published { token, result } => {
+                if let Some(reply) = self.publishing.remove(&token) {
+                    reply.send(result);
+                }
+            }
+            Out::Sign { token, claim, sequence } => {
+                self.args.memory.used(sequence);
+                let signature = claim.sign(&self.args.keys);
+                self.feed(now, In::Signed { token, signature });
+            }
+            Out::Verify { token, check } => {
+                if let Some(outcome) = self.checker.check(token, check) {
+                    self.checked(now, token, outcome);
+                }
+            }
+            Out::Report { session, penalty } => self.args.events.send(Event::Report { session, penalty }),
+            Out::Useful { session, useful } => {
+                self.args.memory.useful(session, useful);
+                self.args.events.send(Event::Useful { session, useful });
+            }
+            Out::Crashed { session, fingerprint } => {
+                self.args.memory.refuse(fingerprint);
+                self.args.events.send(Event::Crashed { blame: Blame::Session(session) });
+            }
+            Out::Remember(id) => {
+                let Config { seen_ids, .. } = self.args.config;
+                self.args.memory.seen(now, id, seen_ids, self.args.config.seen_for());
+            }
+            Out::Count(count) => self.metrics.count(count),
         }
     }
 
@@ -284,6 +336,10 @@ impl State {
     }
 
     fn deliver(&mut self, now: Time, message: Message) {
+        #[cfg(any(test, feature = "fault-injection"))]
+        if message.from.is_some() {
+            crate::poison::at(crate::poison::DELIVERY, &message.payload);
+        }
         let topic = message.topic.clone();
         let Some(subscribers) = self.subscribers.get_mut(&topic) else { return };
         subscribers.retain(|outlet| !matches!(outlet.offer(message.clone()), Err(Refused::Closed(_))));

@@ -6,7 +6,7 @@ use peerage_queue::{ChannelId, SessionId};
 use peerage_wire::{NodeId, Penalty};
 use ractor::ActorRef;
 
-use crate::machine::{PublishError, Published, SubscribeError};
+use crate::machine::{Blame, PublishError, Published, SubscribeError};
 use crate::message::{Message, Policy, Topic};
 
 /// Control messages. Data comes through the inlets of [`Args`](crate::Args); `Wake` says that there is some.
@@ -87,10 +87,20 @@ pub enum Event {
         /// What it did.
         penalty: Penalty,
     },
-    /// What this session sent made the actor's last life panic.
+    /// Handling what came from the network panicked: the actor's last life ended of it, or one signature check did.
+    /// Whoever relayed a message that its publisher signed is never named.
     Crashed {
-        /// The session, which may have ended since.
+        /// Whose doing it was. A session may have ended since; a publisher need not be a peer.
+        blame: Blame,
+    },
+    /// Whether this node and a peer have at least one topic in common, subscribed to on both ends. A peer begins as
+    /// not useful, and nothing is told for that. After a restart of the actor every peer that is useful is told of
+    /// again, and every one that was and is not any more.
+    Useful {
+        /// The session.
         session: SessionId,
+        /// Whether there is such a topic.
+        useful: bool,
     },
 }
 

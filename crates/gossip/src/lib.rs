@@ -37,6 +37,9 @@ mod memory;
 mod message;
 #[cfg(feature = "actor")]
 mod metrics;
+#[cfg(any(test, feature = "fault-injection"))]
+#[doc(hidden)]
+pub mod poison;
 pub mod wire;
 #[cfg(feature = "actor")]
 mod work;
@@ -46,16 +49,15 @@ pub use actor::{Args, spawn};
 pub use config::{Config, ConfigError, Work};
 #[cfg(feature = "actor")]
 pub use ingress::{Event, GossipMailbox, Publish};
-#[cfg(feature = "fault-injection")]
-#[doc(hidden)]
-pub use machine::POISON;
 pub use machine::{
-    Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published, Stats, SubscribeError,
-    Timer,
+    Blame, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published, Stats,
+    SubscribeError, Suspect, Timer,
 };
 #[cfg(feature = "actor")]
 pub use memory::Memory;
-pub use message::{Check, Claim, Fingerprint, MAX_TOPIC, Message, MessageId, Origin, Policy, Topic, TopicError};
+pub use message::{
+    Check, Checked, Claim, Fingerprint, MAX_TOPIC, Message, MessageId, Origin, Policy, Topic, TopicError,
+};
 
 /// What payloads are made of.
 pub use bytes;

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::panic::catch_unwind;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -185,7 +186,7 @@ impl Claim {
 }
 
 /// One strict signature check, self-contained, so that any thread can do it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Check {
     /// Who is said to have signed.
     pub publisher: NodeId,
@@ -198,8 +199,30 @@ pub struct Check {
 impl Check {
     /// Whether the signature is the publisher's. Takes tens of microseconds.
     pub fn holds(&self) -> bool {
+        #[cfg(any(test, feature = "fault-injection"))]
+        assert!(self.claim.issued != crate::poison::ISSUED, "injected");
         self.publisher.verify(DOMAIN, &self.claim.bytes(), &self.signature).is_ok()
     }
+
+    /// What comes of the check, a panic included: what one sender made up must not stop the checks of others.
+    pub fn outcome(&self) -> Checked {
+        match catch_unwind(|| self.holds()) {
+            Ok(true) => Checked::Holds,
+            Ok(false) => Checked::Fails,
+            Err(_) => Checked::Panicked,
+        }
+    }
+}
+
+/// What came of a signature check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checked {
+    /// The signature is the publisher's.
+    Holds,
+    /// It is not.
+    Fails,
+    /// The check itself failed: there is a fault in it, and somebody who knows.
+    Panicked,
 }
 
 /// A message as its subscribers get it.

@@ -3,43 +3,43 @@
 use peerage_mailbox::{Bell, Capacity, Inlet, Item, Outlet, data_queue};
 
 use crate::config::Work;
-use crate::message::Check;
+use crate::message::{Check, Checked};
 
 /// Checks done by one thread before it answers: a few milliseconds of work.
 const BATCH: usize = 64;
 
-/// The answers of one batch, by token.
-struct Answers(Vec<(u64, bool)>);
+/// What became of one batch.
+struct Answers {
+    /// By token.
+    done: Vec<(u64, Checked)>,
+    /// What it did not come to.
+    undone: Vec<(u64, Check)>,
+}
 
 /// The capacity covers every batch that may be under way.
 impl Item for Answers {}
 
-/// One batch under way. It answers when dropped, so that even one that panicked does: what it did not
-/// check does not hold.
+/// One batch under way. A check that panics ends alone, and is answered so. Should the batch end early all the same,
+/// it answers when dropped, and what it did not come to is checked again: it must not count as forged.
 struct Batch {
     checks: std::vec::IntoIter<(u64, Check)>,
-    answers: Vec<(u64, bool)>,
+    done: Vec<(u64, Checked)>,
     to: Outlet<Answers>,
 }
 
 impl Batch {
     fn run(mut self) {
         for (token, check) in self.checks.by_ref() {
-            self.answers.push((token, false));
-            let holds = check.holds();
-            if let Some(answer) = self.answers.last_mut() {
-                answer.1 = holds;
-            }
+            self.done.push((token, check.outcome()));
         }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let mut answers = std::mem::take(&mut self.answers);
-        answers.extend(self.checks.by_ref().map(|(token, _)| (token, false)));
+        let (done, undone) = (std::mem::take(&mut self.done), self.checks.by_ref().collect());
         // An actor that is gone does not want to know.
-        drop(self.to.offer(Answers(answers)));
+        drop(self.to.offer(Answers { done, undone }));
     }
 }
 
@@ -66,9 +66,9 @@ impl Checker {
     }
 
     /// Takes a check to be done after [`start`](Checker::start), or answers at once if it works inline.
-    pub(crate) fn check(&mut self, token: u64, check: Check) -> Option<bool> {
+    pub(crate) fn check(&mut self, token: u64, check: Check) -> Option<Checked> {
         if self.threads == 0 {
-            return Some(check.holds());
+            return Some(check.outcome());
         }
         self.waiting.push((token, check));
         None
@@ -81,18 +81,21 @@ impl Checker {
             let idle = self.threads - self.busy;
             let count = self.waiting.len().div_ceil(idle).min(BATCH);
             let checks: Vec<_> = self.waiting.drain(..count).collect();
-            let batch =
-                Batch { checks: checks.into_iter(), answers: Vec::with_capacity(count), to: self.outlet.clone() };
+            let batch = Batch { checks: checks.into_iter(), done: Vec::with_capacity(count), to: self.outlet.clone() };
             self.busy += 1;
             tokio::task::spawn_blocking(move || batch.run());
         }
     }
 
     /// What was answered since the last call.
-    pub(crate) fn answers(&mut self) -> impl Iterator<Item = (u64, bool)> {
-        let batches = self.inlet.take(usize::MAX);
-        self.busy -= batches.len();
-        batches.into_iter().flat_map(|Answers(answers)| answers)
+    pub(crate) fn answers(&mut self) -> Vec<(u64, Checked)> {
+        let mut answers = Vec::new();
+        for Answers { done, undone } in self.inlet.take(usize::MAX) {
+            self.busy -= 1;
+            answers.extend(done);
+            self.waiting.extend(undone);
+        }
+        answers
     }
 }
 
@@ -106,17 +109,29 @@ mod tests {
     use super::*;
     use crate::message::{Claim, MessageId};
 
-    #[tokio::test]
-    async fn every_check_is_answered_once_by_the_threads() {
+    fn good() -> Check {
         let keys = Keypair::from_seed([1; 32]);
         let claim = Claim { id: MessageId([1; 32]), issued: 1 };
-        let good = Check { publisher: keys.id(), claim, signature: claim.sign(&keys) };
+        Check { publisher: keys.id(), claim, signature: claim.sign(&keys) }
+    }
+
+    fn fatal() -> Check {
+        let claim = Claim { issued: crate::poison::ISSUED, ..good().claim };
+        Check { claim, ..good() }
+    }
+
+    #[tokio::test]
+    async fn every_check_is_answered_once_by_the_threads_and_one_that_panics_spoils_no_other() {
         let (rings, rung) = mpsc::channel();
         let mut checker =
             Checker::new(Work::Pool { threads: 2 }, Bell::from_fn(move || assert!(rings.send(()).is_ok())));
         for token in 0..200 {
-            let signature = if token % 3 == 0 { [0; 64] } else { good.signature };
-            assert_eq!(checker.check(token, Check { signature, ..good.clone() }), None);
+            let check = match token % 3 {
+                0 => Check { signature: [0; 64], ..good() },
+                _ if token == 100 => fatal(),
+                _ => good(),
+            };
+            assert_eq!(checker.check(token, check), None);
         }
         let mut answers = Vec::new();
         checker.start();
@@ -127,17 +142,36 @@ mod tests {
             checker.start();
         }
         answers.sort_unstable();
-        assert!(answers.iter().enumerate().all(|(n, answer)| *answer == (n as u64, n % 3 != 0)));
+        for (token, (answered, outcome)) in (0..).zip(answers) {
+            let expected = match token {
+                100 => Checked::Panicked,
+                _ if token % 3 == 0 => Checked::Fails,
+                _ => Checked::Holds,
+            };
+            assert_eq!((answered, outcome), (token, expected));
+        }
         assert_eq!(checker.busy, 0);
     }
 
+    #[tokio::test]
+    async fn what_a_batch_that_died_did_not_come_to_is_checked_again() {
+        let (rings, rung) = mpsc::channel();
+        let mut checker =
+            Checker::new(Work::Pool { threads: 1 }, Bell::from_fn(move || assert!(rings.send(()).is_ok())));
+        checker.busy = 1;
+        let checks = vec![(7, good())].into_iter();
+        drop(Batch { checks, done: vec![(6, Checked::Fails)], to: checker.outlet.clone() });
+        rung.recv_timeout(Duration::from_secs(30)).expect("a ring");
+        assert_eq!(checker.answers(), [(6, Checked::Fails)]);
+        checker.start();
+        rung.recv_timeout(Duration::from_secs(30)).expect("a ring");
+        assert_eq!(checker.answers(), [(7, Checked::Holds)]);
+    }
+
     #[test]
-    fn a_batch_that_dies_answers_that_nothing_holds() {
-        let (to, inlet) = data_queue(Capacity { items: 1, weight: 1 });
-        let claim = Claim { id: MessageId([1; 32]), issued: 1 };
-        let check = Check { publisher: Keypair::from_seed([1; 32]).id(), claim, signature: [0; 64] };
-        drop(Batch { checks: vec![(7, check)].into_iter(), answers: vec![(6, true)], to });
-        let answers: Vec<_> = inlet.take(9).into_iter().flat_map(|Answers(answers)| answers).collect();
-        assert_eq!(answers, [(6, true), (7, false)]);
+    fn inline_a_check_that_panics_is_answered_too() {
+        let mut checker = Checker::new(Work::Inline, Bell::from_fn(|| {}));
+        assert_eq!(checker.check(1, fatal()), Some(Checked::Panicked));
+        assert_eq!(checker.check(2, good()), Some(Checked::Holds));
     }
 }

@@ -43,7 +43,9 @@ impl Node {
             report_failures,
             push,
             pressure: pool.pressure(),
-            events: Port::from_fn(|event: Event| panic!("an honest peer was blamed: {event:?}")),
+            events: Port::from_fn(|event: Event| {
+                assert!(matches!(event, Event::Useful { .. }), "an honest peer was blamed: {event:?}");
+            }),
             clock,
             meter: Meter::none(),
             memory: Memory::new(),

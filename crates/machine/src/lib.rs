@@ -35,6 +35,7 @@
 #![warn(missing_docs)]
 
 mod backoff;
+mod decay;
 mod effects;
 mod quota;
 mod rng;
@@ -42,6 +43,7 @@ mod time;
 mod timers;
 
 pub use backoff::Backoff;
+pub use decay::Decaying;
 pub use effects::{Driver, Effects, Machine, TimerOp};
 pub use quota::{Quota, QuotaTable};
 pub use rng::Rng;

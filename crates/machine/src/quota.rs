@@ -25,6 +25,16 @@ impl Quota {
         Quota::new(count, Duration::from_secs(1))
     }
 
+    /// Cells that may be taken at once, and in each period.
+    pub const fn burst(self) -> u32 {
+        self.burst
+    }
+
+    /// How long a spent burst takes to recover.
+    pub const fn period(self) -> Duration {
+        self.period
+    }
+
     fn interval(self) -> Duration {
         self.period / self.burst.max(1)
     }

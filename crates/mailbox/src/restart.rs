@@ -14,24 +14,25 @@ pub struct RestartPolicy {
     pub budget: usize,
     /// …within this time.
     pub window: Duration,
-    /// The delay once the budget is spent; `None` to give the child up.
-    pub when_spent: Option<Duration>,
+    /// The delay once the budget is spent. A child is never given up: if what makes it fail comes from the network,
+    /// whoever sends it could otherwise switch the child off for good.
+    pub when_spent: Duration,
 }
 
 impl RestartPolicy {
-    /// 0.5 s × 2^k up to 60 s, five in five minutes, and then degraded for good.
+    /// 0.5 s × 2^k up to 60 s, five in five minutes, and then one every five minutes.
     pub const fn service() -> RestartPolicy {
         RestartPolicy {
             backoff: Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(60) },
             budget: 5,
             window: Duration::from_secs(300),
-            when_spent: None,
+            when_spent: Duration::from_secs(300),
         }
     }
 
-    /// As [`service`](RestartPolicy::service), but never given up: every 60 s once the budget is spent.
+    /// As [`service`](RestartPolicy::service), but one every minute once the budget is spent.
     pub const fn vital() -> RestartPolicy {
-        RestartPolicy { when_spent: Some(Duration::from_secs(60)), ..RestartPolicy::service() }
+        RestartPolicy { when_spent: Duration::from_secs(60), ..RestartPolicy::service() }
     }
 }
 
@@ -42,21 +43,20 @@ pub enum Restart {
     After(Duration),
     /// The budget is spent: start it again after the delay, with the alarm set.
     DegradedAfter(Duration),
-    /// The budget is spent: leave it, with the alarm set.
-    GiveUp,
 }
 
 impl RestartPolicy {
+    /// What to do about a death that is charged to whoever caused it: it costs nothing of the budget, and comes at most
+    /// once a second, however many poisoned messages come.
+    pub const CHARGED: Restart = Restart::After(Duration::from_secs(1));
+
     /// Decides about a death at `now`, given the deaths before it, which it keeps.
     pub fn decide(&self, now: Time, deaths: &mut VecDeque<Time>, rng: &mut Rng) -> Restart {
         while deaths.front().is_some_and(|death| now.since(*death) > self.window) {
             deaths.pop_front();
         }
         if deaths.len() >= self.budget {
-            return match self.when_spent {
-                Some(delay) => Restart::DegradedAfter(delay),
-                None => Restart::GiveUp,
-            };
+            return Restart::DegradedAfter(self.when_spent);
         }
         deaths.push_back(now);
         let deaths = u32::try_from(deaths.len()).unwrap_or(u32::MAX);
@@ -82,12 +82,13 @@ mod tests {
                 other => panic!("death {k}: {other:?}"),
             }
         }
-        assert_eq!(policy.decide(at(2), &mut deaths, &mut rng), Restart::GiveUp);
+        let spent = policy.decide(at(2), &mut deaths, &mut rng);
+        assert_eq!(spent, Restart::DegradedAfter(Duration::from_secs(300)));
         assert!(matches!(policy.decide(at(302), &mut deaths, &mut rng), Restart::After(_)));
     }
 
     #[test]
-    fn a_vital_child_is_never_given_up() {
+    fn a_vital_child_is_back_within_a_minute_however_often_it_fails() {
         let (policy, mut deaths, mut rng) = (RestartPolicy::vital(), VecDeque::new(), Rng::new(1));
         for _ in 0..5 {
             policy.decide(at(1), &mut deaths, &mut rng);

@@ -1,21 +1,30 @@
 //! The command line: what it says, checked as far as possible before anything is made or opened.
 
+mod check;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ErrorKind};
-use peerage::server::wire::address;
-use peerage::{PeerAddress, ToListenAddress};
+use peerage::{Admission, ForkId, IpNet, NetworkSecret, NodeId, PeerAddress};
 use tracing_subscriber::EnvFilter;
+
+use values::{agent, filter, fork_id, id, listen, loopback, network, peer};
+
+pub(crate) use values::ip_net;
 
 /// A Peerage node. Started without arguments, it makes its identity, listens,
 /// and prints the addresses at which others can join it.
 #[derive(Debug, Parser)]
 #[command(name = "node", version, verbatim_doc_comment, next_line_help = true, after_help = AFTER)]
 struct Arguments {
-    /// Directory of the node's key, made if there is none [default: the user's own for application data]
+    /// Directory of the node's key and of what it remembers, made if there is none [default: the user's own for application data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
@@ -24,34 +33,112 @@ struct Arguments {
     #[arg(long, value_name = "MULTIADDR", value_parser = listen, verbatim_doc_comment)]
     listen: Vec<SocketAddr>,
 
-    /// A node to ask for others: an address or the record that it printed; may be repeated
-    #[arg(long, value_name = "MULTIADDR|RECORD", value_parser = bootnode)]
-    bootnode: Vec<PeerAddress>,
-
-    /// Most peers at a time
-    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    max_peers: u32,
-
     /// Name of the network; nodes of different networks refuse each other
     #[arg(long, value_name = "NAME", default_value = "peerage", value_parser = network)]
     network: String,
 
+    /// The fork that is followed, at most 32 bytes; nodes of different forks refuse each other [default: none]
+    #[arg(long, value_name = "HEX", value_parser = fork_id)]
+    fork_id: Option<ForkId>,
+
+    /// File with the secret of a private network, at least 16 bytes chosen at random: nodes without it are refused
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+
+    /// Program and version, as peers are told, at most 64 bytes [default: peerage and its version]
+    #[arg(long, value_name = "TEXT", value_parser = agent)]
+    agent: Option<String>,
+
+    /// A node to ask for others: an address or the record that it printed; may be repeated
+    #[arg(long, value_name = "MULTIADDR|RECORD", value_parser = peer, help_heading = PEERS)]
+    bootnode: Vec<PeerAddress>,
+
+    /// A node to keep connected, likewise; may be repeated
+    #[arg(long, value_name = "MULTIADDR|RECORD", value_parser = peer, help_heading = PEERS)]
+    static_peer: Vec<PeerAddress>,
+
+    /// A node that limits spare: its id, or its address; may be repeated
+    #[arg(long, value_name = "ID|MULTIADDR", value_parser = id, help_heading = PEERS)]
+    trusted: Vec<NodeId>,
+
+    /// Do not look for nodes; no UDP port is bound
+    #[arg(long, help_heading = SWITCHES)]
+    no_discovery: bool,
+
+    /// Do not dial nodes, static ones included; wait for them to dial
+    #[arg(long, help_heading = SWITCHES)]
+    no_dial: bool,
+
+    /// Take no connections; no TCP port is bound
+    #[arg(long, help_heading = SWITCHES)]
+    no_listen: bool,
+
+    /// Let a peer go every few minutes while full, so that newcomers find places
+    #[arg(long, help_heading = SWITCHES)]
+    churn: bool,
+
+    /// Tell of each message of each session among the events, at some cost
+    #[arg(long, help_heading = SWITCHES)]
+    message_events: bool,
+
+    /// Most peers at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = LIMITS)]
+    max_peers: u32,
+
+    /// Most static peers connected at a time, beyond those
+    #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=10_000),
+        help_heading = LIMITS)]
+    max_static_peers: u32,
+
+    /// One in so many peers is dialled by this node; the other places are for those that dial it
+    #[arg(long, value_name = "RATIO", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = LIMITS)]
+    dial_ratio: u32,
+
+    /// Inbound connections that may be in their set-up at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..),
+        help_heading = LIMITS)]
+    max_pending: u16,
+
+    /// Have to do with addresses of this network only, like 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = ip_net, help_heading = ADMISSION)]
+    allow_net: Vec<IpNet>,
+
+    /// Have nothing to do with addresses of this network, whatever is allowed; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = ip_net, help_heading = ADMISSION)]
+    deny_net: Vec<IpNet>,
+
+    /// A node to admit, and no others than those named so: its id, or its address; may be repeated
+    #[arg(long, value_name = "ID|MULTIADDR", value_parser = id, help_heading = ADMISSION)]
+    only: Vec<NodeId>,
+
+    /// A file that names such nodes, one a line
+    #[arg(long, value_name = "FILE", help_heading = ADMISSION)]
+    only_file: Option<PathBuf>,
+
     /// Where the HTTP API listens, on loopback [default: 127.0.0.1, port 30380 or the next free one]
-    #[arg(long, value_name = "IP:PORT", value_parser = loopback)]
+    #[arg(long, value_name = "IP:PORT", value_parser = loopback, help_heading = WATCHING)]
     api: Option<SocketAddr>,
 
     /// Where Prometheus reads metrics, on loopback [default: 127.0.0.1, port 30480 or the next free one]
-    #[arg(long, value_name = "IP:PORT", value_parser = loopback)]
+    #[arg(long, value_name = "IP:PORT", value_parser = loopback, help_heading = WATCHING)]
     metrics: Option<SocketAddr>,
 
     /// What to log to stderr: a level, or one for each target, like `info` or `warn,peerage_dialer=debug`
-    #[arg(long, value_name = "FILTER", default_value = "warn", value_parser = filter)]
+    #[arg(long, value_name = "FILTER", default_value = "warn", value_parser = filter, help_heading = WATCHING)]
     log: String,
 }
 
+const PEERS: &str = "Peers";
+const SWITCHES: &str = "Switches";
+const LIMITS: &str = "Limits";
+const ADMISSION: &str = "Who is admitted (static and trusted peers are no exception)";
+const WATCHING: &str = "Watching and commanding it";
+
 const AFTER: &str = "\
-Port 0 takes a free one. A node that listens on loopback only, with bootnodes on loopback only,
-dials as is best on one machine: quickly, and again at once.
+Port 0 takes a free one. A node that listens on loopback only, with bootnodes and static peers
+on loopback only, dials as is best on one machine: quickly, and again at once.
 
 A second node, once the first has printed its addresses:
   node --data-dir second-node --bootnode /ip4/127.0.0.1/tcp/30303/p2p/12D3KooW...
@@ -63,9 +150,24 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Nothing for the default.
     pub(crate) listen: Vec<SocketAddr>,
-    pub(crate) bootnodes: Vec<PeerAddress>,
-    pub(crate) max_peers: u32,
     pub(crate) network: String,
+    pub(crate) fork_id: ForkId,
+    pub(crate) secret: Option<NetworkSecret>,
+    /// Nothing for the default.
+    pub(crate) agent: Option<String>,
+    pub(crate) bootnodes: Vec<PeerAddress>,
+    pub(crate) statics: Vec<PeerAddress>,
+    pub(crate) trusted: Vec<NodeId>,
+    pub(crate) discovery: bool,
+    pub(crate) dialing: bool,
+    pub(crate) listening: bool,
+    pub(crate) churn: bool,
+    pub(crate) message_events: bool,
+    pub(crate) max_peers: u32,
+    pub(crate) max_static_peers: u32,
+    pub(crate) dial_ratio: u32,
+    pub(crate) max_pending: usize,
+    pub(crate) admission: Admission,
     /// Nothing for the default.
     pub(crate) api: Option<SocketAddr>,
     /// Nothing for the default.
@@ -73,6 +175,8 @@ pub(crate) struct Settings {
     pub(crate) log: String,
     /// Whether everything it names is on this machine.
     pub(crate) local: bool,
+    /// What will work, and most likely is not what was meant; a sentence each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why there is nothing to run.
@@ -90,29 +194,53 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> 
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoRun::Asked(error.render()),
         _ => NoRun::Wrong(sentence(&error)),
     })?;
+    let mut settings = settings(arguments).map_err(NoRun::Wrong)?;
+    check::contradictions(&settings).map_err(NoRun::Wrong)?;
+    settings.local = check::is_local(&settings);
+    settings.warnings = check::warnings(&settings);
+    Ok(settings)
+}
+
+fn settings(arguments: Arguments) -> Result<Settings, String> {
     let data_dir = match arguments.data_dir {
-        Some(path) if path.as_os_str().is_empty() => {
-            return Err(NoRun::Wrong("--data-dir is empty: name a directory".into()));
-        }
+        Some(path) if path.as_os_str().is_empty() => return Err("--data-dir is empty: name a directory".into()),
         Some(path) => path,
         None => directories::ProjectDirs::from("", "", "peerage")
             .map(|dirs| dirs.data_dir().to_owned())
-            .ok_or_else(|| NoRun::Wrong("this user has no home directory: name one with --data-dir".into()))?,
+            .ok_or("this user has no home directory: name one with --data-dir")?,
     };
-    let on_loopback = |socket: &SocketAddr| socket.ip().is_loopback();
-    let local = !arguments.listen.is_empty()
-        && arguments.listen.iter().all(on_loopback)
-        && arguments.bootnode.iter().flat_map(|peer| &peer.addresses).all(on_loopback);
+    let mut only: Option<BTreeSet<NodeId>> = None;
+    if !arguments.only.is_empty() {
+        only.get_or_insert_default().extend(arguments.only);
+    }
+    if let Some(path) = arguments.only_file {
+        only.get_or_insert_default().extend(values::ids_in(&path)?);
+    }
     Ok(Settings {
         data_dir,
         listen: arguments.listen,
-        bootnodes: arguments.bootnode,
-        max_peers: arguments.max_peers,
         network: arguments.network,
+        fork_id: arguments.fork_id.unwrap_or_default(),
+        secret: arguments.secret_file.map(|path| values::secret_in(&path)).transpose()?,
+        agent: arguments.agent,
+        bootnodes: arguments.bootnode,
+        statics: arguments.static_peer,
+        trusted: arguments.trusted,
+        discovery: !arguments.no_discovery,
+        dialing: !arguments.no_dial,
+        listening: !arguments.no_listen,
+        churn: arguments.churn,
+        message_events: arguments.message_events,
+        max_peers: arguments.max_peers,
+        max_static_peers: arguments.max_static_peers,
+        dial_ratio: arguments.dial_ratio,
+        max_pending: arguments.max_pending.into(),
+        admission: Admission { allowed: arguments.allow_net, denied: arguments.deny_net, only },
         api: arguments.api,
         metrics: arguments.metrics,
         log: arguments.log,
-        local,
+        local: false,
+        warnings: Vec::new(),
     })
 }
 
@@ -136,113 +264,4 @@ fn sentence(error: &clap::Error) -> String {
         sentence.push_str("; `node --help` lists what can be set");
     }
     sentence
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    // People paste whole addresses, id and all.
-    let multiaddr =
-        address::parse(text).and_then(|whole| address::split_id(&whole)).map_err(|error| error.to_string())?;
-    multiaddr.0.to_listen_address().map_err(|error| error.to_string())
-}
-
-fn bootnode(text: &str) -> Result<PeerAddress, String> {
-    text.parse().map_err(|error: peerage::server::PeerAddressError| error.to_string())
-}
-
-fn network(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err("a network has a name; leave --network out for the default one".into())
-    } else {
-        Ok(text.into())
-    }
-}
-
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let socket: SocketAddr = text.parse().map_err(|_| "write it like 127.0.0.1:30380 or [::1]:0".to_owned())?;
-    if socket.ip().is_loopback() {
-        Ok(socket)
-    } else {
-        Err("only loopback addresses are served, as everybody who reaches it could command the node; \
-             use 127.0.0.1, and a tunnel to reach it from elsewhere"
-            .into())
-    }
-}
-
-fn filter(text: &str) -> Result<String, String> {
-    log_filter(text).map(|_| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(arguments: &[&str]) -> Result<Settings, NoRun> {
-        parse(["node"].iter().chain(arguments).map(Into::into))
-    }
-
-    fn wrong(arguments: &[&str]) -> String {
-        match read(arguments) {
-            Err(NoRun::Wrong(sentence)) => {
-                assert!(!sentence.contains('\n'), "one sentence: {sentence}");
-                sentence
-            }
-            other => panic!("{arguments:?}: {other:?}"),
-        }
-    }
-
-    const ID: &str = "12D3KooWPW8NCp5gTny3CUywj9ieJJpgg9vxGRZKSxLnqkdYQdVP";
-
-    #[test]
-    fn nothing_said_is_the_default() {
-        let settings = read(&[]).expect("fine");
-        assert!(settings.listen.is_empty() && settings.bootnodes.is_empty() && settings.api.is_none());
-        assert_eq!((settings.max_peers, settings.network.as_str(), settings.local), (50, "peerage", false));
-    }
-
-    #[test]
-    fn a_node_with_nothing_but_loopback_is_local() {
-        let bootnode = |ip: &str| format!("/ip4/{ip}/tcp/1/p2p/{ID}");
-        let local =
-            |listen: &str, ip: &str| read(&["--listen", listen, "--bootnode", &bootnode(ip)]).expect("fine").local;
-        assert!(local("/ip4/127.0.0.1/tcp/0", "127.0.0.1"));
-        assert!(local("/ip6/::1/tcp/0", "127.0.0.1"));
-        assert!(!local("/ip4/0.0.0.0/tcp/0", "127.0.0.1"));
-        assert!(!local("/ip4/127.0.0.1/tcp/0", "192.0.2.1"));
-        assert!(!read(&["--bootnode", &bootnode("127.0.0.1")]).expect("fine").local);
-    }
-
-    #[test]
-    fn a_pasted_address_with_its_id_can_be_listened_at() {
-        let settings = read(&["--listen", &format!("/ip4/127.0.0.1/tcp/9/p2p/{ID}"), "--listen", "/ip6/::1/tcp/0"]);
-        let expected: [SocketAddr; 2] = ["127.0.0.1:9".parse().expect("socket"), "[::1]:0".parse().expect("socket")];
-        assert_eq!(settings.expect("fine").listen, expected);
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_in_one_sentence_with_the_remedy() {
-        assert!(wrong(&["--listen", "/ip4/127.0.0.1/udp/1/quic-v1"]).contains("transport `quic-v1`"));
-        assert!(wrong(&["--listen", "/ip4/127.0.0.1/tcp/1/ws"]).contains("transport `ws`"));
-        assert!(wrong(&["--listen", "127.0.0.1:1"]).contains("write it like /ip4/127.0.0.1/tcp/30303"));
-        assert!(wrong(&["--bootnode", "/ip4/127.0.0.1/tcp/1"]).contains("copy the whole address"));
-        assert!(wrong(&["--bootnode", "pnr:AAAA"]).contains("record"));
-        assert!(wrong(&["--max-peers", "0"]).contains("1..=10000"));
-        assert!(wrong(&["--max-peers", "many"]).contains("--max-peers"));
-        assert!(wrong(&["--api", "0.0.0.0:1"]).contains("only loopback"));
-        assert!(wrong(&["--metrics", "192.0.2.1:1"]).contains("only loopback"));
-        assert!(wrong(&["--api", "30380"]).contains("127.0.0.1:30380"));
-        assert!(wrong(&["--log", "a=b=c"]).contains("write it like `info`"));
-        assert!(wrong(&["--network", ""]).contains("has a name"));
-        assert!(wrong(&["--data-dir", ""]).contains("--data-dir"));
-        assert!(wrong(&["--listne", "x"]).contains("did you mean --listen?"));
-        assert!(wrong(&["--nonsense"]).contains("--help"));
-        assert!(wrong(&["file"]).contains("--help"));
-        assert!(wrong(&["--listen"]).contains("--listen"));
-    }
-
-    #[test]
-    fn help_and_version_are_no_mistakes() {
-        for asked in ["--help", "-h", "--version"] {
-            assert!(matches!(read(&[asked]), Err(NoRun::Asked(_))));
-        }
-    }
 }

@@ -82,6 +82,41 @@ fn nodes_find_each_other_by_the_printed_address_and_gossip_until_a_signal() {
 }
 
 #[test]
+fn a_private_network_needs_no_discovery_and_shows_its_agent_name() {
+    let root = tempfile::tempdir().expect("directory");
+    let hub = ["--no-discovery", "--no-dial", "--agent", "hub/1", "--fork-id", "fc64ec04"];
+    let mut hub = Process::ready(&root.path().join("hub"), &hub);
+    let (id, address) = (hub.fact("id"), hub.fact("listening"));
+    let leaf = ["--no-discovery", "--no-listen", "--static-peer", &address, "--only", &id, "--fork-id", "fc64ec04"];
+    let mut leaf = Process::ready(&root.path().join("leaf"), &leaf);
+    assert!(!leaf.printed("listening: ") && leaf.printed("not listening: "));
+    let up = leaf.line(&format!("peer up: {id} "));
+    assert!(up.contains(" outbound "), "{up}");
+    hub.line(&format!("peer up: {} inbound ", leaf.fact("id")));
+    assert_eq!(leaf.get("/v1/peers")[0]["agent"], "hub/1");
+    assert_eq!(leaf.get("/v1/peers/static")[0]["id"].as_str(), Some(&*id));
+    leaf.interrupt();
+    hub.interrupt();
+}
+
+#[test]
+fn a_node_that_neither_dials_nor_listens_says_so() {
+    let root = tempfile::tempdir().expect("directory");
+    let node = Process::ready(root.path(), &["--no-dial", "--no-listen"]);
+    let health = ureq::get(format!("{}/v1/health", node.fact("api"))).call();
+    assert!(matches!(health, Err(ureq::Error::StatusCode(503))), "{health:?}");
+    let said = node.interrupt_and_hear();
+    assert!(said.contains("neither dials nor listens"), "{said}");
+
+    let other = Process::ready(&root.path().join("other"), &[]);
+    let address = other.fact("listening");
+    let node = Process::ready(root.path(), &["--no-dial", "--static-peer", &address]);
+    let said = node.interrupt_and_hear();
+    assert!(said.contains("they have to dial this node"), "{said}");
+    other.interrupt();
+}
+
+#[test]
 fn a_node_that_is_killed_is_the_same_node_when_it_is_started_again() {
     let root = tempfile::tempdir().expect("directory");
     let mut first = Process::ready(root.path(), &[]);
@@ -120,7 +155,7 @@ fn what_is_wrong_is_one_sentence_and_exit_code_2_and_nothing_is_left_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("free");
     let at = taken.local_addr().expect("bound");
     let multiaddr = format!("/ip4/127.0.0.1/tcp/{}", at.port());
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--nonsense"], "--help"),
         (&["--listen", "/ip4/127.0.0.1/udp/1/quic-v1"], "quic-v1"),
         (&["--listen", "/ip4/127.0.0.1/tcp/1/ws"], "`ws`"),
@@ -130,6 +165,9 @@ fn what_is_wrong_is_one_sentence_and_exit_code_2_and_nothing_is_left_behind() {
         (&["--api", &at.to_string()], "--api"),
         (&["--metrics", &at.to_string()], "--metrics"),
         (&["--api", "0.0.0.0:0"], "only loopback"),
+        (&["--deny-net", "everybody"], "10.0.0.0/8"),
+        (&["--no-discovery", "--no-listen", "--listen", "/ip4/127.0.0.1/tcp/0"], "nothing to bind"),
+        (&["--only-file", "/nonexistent/ids"], "one id a line"),
     ];
     for (arguments, remedy) in cases {
         let said = refused(&path, arguments);
@@ -157,7 +195,13 @@ fn help_is_no_mistake() {
     let output = command(Path::new("x"), &["--help"]).output().expect("starts");
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(0));
-    for flag in ["--data-dir", "--listen", "--bootnode", "--max-peers", "--network", "--api", "--metrics", "--log"] {
-        assert!(text.contains(flag), "{flag}: {text}");
+    let flags = "--data-dir --listen --network --fork-id --agent --bootnode --static-peer --trusted --no-discovery \
+        --no-dial --no-listen --churn --message-events --max-peers --max-static-peers --dial-ratio --max-pending \
+        --allow-net --deny-net --only --only-file --api --metrics --log";
+    for flag in flags.split_whitespace() {
+        assert!(text.contains(&format!("{flag} ")) || text.contains(&format!("{flag}\n")), "{flag}: {text}");
+    }
+    for heading in ["Peers:", "Switches:", "Limits:", "Who is admitted"] {
+        assert!(text.contains(heading), "{heading}: {text}");
     }
 }

@@ -14,6 +14,7 @@ use crate::handshaker::Established;
 use crate::ingress::{SessionMailbox, SessionMsg, pump_ended};
 use crate::pump::Pump;
 use crate::stats::Counters;
+use crate::traffic::Traffic;
 use crate::{Config, Ended};
 
 /// What a session needs.
@@ -34,6 +35,9 @@ pub struct Args {
     pub routes: BTreeMap<ChannelId, Outlet<Inbound>>,
     /// The buffers of the node's sessions.
     pub buffers: Buffers,
+    /// Told of every message, if anybody watches. Called in the session's own task: it must not wait, and a panic of it
+    /// ends the session as if the peer had caused it.
+    pub traffic: Option<Port<Traffic>>,
     /// Told once, when the session has ended.
     pub ended: Port<Ended>,
     /// The node's clock.

@@ -10,10 +10,12 @@ use peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, Refusal, SessionId, lanes,
 };
 use peerage_transport::Stream;
-use peerage_wire::codec::{Blob, List, Text};
+use peerage_wire::codec::{List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, Lane};
 use peerage_wire::handshake::CipherId;
-use peerage_wire::{Capability, DisconnectReason, Hello, Keypair, MatchedCapability, NetworkId, NodeId, RecordDraft};
+use peerage_wire::{
+    Capability, DisconnectReason, ForkId, Hello, Keypair, MatchedCapability, NetworkId, NodeId, RecordDraft,
+};
 use tokio::sync::oneshot;
 
 use crate::actor::{Args, spawn};
@@ -22,6 +24,7 @@ use crate::handshake::{HandshakeError, Presented, Remote};
 use crate::handshaker::{Established, Handshaker};
 use crate::ingress::SessionMailbox;
 use crate::stats::SessionStats;
+use crate::traffic::Traffic;
 use crate::{Config, Ended};
 
 /// What an endpoint is made of, for those who want more than [`Endpoint::new`] gives.
@@ -37,6 +40,8 @@ pub struct EndpointConfig {
     pub inbound: PoolConfig,
     /// Most sessions at a time: each begins with [`CHANNEL_WINDOW`] of memory promised for each of its channels.
     pub sessions: usize,
+    /// Told of every message of every session, if anybody watches; must not wait, or panic.
+    pub traffic: Option<Port<Traffic>>,
     /// The clock; a simulated one in tests.
     pub clock: Clock,
     /// Where to count.
@@ -52,6 +57,7 @@ impl EndpointConfig {
             outbound: PoolConfig::outbound(),
             inbound: PoolConfig::inbound(),
             sessions: 1000,
+            traffic: None,
             clock: Clock::system(),
             meter: Meter::none(),
         }
@@ -118,7 +124,7 @@ impl Endpoint {
         let hello = Hello {
             version: Hello::VERSION,
             network,
-            fork_id: Blob::default(),
+            fork_id: ForkId::default(),
             instance: now,
             agent: Text::new(concat!("peerage-peer-session/", env!("CARGO_PKG_VERSION"))).unwrap_or_default(),
             capabilities: List::new(capabilities).ok_or("more protocols than a greeting holds")?,
@@ -126,7 +132,7 @@ impl Endpoint {
         let record = RecordDraft::new(now, network).sign(keys).map_err(|error| error.to_string())?;
         Ok(Endpoint {
             handshaker: Handshaker::new(config.session, keys.clone(), config.clock),
-            presented: Arc::new(Presented { record, hello }),
+            presented: Arc::new(Presented { record, hello, accepted_forks: List::default() }),
             outbound: Pool::new(config.outbound),
             inbound: InboundPool::new(config.sessions * protocols.len() * CHANNEL_WINDOW, config.inbound),
             config: Arc::new(config),
@@ -190,6 +196,7 @@ impl Endpoint {
                 .map(|matched| (ChannelId(matched.channel), outlet.clone()))
                 .collect::<BTreeMap<_, _>>(),
             buffers: self.buffers.clone(),
+            traffic: config.traffic.clone(),
             ended: Port::from_fn(move |ended| {
                 if let Some(to) = ended_to.lock().ok().and_then(|mut to| to.take()) {
                     let _ = to.send(ended);

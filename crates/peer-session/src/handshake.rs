@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dialling end                                   accepting end
-//! magic ‖ e                        ── m1 ──▶
+//! magic ‖ e                        ── m1 ──▶     with a secret, also its proof: no answer to who has none
 //!                                  ◀── m2 ──     e, ee, s, es: record, hello, ciphers
 //! first checkpoint, then
 //! s, se: record, hello, cipher     ── m3 ──▶
@@ -11,36 +11,45 @@
 //! second checkpoint                              second checkpoint
 //! ```
 //! The dialling end shows its identity last, and only to the node it dialled.
+//!
+//! In a network with a [secret](crate::NetworkSecret) m1 carries a tag that only those who know it can make; to any other
+//! the accepting end answers nothing, and does no work on a curve. Who recorded such a first message can send it again
+//! and gets an m2 that it cannot read, and no further.
+
+mod error;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use peerage_machine::Time;
 use peerage_wire::codec::{self, Blob, CodecError, List};
-use peerage_wire::handshake::{CipherId, InitiatorPayload, M1_LEN, MAGIC, MAX_MESSAGE, ResponderPayload};
+use peerage_wire::handshake::{CipherId, InitiatorPayload, MAGIC, MAGIC_SECRET, MAX_MESSAGE, ResponderPayload, m1_len};
 use peerage_wire::{
-    DisconnectReason, Hello, Keypair, MatchedCapability, NodeId, NodeRecord, RecordError, Verified, match_capabilities,
+    DisconnectReason, ForkId, Hello, Keypair, MatchedCapability, NodeId, NodeRecord, Verified, match_capabilities,
 };
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::Config;
+pub use self::error::HandshakeError;
 use crate::cipher::{Ciphers, Implementation, Suite};
-use crate::noise::{NoiseError, NoiseXx, SecretKey};
+use crate::noise::{Asked, NoiseError, NoiseXx, SecretKey};
 use crate::records::{Opener, Sealer};
+use crate::{Config, NetworkSecret};
 
-/// What this end brings to each of its handshakes: its static key, made ready once, and its ciphers. Cheap to clone.
+/// What this end brings to each of its handshakes: its static key, made ready once, its ciphers and its network's
+/// secret. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalEnd {
     static_secret: Arc<SecretKey>,
     ciphers: Ciphers,
+    secret: Option<NetworkSecret>,
 }
 
 impl LocalEnd {
     /// An end that handshakes in the name of `keys`, with the best ciphers there are.
     pub fn new(keys: &Keypair) -> LocalEnd {
-        LocalEnd { static_secret: Arc::new(SecretKey::new(&keys.noise_secret())), ciphers: Ciphers::best() }
+        let static_secret = Arc::new(SecretKey::new(&keys.noise_secret()));
+        LocalEnd { static_secret, ciphers: Ciphers::best(), secret: None }
     }
 
     /// The same with other ciphers.
@@ -48,11 +57,42 @@ impl LocalEnd {
     pub fn with_ciphers(self, ciphers: Ciphers) -> LocalEnd {
         LocalEnd { ciphers, ..self }
     }
+
+    /// The same in a network with this secret: it then speaks with those who have it and with nobody else.
+    #[must_use]
+    pub fn with_secret(self, secret: Option<NetworkSecret>) -> LocalEnd {
+        LocalEnd { secret, ..self }
+    }
+
+    /// How many bytes the first message has that begins with `magic`.
+    ///
+    /// # Errors
+    /// The other end speaks another protocol, or has a secret where this one has none, or none where this one has.
+    pub fn m1_len(&self, magic: [u8; 4]) -> Result<usize, HandshakeError> {
+        let len = m1_len(magic).ok_or(HandshakeError::Magic)?;
+        match (magic == MAGIC_SECRET, &self.secret) {
+            (true, None) => Err(HandshakeError::SecretUnknown),
+            (false, Some(_)) => Err(HandshakeError::SecretNeeded),
+            _ => Ok(len),
+        }
+    }
+
+    const fn magic(&self) -> [u8; 4] {
+        match self.secret {
+            Some(_) => MAGIC_SECRET,
+            None => MAGIC,
+        }
+    }
+
+    fn psk(&self) -> Option<&[u8; 32]> {
+        self.secret.as_ref().map(NetworkSecret::psk)
+    }
 }
 
 impl fmt::Debug for LocalEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalEnd").field("ciphers", &self.ciphers).finish_non_exhaustive()
+        let secret = self.secret.is_some();
+        f.debug_struct("LocalEnd").field("ciphers", &self.ciphers).field("secret", &secret).finish_non_exhaustive()
     }
 }
 
@@ -63,6 +103,18 @@ pub struct Presented {
     pub record: Verified<NodeRecord>,
     /// Its greeting.
     pub hello: Hello,
+    /// The forks of its network that it speaks with besides its own: those that it knows to go the same way for now.
+    pub accepted_forks: List<ForkId, MAX_FORKS>,
+}
+
+/// Most forks that a node can accept besides its own.
+pub const MAX_FORKS: usize = 16;
+
+impl Presented {
+    /// Whether it speaks with nodes on this fork.
+    pub fn accepts_fork(&self, fork: &ForkId) -> bool {
+        *fork == self.hello.fork_id || self.accepted_forks.contains(fork)
+    }
 }
 
 /// Which end opened the connection.
@@ -102,91 +154,6 @@ impl Remote {
     }
 }
 
-/// Why a handshake failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeError {
-    /// The connection broke.
-    #[error("connection: {0}")]
-    Io(String),
-    /// A deadline passed.
-    #[error("no answer in time")]
-    TimedOut,
-    /// The first bytes are not this protocol's.
-    #[error("not a peerage connection")]
-    Magic,
-    /// A message claims an impossible length.
-    #[error("handshake message of {0} bytes")]
-    Length(usize),
-    /// A message is not a handshake's.
-    #[error(transparent)]
-    Noise(#[from] NoiseError),
-    /// A payload does not decode.
-    #[error("handshake payload: {0}")]
-    Payload(#[from] CodecError),
-    /// The record shown is not one.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The record is of another x25519 key than the one proved.
-    #[error("the record shown is not of the key proved")]
-    NotItsRecord,
-    /// Another node answered than the one dialled.
-    #[error("dialled {expected}, and {found} answered")]
-    UnexpectedIdentity {
-        /// Who was dialled.
-        expected: NodeId,
-        /// Who answered.
-        found: NodeId,
-    },
-    /// The record was signed too long ago.
-    #[error("record signed {0:?} ago")]
-    RecordTooOld(Duration),
-    /// The record was signed in the future: the clocks differ by at least as much.
-    #[error("record signed {0:?} in the future: the clocks differ")]
-    RecordFromFuture(Duration),
-    /// The two ends share no cipher.
-    #[error("no cipher in common")]
-    NoCipher,
-    /// The cipher chosen is not one that was offered.
-    #[error("cipher {0:?} chosen, which was not offered")]
-    WrongCipher(CipherId),
-    /// This end refused the other.
-    #[error("refused: {0}")]
-    Refused(DisconnectReason),
-    /// The other end refused this one.
-    #[error("the peer refused: {0}")]
-    RefusedByPeer(DisconnectReason),
-    /// The first record says neither yes nor no.
-    #[error("the peer answered neither yes nor no")]
-    NoAnswer,
-    /// The first record holds more than the answer, by so many bytes. What it is cannot be known before the second
-    /// checkpoint, and to drop it would lose a message that the other end believes sent.
-    #[error("{0} bytes behind the peer's answer in its record")]
-    AnswerNotAlone(usize),
-}
-
-impl HandshakeError {
-    /// The reason it is counted under, and that the other end is told where it can be.
-    pub const fn reason(&self) -> DisconnectReason {
-        match self {
-            HandshakeError::Io(_) => DisconnectReason::NetworkError,
-            HandshakeError::TimedOut => DisconnectReason::HandshakeTimeout,
-            HandshakeError::Magic
-            | HandshakeError::Length(_)
-            | HandshakeError::Noise(_)
-            | HandshakeError::Payload(_)
-            | HandshakeError::WrongCipher(_)
-            | HandshakeError::NoAnswer
-            | HandshakeError::AnswerNotAlone(_) => DisconnectReason::ProtocolError,
-            HandshakeError::Record(_) | HandshakeError::NotItsRecord => DisconnectReason::InvalidIdentity,
-            HandshakeError::UnexpectedIdentity { .. } => DisconnectReason::UnexpectedIdentity,
-            HandshakeError::RecordTooOld(_) => DisconnectReason::RecordTooOld,
-            HandshakeError::RecordFromFuture(_) => DisconnectReason::RecordFromFuture,
-            HandshakeError::NoCipher => DisconnectReason::IncompatibleVersion,
-            HandshakeError::Refused(reason) | HandshakeError::RefusedByPeer(reason) => *reason,
-        }
-    }
-}
-
 /// Checks everything about the other end that does not depend on the node's other peers.
 fn examine(
     config: &Config,
@@ -212,7 +179,7 @@ fn examine(
     if hello.network != ours.hello.network || record.network() != ours.hello.network {
         return refuse(DisconnectReason::WrongNetwork);
     }
-    if hello.fork_id != ours.hello.fork_id {
+    if !ours.accepts_fork(&hello.fork_id) {
         return refuse(DisconnectReason::WrongFork);
     }
     let signed_at = record.signed_at();
@@ -282,14 +249,14 @@ impl Dialler {
     /// system and is used once.
     ///
     /// # Errors
-    /// None in practice; m1 is sealed by no cipher.
+    /// None in practice: m1 is short.
     pub fn begin(
         local: &LocalEnd,
         ephemeral: Zeroizing<[u8; 32]>,
         expected: NodeId,
     ) -> Result<(Dialler, Vec<u8>), HandshakeError> {
-        let mut noise = NoiseXx::new(Arc::clone(&local.static_secret), ephemeral, &MAGIC);
-        let mut m1 = MAGIC.to_vec();
+        let mut m1 = local.magic().to_vec();
+        let mut noise = NoiseXx::new(Arc::clone(&local.static_secret), &ephemeral, local.psk(), &m1);
         noise.write_m1(&[], &mut m1)?;
         Ok((Dialler { noise, ciphers: local.ciphers, expected }, m1))
     }
@@ -334,6 +301,12 @@ impl DiallerKnowing {
     }
 }
 
+/// The accepting end, asked by who knows its network's secret, if there is one. It has said nothing.
+pub struct AcceptorAsked {
+    asked: Asked,
+    local: LocalEnd,
+}
+
 /// The accepting end, waiting for m3.
 pub struct Acceptor {
     noise: NoiseXx,
@@ -341,29 +314,48 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Reads m1 and returns m2 to be sent.
+    /// Reads m1, of [`LocalEnd::m1_len`] bytes. No work on a curve yet.
     ///
     /// # Errors
     /// [`HandshakeError`]; nothing is answered then.
+    pub fn asked(local: &LocalEnd, m1: &[u8]) -> Result<AcceptorAsked, HandshakeError> {
+        let (magic, e) = m1.split_first_chunk::<4>().ok_or(HandshakeError::Length(m1.len()))?;
+        if m1.len() != local.m1_len(*magic)? {
+            return Err(HandshakeError::Length(m1.len()));
+        }
+        let read = Asked::read_m1(local.psk(), magic, e);
+        let (asked, _) = read.map_err(|error| match error {
+            NoiseError::Forged(_) => HandshakeError::OtherSecret,
+            other => HandshakeError::Noise(other),
+        })?;
+        Ok(AcceptorAsked { asked, local: local.clone() })
+    }
+}
+
+impl AcceptorAsked {
+    /// Writes m2. `ephemeral` comes from the operating system and is used once.
+    ///
+    /// # Errors
+    /// A weak key in m1, or a greeting that is too long; nothing is answered then.
     pub fn answer(
-        local: &LocalEnd,
+        self,
         ephemeral: Zeroizing<[u8; 32]>,
         ours: &Presented,
-        m1: &[u8; M1_LEN],
     ) -> Result<(Acceptor, Vec<u8>), HandshakeError> {
-        let e = m1.strip_prefix(&MAGIC).ok_or(HandshakeError::Magic)?;
-        let mut noise = NoiseXx::new(Arc::clone(&local.static_secret), ephemeral, &MAGIC);
-        noise.read_m1(e)?;
+        let AcceptorAsked { asked, local } = self;
         let payload = ResponderPayload {
             record: own_record(ours),
             hello: encoded_hello(ours)?,
             ciphers: List::truncated(local.ciphers.offered()),
         };
+        let mut noise = asked.answered_by(local.static_secret, &ephemeral);
         let mut m2 = Vec::new();
         noise.write_m2(&codec::encode(&payload), &mut m2)?;
         Ok((Acceptor { noise, ciphers: local.ciphers }, m2))
     }
+}
 
+impl Acceptor {
     /// Reads m3 and derives the keys, with which a refusal can be sent; then says whether the other end
     /// passes.
     ///

@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use peerage_mailbox::Clock;
 use peerage_transport::Stream;
 use peerage_wire::frame::{Header, Kind, Lane};
-use peerage_wire::handshake::{M1_LEN, MAX_MESSAGE};
+use peerage_wire::handshake::MAX_MESSAGE;
 use peerage_wire::{DisconnectReason, Keypair, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::handshake::{Acceptor, Dialler, Direction, HandshakeError, Keys, LocalEnd, Presented, Remote};
 use crate::pump::linger;
 use crate::records::{Opener, Record, Sealer};
-use crate::{Ciphers, Config};
+use crate::{Ciphers, Config, NetworkSecret};
 
 /// A connection whose both ends have proved and accepted each other.
 #[derive(Debug)]
@@ -82,6 +82,13 @@ impl Handshaker {
         self
     }
 
+    /// The same in a network with this secret: it then shakes hands with those who have it and with nobody else.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Option<NetworkSecret>) -> Handshaker {
+        self.local = self.local.with_secret(secret);
+        self
+    }
+
     fn ephemeral() -> Result<Zeroizing<[u8; 32]>, HandshakeError> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(secret.as_mut()).map_err(|error| HandshakeError::Io(error.to_string()))?;
@@ -120,6 +127,7 @@ impl Handshaker {
         let ephemeral = Self::ephemeral()?;
         let (dialler, m1) = self.curve(|| Dialler::begin(&self.local, ephemeral, expected)).await?;
         wire.stream.write_all(&m1).await.map_err(io)?;
+        wire.more().await.map_err(|_| HandshakeError::Unanswered)?;
         let m2 = wire.message().await?;
         let now = self.clock.now();
         let (knowing, remote) = self.curve(|| dialler.read_m2(&self.config, now, ours, &m2)).await?;
@@ -154,10 +162,11 @@ impl Handshaker {
         checkpoint: impl FnOnce(Remote) -> F,
     ) -> Result<Established, HandshakeError> {
         let mut wire = Wire::new(stream);
-        let mut m1 = [0; M1_LEN];
-        within(self.config.first_message_timeout, wire.exact(&mut m1)).await?;
+        let m1 = within(self.config.first_message_timeout, wire.first(&self.local)).await?;
+        // No curve operation, and so no permit: strangers to a network with a secret are told apart by hashing.
+        let asked = Acceptor::asked(&self.local, &m1)?;
         let ephemeral = Self::ephemeral()?;
-        let (acceptor, m2) = self.curve(|| Acceptor::answer(&self.local, ephemeral, ours, &m1)).await?;
+        let (acceptor, m2) = self.curve(|| asked.answer(ephemeral, ours)).await?;
         wire.write_message(&m2).await?;
         let m3 = wire.message().await?;
         let now = self.clock.now();
@@ -242,6 +251,16 @@ impl Wire {
         }
         self.read.copy_to_slice(bytes);
         Ok(())
+    }
+
+    /// Reads the first message, as soon as its magic says that there is one.
+    async fn first(&mut self, local: &LocalEnd) -> Result<Vec<u8>, HandshakeError> {
+        let mut magic = [0; 4];
+        self.exact(&mut magic).await?;
+        let mut m1 = magic.to_vec();
+        m1.resize(local.m1_len(magic)?, 0);
+        self.exact(&mut m1[magic.len()..]).await?;
+        Ok(m1)
     }
 
     async fn message(&mut self) -> Result<Vec<u8>, HandshakeError> {

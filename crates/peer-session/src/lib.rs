@@ -39,6 +39,12 @@ assert_eq!(message.delivery.payload, "hello");
 //! feature `actor`. The default feature `accelerated` adds AES-256-GCM and faster ciphers and curves by `aws-lc-rs`; the
 //! bytes on the wire are the same without it, and both kinds of build understand each other.
 //!
+//! # Private networks
+//!
+//! A network can have a [`NetworkSecret`] that all of its nodes share ([`Handshaker::with_secret`]). It is mixed into the
+//! handshake's first message, so a stranger is refused at that one and told nothing. A network can have forks:
+//! [`Presented`](handshake::Presented) lists those that a node speaks with besides its own.
+//!
 //! # What a peer can do here
 //!
 //! Nothing a peer sends is trusted: lengths are checked before anything is kept, every message has a
@@ -75,8 +81,11 @@ mod own;
 #[cfg(feature = "actor")]
 mod pump;
 pub mod records;
+mod secret;
 #[cfg(feature = "actor")]
 mod stats;
+#[cfg(feature = "actor")]
+mod traffic;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
@@ -98,8 +107,11 @@ pub use peerage_queue;
 #[cfg(feature = "actor")]
 pub use peerage_transport;
 pub use peerage_wire;
+pub use secret::{NetworkSecret, SecretTooShort};
 #[cfg(feature = "actor")]
 pub use stats::SessionStats;
+#[cfg(feature = "actor")]
+pub use traffic::{Traffic, TrafficDirection};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,5 +1,6 @@
 //! `Noise_XX_25519_ChaChaPoly_SHA256`, revision 34 of the specification: three messages, after which both
-//! ends know each other's static key and share keys that no listener has.
+//! ends know each other's static key and share keys that no listener has. In a network with a secret it is
+//! `Noise_XXpsk0_25519_ChaChaPoly_SHA256`, whose first message already proves that its sender knows the secret.
 //!
 //! Our own rather than `snow`'s, so that x25519-dalek and chacha20poly1305 are on the path and secrets are
 //! overwritten; the public test vectors and `snow` itself check it in the tests. The messages are always sealed by
@@ -18,6 +19,8 @@ use self::curve::require_canonical;
 use crate::cipher::{CipherState, Forged, Suite, TAG_LEN};
 
 const NAME: &[u8; 32] = b"Noise_XX_25519_ChaChaPoly_SHA256";
+/// Longer than a hash, so the handshake begins with its hash instead.
+const NAME_PSK: &[u8] = b"Noise_XXpsk0_25519_ChaChaPoly_SHA256";
 
 /// Why a handshake message is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +55,15 @@ fn hkdf(chaining_key: &[u8; 32], input: &[u8]) -> (Secret, Secret) {
     (first, second)
 }
 
+/// HKDF with three outputs.
+fn hkdf3(chaining_key: &[u8; 32], input: &[u8]) -> (Secret, Secret, Secret) {
+    let temp = hmac(chaining_key, &[input]);
+    let first = hmac(&*temp, &[&[1]]);
+    let second = hmac(&*temp, &[&*first, &[2]]);
+    let third = hmac(&*temp, &[&*second, &[3]]);
+    (first, second, third)
+}
+
 fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
@@ -65,8 +77,8 @@ struct Symmetric {
 }
 
 impl Symmetric {
-    fn new(prologue: &[u8]) -> Symmetric {
-        let mut symmetric = Symmetric { chaining_key: Zeroizing::new(*NAME), hash: *NAME, cipher: None };
+    fn new(name: [u8; 32], prologue: &[u8]) -> Symmetric {
+        let mut symmetric = Symmetric { chaining_key: Zeroizing::new(name), hash: name, cipher: None };
         symmetric.mix_hash(prologue);
         symmetric
     }
@@ -75,12 +87,31 @@ impl Symmetric {
         self.hash = sha256(&[&self.hash, bytes]);
     }
 
-    fn mix_key(&mut self, secret: &SecretKey, public: &[u8; 32]) -> Result<(), NoiseError> {
-        let shared = secret.agree(public)?;
-        let (chaining_key, key) = hkdf(&self.chaining_key, &*shared);
+    fn mix_key(&mut self, input: &[u8; 32]) {
+        let (chaining_key, key) = hkdf(&self.chaining_key, input);
         self.chaining_key = chaining_key;
         self.cipher = Some(CipherState::new(Suite::PureChaCha, &key));
+    }
+
+    fn mix_shared(&mut self, secret: &SecretKey, public: &[u8; 32]) -> Result<(), NoiseError> {
+        self.mix_key(&*secret.agree(public)?);
         Ok(())
+    }
+
+    /// The token `psk`: MixKeyAndHash.
+    fn mix_psk(&mut self, psk: &[u8; 32]) {
+        let (chaining_key, hashed, key) = hkdf3(&self.chaining_key, psk);
+        self.chaining_key = chaining_key;
+        self.mix_hash(&*hashed);
+        self.cipher = Some(CipherState::new(Suite::PureChaCha, &key));
+    }
+
+    /// The token `e`. In a handshake with a secret the key is mixed in, so that no two of them have the same keys.
+    fn mix_ephemeral(&mut self, public: &[u8; 32], psk: bool) {
+        self.mix_hash(public);
+        if psk {
+            self.mix_key(public);
+        }
     }
 
     /// Appends `plain`, sealed as soon as there is a key.
@@ -106,10 +137,43 @@ impl Symmetric {
     }
 }
 
+/// The dialling end's first message, read by the accepting end before it has done any work on a curve.
+pub(crate) struct Asked {
+    symmetric: Symmetric,
+    psk: bool,
+    remote_ephemeral: [u8; 32],
+}
+
+impl Asked {
+    /// Reads m1, `-> e` or `-> psk, e`, and its payload.
+    pub(crate) fn read_m1(
+        psk: Option<&[u8; 32]>,
+        prologue: &[u8],
+        message: &[u8],
+    ) -> Result<(Asked, Vec<u8>), NoiseError> {
+        let mut symmetric = NoiseXx::begin(psk, prologue);
+        let (public, rest) = message.split_first_chunk::<32>().ok_or(NoiseError::Short)?;
+        symmetric.mix_ephemeral(public, psk.is_some());
+        let payload = symmetric.open(rest)?;
+        // After the tag: who does not know the secret is told apart from who writes keys in another form.
+        require_canonical(public)?;
+        Ok((Asked { symmetric, psk: psk.is_some(), remote_ephemeral: *public }, payload))
+    }
+
+    /// Goes on with this end's keys.
+    pub(crate) fn answered_by(self, static_secret: Arc<SecretKey>, ephemeral: &Secret) -> NoiseXx {
+        let Asked { symmetric, psk, remote_ephemeral } = self;
+        let ephemeral = SecretKey::new(ephemeral);
+        NoiseXx { symmetric, psk, static_secret, ephemeral, remote_ephemeral, remote_static: [0; 32] }
+    }
+}
+
 /// One end of a handshake in progress. The calls must come in the order of the messages, which
 /// [`crate::handshake`] sees to by its types.
 pub(crate) struct NoiseXx {
     symmetric: Symmetric,
+    /// Whether there is a secret: public ephemeral keys then go into the chaining key, too.
+    psk: bool,
     static_secret: Arc<SecretKey>,
     ephemeral: SecretKey,
     remote_ephemeral: [u8; 32],
@@ -117,28 +181,43 @@ pub(crate) struct NoiseXx {
 }
 
 impl NoiseXx {
-    /// Ephemeral keys come from the operating system, through the shell; only test vectors choose them.
-    pub(crate) fn new(static_secret: Arc<SecretKey>, ephemeral: Secret, prologue: &[u8]) -> NoiseXx {
+    /// The dialling end. Ephemeral keys come from the operating system, through the shell; only test vectors choose
+    /// them.
+    pub(crate) fn new(
+        static_secret: Arc<SecretKey>,
+        ephemeral: &Secret,
+        psk: Option<&[u8; 32]>,
+        prologue: &[u8],
+    ) -> NoiseXx {
         NoiseXx {
-            symmetric: Symmetric::new(prologue),
+            symmetric: NoiseXx::begin(psk, prologue),
+            psk: psk.is_some(),
             static_secret,
-            ephemeral: SecretKey::new(&ephemeral),
+            ephemeral: SecretKey::new(ephemeral),
             remote_ephemeral: [0; 32],
             remote_static: [0; 32],
         }
     }
 
+    /// What both ends begin with, up to the first message's key.
+    fn begin(psk: Option<&[u8; 32]>, prologue: &[u8]) -> Symmetric {
+        let Some(psk) = psk else { return Symmetric::new(*NAME, prologue) };
+        let mut symmetric = Symmetric::new(sha256(&[NAME_PSK]), prologue);
+        symmetric.mix_psk(psk);
+        symmetric
+    }
+
     fn write_ephemeral(&mut self, to: &mut Vec<u8>) {
         let public = self.ephemeral.public();
         to.extend_from_slice(public);
-        self.symmetric.mix_hash(public);
+        self.symmetric.mix_ephemeral(public, self.psk);
     }
 
     fn read_ephemeral<'a>(&mut self, message: &'a [u8]) -> Result<&'a [u8], NoiseError> {
         let (public, rest) = message.split_first_chunk::<32>().ok_or(NoiseError::Short)?;
         require_canonical(public)?;
         self.remote_ephemeral = *public;
-        self.symmetric.mix_hash(public);
+        self.symmetric.mix_ephemeral(public, self.psk);
         Ok(rest)
     }
 
@@ -150,44 +229,39 @@ impl NoiseXx {
         Ok(rest)
     }
 
-    /// `-> e`, by the dialling end.
+    /// `-> e` or `-> psk, e`, by the dialling end.
     pub(crate) fn write_m1(&mut self, payload: &[u8], to: &mut Vec<u8>) -> Result<(), NoiseError> {
         self.write_ephemeral(to);
         self.symmetric.seal(payload, to)
     }
 
-    pub(crate) fn read_m1(&mut self, message: &[u8]) -> Result<Vec<u8>, NoiseError> {
-        let rest = self.read_ephemeral(message)?;
-        self.symmetric.open(rest)
-    }
-
     /// `<- e, ee, s, es`, by the accepting end.
     pub(crate) fn write_m2(&mut self, payload: &[u8], to: &mut Vec<u8>) -> Result<(), NoiseError> {
         self.write_ephemeral(to);
-        self.symmetric.mix_key(&self.ephemeral, &self.remote_ephemeral)?;
+        self.symmetric.mix_shared(&self.ephemeral, &self.remote_ephemeral)?;
         self.symmetric.seal(self.static_secret.public(), to)?;
-        self.symmetric.mix_key(&self.static_secret, &self.remote_ephemeral)?;
+        self.symmetric.mix_shared(&self.static_secret, &self.remote_ephemeral)?;
         self.symmetric.seal(payload, to)
     }
 
     pub(crate) fn read_m2(&mut self, message: &[u8]) -> Result<Vec<u8>, NoiseError> {
         let rest = self.read_ephemeral(message)?;
-        self.symmetric.mix_key(&self.ephemeral, &self.remote_ephemeral)?;
+        self.symmetric.mix_shared(&self.ephemeral, &self.remote_ephemeral)?;
         let rest = self.read_static(rest)?;
-        self.symmetric.mix_key(&self.ephemeral, &self.remote_static)?;
+        self.symmetric.mix_shared(&self.ephemeral, &self.remote_static)?;
         self.symmetric.open(rest)
     }
 
     /// `-> s, se`, by the dialling end.
     pub(crate) fn write_m3(&mut self, payload: &[u8], to: &mut Vec<u8>) -> Result<(), NoiseError> {
         self.symmetric.seal(self.static_secret.public(), to)?;
-        self.symmetric.mix_key(&self.static_secret, &self.remote_ephemeral)?;
+        self.symmetric.mix_shared(&self.static_secret, &self.remote_ephemeral)?;
         self.symmetric.seal(payload, to)
     }
 
     pub(crate) fn read_m3(&mut self, message: &[u8]) -> Result<Vec<u8>, NoiseError> {
         let rest = self.read_static(message)?;
-        self.symmetric.mix_key(&self.ephemeral, &self.remote_static)?;
+        self.symmetric.mix_shared(&self.ephemeral, &self.remote_static)?;
         self.symmetric.open(rest)
     }
 
@@ -212,126 +286,4 @@ impl NoiseXx {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn own() -> Arc<SecretKey> {
-        Arc::new(SecretKey::new(&[3; 32]))
-    }
-
-    fn unhex(value: &serde_json::Value) -> Vec<u8> {
-        data_encoding::HEXLOWER.decode(value.as_str().expect("text").as_bytes()).expect("hex")
-    }
-
-    fn secret(value: &serde_json::Value) -> Secret {
-        Zeroizing::new(unhex(value).try_into().expect("32 bytes"))
-    }
-
-    #[test]
-    fn the_public_vector_is_reproduced_byte_for_byte() {
-        let file =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/noise-xx-25519-chachapoly-sha256.json");
-        let Ok(text) = std::fs::read_to_string(&file) else {
-            println!("no vector file beside the checkout: the test against snow stands alone");
-            return;
-        };
-        println!("using the public vector file");
-        let vectors: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        for vector in vectors["vectors"].as_array().expect("a list") {
-            let end = |side: &str| {
-                NoiseXx::new(
-                    Arc::new(SecretKey::new(&secret(&vector[format!("{side}_static")]))),
-                    secret(&vector[format!("{side}_ephemeral")]),
-                    &unhex(&vector[format!("{side}_prologue")]),
-                )
-            };
-            let (mut dialler, mut listener) = (end("init"), end("resp"));
-            let messages = vector["messages"].as_array().expect("a list");
-            let part = |n: usize| (unhex(&messages[n]["payload"]), unhex(&messages[n]["ciphertext"]));
-
-            let mut sent = [Vec::new(), Vec::new(), Vec::new()];
-            dialler.write_m1(&part(0).0, &mut sent[0]).expect("m1");
-            assert_eq!(listener.read_m1(&sent[0]).expect("m1"), part(0).0);
-            listener.write_m2(&part(1).0, &mut sent[1]).expect("m2");
-            assert_eq!(dialler.read_m2(&sent[1]).expect("m2"), part(1).0);
-            dialler.write_m3(&part(2).0, &mut sent[2]).expect("m3");
-            assert_eq!(listener.read_m3(&sent[2]).expect("m3"), part(2).0);
-            for (n, sent) in sent.iter().enumerate() {
-                assert_eq!(*sent, part(n).1, "message {n}");
-            }
-            assert_eq!(dialler.symmetric.hash.to_vec(), unhex(&vector["handshake_hash"]));
-            let (mut to_listener, mut to_dialler) = dialler.split();
-            for n in 3..messages.len() {
-                let (payload, ciphertext) = part(n);
-                // The vectors' transport messages alternate; the accepting end sends the first.
-                let cipher = if n % 2 == 1 { &mut to_dialler } else { &mut to_listener };
-                let mut sealed = payload;
-                let tag = cipher.seal(&[], &mut sealed).expect("short");
-                sealed.extend_from_slice(&tag);
-                assert_eq!(sealed, ciphertext, "message {n}");
-            }
-        }
-    }
-
-    #[test]
-    fn snow_understands_both_ends() {
-        let params = || "Noise_XX_25519_ChaChaPoly_SHA256".parse::<snow::params::NoiseParams>().expect("known");
-        let ours = || NoiseXx::new(own(), Zeroizing::new([4; 32]), b"prologue");
-        let theirs = || {
-            snow::Builder::new(params())
-                .local_private_key(&[5; 32])
-                .and_then(|b| b.prologue(b"prologue"))
-                .expect("valid")
-        };
-        let mut buffer = [0; 1024];
-
-        let (mut a, mut b) = (ours(), theirs().build_responder().expect("complete"));
-        let mut m1 = Vec::new();
-        a.write_m1(b"", &mut m1).expect("m1");
-        b.read_message(&m1, &mut buffer).expect("m1");
-        let len = b.write_message(b"two", &mut buffer).expect("m2");
-        assert_eq!(a.read_m2(&buffer[..len]).expect("m2"), b"two");
-        let mut m3 = Vec::new();
-        a.write_m3(b"three", &mut m3).expect("m3");
-        let len = b.read_message(&m3, &mut buffer).expect("m3");
-        assert_eq!(&buffer[..len], b"three");
-        assert_eq!(b.get_handshake_hash(), a.symmetric.hash);
-
-        let (mut a, mut b) = (theirs().build_initiator().expect("complete"), ours());
-        let len = a.write_message(b"", &mut buffer).expect("m1");
-        b.read_m1(&buffer[..len]).expect("m1");
-        let mut m2 = Vec::new();
-        b.write_m2(b"two", &mut m2).expect("m2");
-        a.read_message(&m2, &mut buffer).expect("m2");
-        let len = a.write_message(b"three", &mut buffer).expect("m3");
-        assert_eq!(b.read_m3(&buffer[..len]).expect("m3"), b"three");
-        assert_eq!(a.get_remote_static().map(<[u8]>::to_vec), Some(b.static_secret.public().to_vec()));
-    }
-
-    #[test]
-    fn keys_of_small_order_and_of_a_second_spelling_are_refused() {
-        let mut listener = NoiseXx::new(own(), Zeroizing::new([4; 32]), b"");
-        for weak in [[0; 32], {
-            let mut one = [0; 32];
-            one[0] = 1;
-            one
-        }] {
-            listener.read_m1(&weak).expect("only a key so far");
-            assert_eq!(listener.write_m2(b"", &mut Vec::new()), Err(NoiseError::WeakKey));
-        }
-        let mut second_spelling = *listener.ephemeral.public();
-        second_spelling[31] |= 0x80;
-        assert_eq!(listener.read_m1(&second_spelling), Err(NoiseError::NonCanonicalKey));
-        assert_eq!(listener.read_m2(&second_spelling), Err(NoiseError::NonCanonicalKey));
-    }
-
-    #[test]
-    fn different_ciphers_have_different_keys_and_so_have_the_directions() {
-        let noise = NoiseXx::new(own(), Zeroizing::new([4; 32]), b"");
-        let (a, b) = noise.record_keys(b"one");
-        let (c, _) = noise.record_keys(b"two");
-        assert!(*a != *b && *a != *c);
-    }
-}
+mod tests;

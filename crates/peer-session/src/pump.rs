@@ -31,6 +31,7 @@ use crate::machine::{EndedBy, In, Out, SessionMachine};
 use crate::metrics::PumpMetrics;
 use crate::own::OwnFrames;
 use crate::stats::Counters;
+use crate::traffic::Tap;
 
 use incoming::Routes;
 use outgoing::Turn;
@@ -51,6 +52,8 @@ pub(crate) struct Pump {
     control: Controlled,
     counters: Arc<Counters>,
     metrics: PumpMetrics,
+    /// Who watches, if anybody does.
+    tap: Option<Box<Tap>>,
     buffers: Buffers,
     /// What was read of a record that is not here whole yet.
     carry: Vec<u8>,
@@ -103,6 +106,7 @@ impl Pump {
             control,
             counters,
             metrics,
+            tap: args.traffic.map(|port| Box::new(Tap::new(args.session, port))),
             buffers: args.buffers,
             carry: read.to_vec(),
             turn: Turn::default(),

@@ -101,8 +101,8 @@ fn between(a: Ciphers, b: Ciphers, tamper: impl Fn(u8, &mut Vec<u8>)) -> Ends {
     let (alice, bob) = (presented(1), presented(2));
     let local = |n, ciphers| LocalEnd::new(&keys(n)).with_ciphers(ciphers);
     let (dialler, m1) = Dialler::begin(&local(1, a), Zeroizing::new([8; 32]), keys(2).id()).expect("begins");
-    let m1 = m1.try_into().expect("of m1's length");
-    let (acceptor, mut m2) = Acceptor::answer(&local(2, b), Zeroizing::new([9; 32]), &bob, &m1).expect("answers");
+    let asked = Acceptor::asked(&local(2, b), &m1).expect("a first message");
+    let (acceptor, mut m2) = asked.answer(Zeroizing::new([9; 32]), &bob).expect("answers");
     tamper(2, &mut m2);
     let (knowing, _) = match dialler.read_m2(&config, now, &alice, &m2) {
         Ok(read) => read,
@@ -172,7 +172,8 @@ async fn answer_with(mut stream: Stream, answer: Kind, behind: &[u8]) {
     let mut m1 = [0; 36];
     stream.read_exact(&mut m1).await.expect("m1");
     let local = LocalEnd::new(&keys(2));
-    let (acceptor, m2) = Acceptor::answer(&local, Zeroizing::new([9; 32]), &bob, &m1).expect("answers");
+    let asked = Acceptor::asked(&local, &m1).expect("a first message");
+    let (acceptor, m2) = asked.answer(Zeroizing::new([9; 32]), &bob).expect("answers");
     stream.write_u16(m2.len() as u16).await.expect("m2");
     stream.write_all(&m2).await.expect("m2");
     let mut m3 = vec![0; usize::from(stream.read_u16().await.expect("m3"))];

@@ -86,6 +86,7 @@ impl Peer {
             inbound: share,
             buffers: Buffers::new(),
             routes: (1..).map(ChannelId).zip(outlets).collect::<BTreeMap<_, _>>(),
+            traffic: None,
             ended: Port::from_fn(move |ended| {
                 let _ = ended_to.send(ended);
             }),

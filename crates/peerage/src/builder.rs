@@ -7,14 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Recorder;
+use peerage_nodedb::NodeDb;
 use peerage_server::mailbox::Meter;
+use peerage_server::wire::NetworkId;
 use peerage_server::wire::address::AddressError;
 use peerage_server::{Args, Listen, PeerAddressError};
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::keeper;
 use crate::node::Node;
-use crate::{AskError, Clock, Config, Keypair, NodeId, PeerAddress, ToListenAddress, ToPeerAddress, Transport};
+use crate::{
+    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, NetworkSecret, NodeId, PeerAddress, ToListenAddress,
+    ToPeerAddress, Transport,
+};
 
 /// Why a node did not start. Nothing is left running, and nothing that was not there before is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +82,8 @@ pub struct Builder {
     clock: Option<Clock>,
     meter: Meter,
     seed: Option<u64>,
+    secret: Option<NetworkSecret>,
+    doors: Vec<Door>,
     /// The first thing that was wrong. Told at the start, so that calls can be chained.
     problem: Option<StartError>,
 }
@@ -107,6 +114,8 @@ impl Builder {
             clock: None,
             meter: Meter::none(),
             seed: None,
+            secret: None,
+            doors: Vec::new(),
             problem: None,
         }
     }
@@ -132,8 +141,8 @@ impl Builder {
         self
     }
 
-    /// Keeps the node's identity in this directory, which is made if there is none: `key` holds the
-    /// secret. One node at a time may use it.
+    /// Keeps the node's identity, and what it remembers of others, in this directory, which is made if there is none:
+    /// `key` holds the secret, `nodes.redb` the nodes, bans and scores. One node at a time may use it.
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Builder {
         self.data_dir = Some(path.into());
         self
@@ -168,7 +177,98 @@ impl Builder {
         self.configure(|config| config.max_peers = count)
     }
 
-    /// Replaces the whole configuration.
+    /// Most static peers connected at a time; they take none of the other places.
+    pub fn max_static_peers(self, count: u32) -> Builder {
+        self.configure(|config| config.max_static_peers = count)
+    }
+
+    /// One in so many peers is dialled by this node; the other places are for those that dial it.
+    pub fn dial_ratio(self, ratio: u32) -> Builder {
+        self.configure(|config| config.dial_ratio = ratio)
+    }
+
+    /// Inbound connections that may be in their set-up at a time; at most an eighth of them are kept for static and
+    /// trusted peers.
+    pub fn max_pending(self, count: usize) -> Builder {
+        self.configure(|config| {
+            config.listener.slots = count;
+            config.listener.reserved = config.listener.reserved.min(count / 8);
+        })
+    }
+
+    /// Whether to look for nodes over UDP. If not, no UDP port is bound, and the node knows only whom it is told of
+    /// and who dials it.
+    pub fn discovery(self, on: bool) -> Builder {
+        self.configure(|config| config.discovery_on = on)
+    }
+
+    /// Whether to dial nodes. If not, the node waits to be dialled, by its static peers too.
+    pub fn dialing(self, on: bool) -> Builder {
+        self.configure(|config| config.dialing_on = on)
+    }
+
+    /// Whether to take connections. If not, no TCP port is bound, and the addresses to listen at are for discovery
+    /// alone.
+    pub fn listening(self, on: bool) -> Builder {
+        self.configure(|config| config.listening_on = on)
+    }
+
+    /// The program and its version, as peers are told; at most 64 bytes.
+    pub fn agent(self, agent: impl Into<String>) -> Builder {
+        self.configure(|config| config.agent = agent.into())
+    }
+
+    /// The fork that the application follows, compared byte for byte. Nodes of different forks refuse each other.
+    pub fn fork_id(self, id: ForkId) -> Builder {
+        self.configure(|config| config.fork_id = id)
+    }
+
+    /// Forks besides its own whose nodes are admitted, while a network moves from one to the next. Said more than once,
+    /// all that were named are.
+    pub fn accept_forks(self, ids: impl IntoIterator<Item = ForkId>) -> Builder {
+        self.configure(|config| config.accepted_forks.extend(ids))
+    }
+
+    /// The secret of a private network: nodes without it are refused at their first bytes, and told nothing.
+    pub fn network_secret(mut self, secret: NetworkSecret) -> Builder {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Another protocol on the port at which the node listens, told by its first bytes. May be said more than once.
+    pub fn door(mut self, door: Door) -> Builder {
+        self.doors.push(door);
+        self
+    }
+
+    /// Has to do with the addresses of this network, and with others only if they are allowed too. May be said more
+    /// than once. Static and trusted peers are no exception, here and in the next two.
+    pub fn allow_network(self, network: IpNet) -> Builder {
+        self.configure(|config| config.admission.allowed.push(network))
+    }
+
+    /// Has nothing to do with the addresses of this network, whatever is allowed. May be said more than once.
+    pub fn deny_network(self, network: IpNet) -> Builder {
+        self.configure(|config| config.admission.denied.push(network))
+    }
+
+    /// A permissioned node: it has these peers, and no others. Said more than once, all that were named are
+    /// admitted.
+    pub fn only_peers(self, ids: impl IntoIterator<Item = NodeId>) -> Builder {
+        self.configure(|config| config.admission.only.get_or_insert_default().extend(ids))
+    }
+
+    /// Whether a full node lets a peer go every few minutes ([`Churn::recommended`]), so that newcomers find places.
+    pub fn churn(self, on: bool) -> Builder {
+        self.configure(|config| config.churn = on.then(Churn::recommended))
+    }
+
+    /// Whether each message of a session is told to those who ask for [`events`](Node::events), at some cost.
+    pub fn message_events(self, on: bool) -> Builder {
+        self.configure(|config| config.message_events = on)
+    }
+
+    /// Replaces the whole configuration, switches included.
     pub fn config(mut self, config: Config) -> Builder {
         self.config = config;
         self
@@ -222,7 +322,7 @@ impl Builder {
         let mut data_dir = self.data_dir.take().map(|path| DataDir::open(&path)).transpose()?;
         let started = self.start_on(data_dir.as_mut()).await;
         match started {
-            Ok(node) => keeper::keep(node, data_dir).await,
+            Ok((node, db)) => keeper::keep(node, data_dir, db).await,
             Err(error) => {
                 if let Some(data_dir) = data_dir {
                     data_dir.undo();
@@ -232,7 +332,7 @@ impl Builder {
         }
     }
 
-    async fn start_on(self, mut data_dir: Option<&mut DataDir>) -> Result<Node, StartError> {
+    async fn start_on(self, mut data_dir: Option<&mut DataDir>) -> Result<(Node, NodeDb), StartError> {
         let keys = match (self.keys, &mut data_dir) {
             (Some(keys), _) => keys,
             (None, Some(data_dir)) => data_dir.key(|| Keypair::generate().map_err(io::Error::other))?,
@@ -241,6 +341,10 @@ impl Builder {
         let min_record_seq = match &data_dir {
             Some(data_dir) => data_dir.record_seq()?.unwrap_or(0),
             None => 0,
+        };
+        let db = match &mut data_dir {
+            Some(data_dir) => data_dir.database(NetworkId::named(&self.config.network)).await?,
+            None => NodeDb::memory(peerage_nodedb::Config::recommended()),
         };
         let clock = self.clock.unwrap_or_else(Clock::system);
         let ahead = Duration::from_millis(min_record_seq.saturating_sub(clock.now().unix_millis()));
@@ -268,6 +372,9 @@ impl Builder {
             meter: self.meter,
             seed,
             min_record_seq,
+            secret: self.secret,
+            db: db.clone(),
+            doors: self.doors,
         })
         .await?;
         let node = Node::new(id, server, retry_after);
@@ -281,6 +388,6 @@ impl Builder {
             (Ok(_), None) => {}
             (Err(error), _) => return Err(error.into()),
         }
-        Ok(node)
+        Ok((node, db))
     }
 }

@@ -1,19 +1,21 @@
 //! A node's data directory: its key, the sequence of its last record, and the lock that keeps others out.
 //!
 //! `key` holds the 32-byte secret as 64 hexadecimal digits and a newline, and belongs to its owner alone.
-//! `record-seq` holds a decimal number. Both are written whole or not at all.
+//! `record-seq` holds a decimal number. Both are written whole or not at all. `nodes.redb` is the node database's.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use peerage_server::wire::Keypair;
+use peerage_nodedb::{NodeDb, OpenError};
+use peerage_server::wire::{Keypair, NetworkId};
 use zeroize::Zeroizing;
 
 const KEY: &str = "key";
 const RECORD_SEQ: &str = "record-seq";
 const LOCK: &str = "lock";
+const NODES: &str = "nodes.redb";
 /// Longer than any file here, so that a wrong file is not read whole.
 const MAX_FILE: u64 = 1024;
 
@@ -30,6 +32,9 @@ pub enum DataDirError {
         /// Why not.
         source: io::Error,
     },
+    /// What the node remembers cannot be used.
+    #[error(transparent)]
+    Database(#[from] OpenError),
     /// Another node runs on it.
     #[error("another node is running on {}; stop it, or use another data directory", path.display())]
     InUse {
@@ -132,6 +137,23 @@ impl DataDir {
             self.made.push(path);
         }
         Ok(())
+    }
+
+    /// What the node remembers: the database in the directory, or a new one that is there from now on.
+    pub(crate) async fn database(&mut self, network: NetworkId) -> Result<NodeDb, DataDirError> {
+        let path = self.path.join(NODES);
+        // Its owner's alone, as everything here; the database fills an empty file.
+        let is_new = private().create_new(true).open(&path).is_ok();
+        let file = path.clone();
+        let opening = move || NodeDb::open(file, network, peerage_nodedb::Config::recommended());
+        // It reads everything, which takes a moment.
+        let opened = tokio::task::spawn_blocking(opening).await;
+        if is_new {
+            self.made.push(path.clone());
+        }
+        opened
+            .map_err(|error| DataDirError::Io { what: "open", path, source: io::Error::other(error) })?
+            .map_err(Into::into)
     }
 
     /// Removes what was made since [`open`](DataDir::open): for a start that failed.

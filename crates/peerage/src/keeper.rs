@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use peerage_nodedb::NodeDb;
 use peerage_server::mailbox::{Inlet, RecvError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,15 +17,21 @@ use crate::{Event, Node as Kept};
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Keeps a node's data directory locked until the node has stopped.
-pub(crate) async fn keep(node: Node, data_dir: Option<DataDir>) -> Result<Kept, StartError> {
+pub(crate) async fn keep(node: Node, data_dir: Option<DataDir>, db: NodeDb) -> Result<Kept, StartError> {
     // Only its end is of interest.
     let events = node.server().events(1).await?;
     let stopped = node.stopped_sender();
-    tokio::spawn(run(node.clone(), events, data_dir, stopped));
+    tokio::spawn(run(node.clone(), events, data_dir, db, stopped));
     Ok(node)
 }
 
-async fn run(node: Node, mut events: Inlet<Event>, mut data_dir: Option<DataDir>, stopped: watch::Sender<bool>) {
+async fn run(
+    node: Node,
+    mut events: Inlet<Event>,
+    mut data_dir: Option<DataDir>,
+    db: NodeDb,
+    stopped: watch::Sender<bool>,
+) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = None;
@@ -44,6 +51,12 @@ async fn run(node: Node, mut events: Inlet<Event>, mut data_dir: Option<DataDir>
         }
     }
     if let Some(data_dir) = data_dir {
+        // The next one to lock the directory must find the database closed.
+        match tokio::task::spawn_blocking(move || db.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "not all that the node remembers is on disk"),
+            Err(error) => tracing::warn!(%error, "the node database was not closed"),
+        }
         data_dir.unlock();
     }
     stopped.send_replace(true);

@@ -27,6 +27,8 @@
 //! ```
 //!
 //! A [`Builder`] makes a [`Node`]; a [`Topic`] is what a network talks about; [`Events`] tell of peers.
+//! What a node does and with whom is switched in its builder ([`Builder::discovery`], [`Builder::dialing`],
+//! [`Builder::listening`], [`Builder::only_peers`] and others); [`Node`] changes who its peers are while it runs.
 //! Dropping a node's handles does not stop it: [`Node::shutdown`] does, and tells the peers.
 //!
 //! Everything is done by the crates below, which stand alone: [`server`] is the door to them.
@@ -49,8 +51,13 @@ pub use topic::{PublishError, Publisher, Subscriber, Topic, TopicError};
 pub use peerage_server as server;
 pub use peerage_server::gossip::{Message, MessageId, Policy, Published};
 pub use peerage_server::mailbox::{AskError, Clock, RecvError};
-pub use peerage_server::peer_session::EndedBy;
 pub use peerage_server::peer_session::handshake::Direction;
+pub use peerage_server::peer_session::{EndedBy, NetworkSecret, SecretTooShort};
 pub use peerage_server::transport::Transport;
-pub use peerage_server::wire::{Capability, DisconnectReason, Keypair, Multiaddr, NodeId, NodeRecord};
-pub use peerage_server::{Config, Event, Health, LocalNode, PeerAddress, PeerInfo, Status};
+pub use peerage_server::wire::{
+    Admission, AdmissionError, Capability, DisconnectReason, ForkId, IpNet, Keypair, Multiaddr, NodeId, NodeRecord,
+};
+pub use peerage_server::{
+    AddStaticFailed, Banned, Churn, Config, Door, Event, Health, LocalNode, PeerAddress, PeerInfo, Reputation, Status,
+    Visitor,
+};

@@ -10,7 +10,10 @@ use peerage_server::wire::address;
 use tokio::sync::watch;
 
 use crate::topic::{Topic, TopicError};
-use crate::{AskError, Event, Health, LocalNode, Multiaddr, NodeId, NodeRecord, PeerAddress, PeerInfo, Policy};
+use crate::{
+    AddStaticFailed, Admission, AdmissionError, AskError, Banned, Event, ForkId, Health, LocalNode, Multiaddr, NodeId,
+    NodeRecord, PeerAddress, PeerInfo, Policy,
+};
 
 /// Changes among the peers that may wait for who asked to be told of them.
 const EVENTS: usize = 1024;
@@ -96,7 +99,7 @@ impl Node {
     /// # Errors
     /// The node has stopped.
     pub async fn peer_count(&self) -> Result<usize, AskError> {
-        Ok(self.peers().await?.len())
+        self.0.server.peer_count().await
     }
 
     /// How it is, and why.
@@ -116,9 +119,12 @@ impl Node {
         Ok(Events(self.0.server.events(EVENTS).await?))
     }
 
-    /// Keeps this peer connected from now on.
-    pub fn add_static(&self, peer: PeerAddress) {
-        self.0.server.add_static(peer);
+    /// Keeps this peer connected from now on. One that is static already gets the new addresses.
+    ///
+    /// # Errors
+    /// [`AddStaticFailed`].
+    pub async fn add_static(&self, peer: PeerAddress) -> Result<(), AddStaticFailed> {
+        self.0.server.add_static(peer).await
     }
 
     /// Stops to care whether this peer is connected; a live session stays.
@@ -136,9 +142,78 @@ impl Node {
         self.0.server.remove_trusted(id);
     }
 
-    /// Drops this peer if it is one.
+    /// The peers that are kept connected, in the order of their ids.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn statics(&self) -> Result<Vec<PeerAddress>, AskError> {
+        self.0.server.statics().await
+    }
+
+    /// The nodes that limits spare, in the order of their ids.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn trusted(&self) -> Result<Vec<NodeId>, AskError> {
+        self.0.server.trusted().await
+    }
+
+    /// Drops this peer if it is one. If it is static, it is dialled again.
     pub fn disconnect(&self, id: NodeId) {
         self.0.server.disconnect(id);
+    }
+
+    /// Stops to keep this peer connected, drops it, and returns when it is gone. It may come back by itself: that
+    /// is for [`ban`](Node::ban).
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn remove(&self, id: NodeId) -> Result<(), AskError> {
+        self.0.server.remove(id).await
+    }
+
+    /// Refuses a node, or every node of a network, for so long, and drops those that are peers. A ban that lasts
+    /// longer already stays as it is.
+    pub fn ban(&self, banned: Banned, time: Duration) {
+        self.0.server.ban(banned, time);
+    }
+
+    /// Takes a ban back.
+    pub fn unban(&self, banned: Banned) {
+        self.0.server.unban(banned);
+    }
+
+    /// What is banned, and for how much longer.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn bans(&self) -> Result<Vec<(Banned, Duration)>, AskError> {
+        self.0.server.bans().await
+    }
+
+    /// Who is admitted, bans aside.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn admission(&self) -> Result<Admission, AskError> {
+        self.0.server.admission().await
+    }
+
+    /// Changes who is admitted; peers that are not any more are dropped.
+    ///
+    /// # Errors
+    /// More than [`MAX_ADMISSION`](peerage_server::MAX_ADMISSION) networks.
+    pub fn set_admission(&self, admission: Admission) -> Result<(), AdmissionError> {
+        self.0.server.set_admission(admission)
+    }
+
+    /// Says which fork the application follows from now on, and whose nodes besides its own it still takes: peers
+    /// that followed none of these when they connected are dropped.
+    ///
+    /// # Errors
+    /// In words: more are accepted than can be.
+    pub fn set_forks(&self, own: ForkId, accepted: Vec<ForkId>) -> Result<(), String> {
+        self.0.server.set_forks(own, accepted)
     }
 
     /// A topic whose messages are signed by who publishes them: the same content published twice arrives

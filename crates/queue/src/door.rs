@@ -181,6 +181,8 @@ impl Shared {
         self.pressure.moved(before, 0);
         self.pressure.remove_capacity(self.capacity);
         self.release(abandoned.into_iter(), Some(Refusal::SessionEnded));
+        // Doors may outlive the session for long; its share goes to the others now.
+        self.account.set_weight(0);
         wakers.for_each(Waker::wake);
     }
 }
@@ -301,6 +303,17 @@ impl Door {
                 let message = Message { flow, payload, when_full, expires, guard };
                 Err(Box::new(Refused { reason, message }))
             }
+        }
+    }
+
+    /// Changes the peer's weight in the outbound pool, and with it everybody's share: for a peer that becomes trusted,
+    /// or no longer is, while its session lives. What is queued stays; senders that wait for room are woken. Nothing
+    /// once the lanes are closed.
+    pub fn set_weight(&self, weight: u64) {
+        self.0.account.set_weight(weight);
+        // Looked at afterwards: whichever of the two is last, lanes that are closed end without a share.
+        if self.0.lock().closed {
+            self.0.account.set_weight(0);
         }
     }
 

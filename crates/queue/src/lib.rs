@@ -69,7 +69,7 @@ pub use lanes::{Fragment, Lanes, Offer, Refusal};
 #[cfg(feature = "actor")]
 pub use permit::{Permit, Returned};
 #[cfg(feature = "actor")]
-pub use pool::{Account, Charge, InboundPool, InboundShare, Pool, Pressure};
+pub use pool::{Account, Charge, InboundPool, InboundShare, InboundWeight, Pool, Pressure};
 pub use types::{ChannelId, Delivery, Flow, Recipient, SendFailed, SessionId};
 #[cfg(feature = "actor")]
 pub use types::{Inbound, Push, WhenFull};

@@ -102,6 +102,8 @@ impl Returned {
         share.beyond().cancel();
         share.beyond().give_back(share.beyond().held().saturating_sub(keep));
         if outstanding > 0 {
+            // It takes nothing more, so its part of what is shared is the others'.
+            share.beyond().set_weight(0);
             *self.0.share.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
         }
     }
@@ -201,5 +203,18 @@ mod tests {
         assert_eq!(pool.used(), (0, 0));
         Returned::new(1).end(pool.admit(100, 0).expect("room"), 0);
         assert_eq!(pool.used(), (0, 0));
+    }
+    #[test]
+    fn a_session_that_has_ended_leaves_its_share_to_the_others_although_a_message_of_it_lives() {
+        let config = PoolConfig { at_large: 0, shared: 100, holder_max: 0, aside: 0 };
+        let pool = InboundPool::new(100, config);
+        let (gone, other) = (pool.admit(50, 1).expect("room"), pool.admit(50, 1).expect("room"));
+        assert!(gone.beyond().charge(20) && !other.beyond().charge(51));
+        let returned = Returned::new(1);
+        let permit = returned.permit(0, 70);
+        returned.end(gone, 70);
+        assert!(other.beyond().charge(80) && !other.beyond().charge(1));
+        drop(permit);
+        assert!(other.beyond().charge(20));
     }
 }

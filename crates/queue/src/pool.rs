@@ -326,6 +326,33 @@ impl InboundShare {
     pub const fn beyond(&self) -> &Account {
         &self.beyond
     }
+
+    /// A handle that changes its weight wherever the share has gone, to be taken before that.
+    pub fn weight(&self) -> InboundWeight {
+        InboundWeight { pool: self.beyond.pool.clone(), holder: self.beyond.holder }
+    }
+}
+
+/// Changes the weight of a session's [`InboundShare`] while the session has it. Holds nothing of the share: once that
+/// is gone it does nothing, also when another session has the same place. Cheap to clone.
+#[derive(Clone)]
+pub struct InboundWeight {
+    pool: Arc<Shared>,
+    holder: HolderId,
+}
+
+impl InboundWeight {
+    /// Changes the session's weight, and with it everybody's share. What is held stays held; what the session waits for
+    /// and now has a right to, it gets at once.
+    pub fn set(&self, weight: u64) {
+        self.pool.grant(|state, granted| state.budget.set_weight(self.holder, weight, granted));
+    }
+}
+
+impl fmt::Debug for InboundWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InboundWeight")
+    }
 }
 
 #[derive(Default)]

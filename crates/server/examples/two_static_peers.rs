@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peerage_server::mailbox::{Clock, Meter};
+use peerage_server::nodedb::NodeDb;
 use peerage_server::transport::Transport;
 use peerage_server::wire::{Keypair, address};
 use peerage_server::{Args, Config, Event, Listen, PeerAddress, ServerMailbox, start};
@@ -19,7 +20,10 @@ async fn node(seed: u64, statics: Vec<PeerAddress>) -> Result<ServerMailbox, Box
         clock: Clock::system(),
         meter: Meter::none(),
         seed,
+        secret: None,
         min_record_seq: 0,
+        db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
+        doors: Vec::new(),
     };
     Ok(start(args).await?)
 }

@@ -5,35 +5,43 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peerage_dialer::{DialOutcome, StaticPeer};
+use peerage_dialer::{Diagnosis, DialOutcome, StaticPeer};
 use peerage_discovery::DiscoveryOut;
 use peerage_gossip::{Publish, SubscribeError};
 use peerage_machine::Driver;
 use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Supervisor, data_queue, spawn_child};
+use peerage_nodedb::NodeDb;
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::{Buffers, Ended, EndedBy, Established, SessionMailbox};
-use peerage_queue::{ChannelId, Door, Inbound, InboundPool, InboundShare, Pool, SessionId};
+use peerage_queue::{ChannelId, Door, Inbound, InboundPool, InboundShare, InboundWeight, Pool, SessionId};
 use peerage_wire::frame::CHANNEL_WINDOW;
-use peerage_wire::{Capability, DisconnectReason, Keypair, Multiaddr, NodeId, address};
+use peerage_wire::{
+    Admission, Capability, Consequence, DisconnectReason, Keypair, NodeId, NodeRecord, Penalty, Verified,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::Config;
-use crate::ingress::{Ports, ServerMailbox, ServerMsg, Service, Subscription};
-use crate::machine::{In, Meta, Out, Running, ServerMachine, Setup, Stage};
+use crate::events::Events;
+use crate::ingress::{AddStaticFailed, Ports, ServerMailbox, ServerMsg, Service, Subscription};
+use crate::machine::{In, Meta, Running, ServerMachine, Setup, Stage};
+use crate::memory::{EXPIRE_EVERY, restored};
 use crate::metrics::ServerMetrics;
 use crate::services::Services;
 use crate::setup::SetupMsg;
 use crate::start::{Args, Bound, StartError};
-use crate::types::{Event, PeerAddress};
+use crate::types::PeerAddress;
 use crate::wiring::{record, wire};
 
 /// The capability under which gossip runs.
 pub(crate) const GOSSIP: (&str, u16) = ("gossip", 1);
+/// What a node says that can have no peers but those that its program brings.
+pub(crate) const NEITHER: &str = "the node neither dials nor listens: it gets no peers by itself";
+/// How long the last writes may take.
+const FLUSH: Duration = Duration::from_secs(1);
 /// How often gauges that nobody's messages move are read.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
-/// Subscribers to peer events.
-const MAX_EVENT_SUBSCRIBERS: usize = 1024;
 
 /// Binds nothing and starts everything: the sockets are `bound` already.
 pub(crate) async fn spawn(args: Args, bound: Vec<Bound>) -> Result<ServerMailbox, StartError> {
@@ -55,10 +63,12 @@ pub(crate) struct Session {
     pub(crate) mailbox: SessionMailbox,
     pub(crate) child: Child,
     pub(crate) door: Door,
+    pub(crate) inbound_weight: InboundWeight,
     pub(crate) gossip: Option<ChannelId>,
     pub(crate) meta: Meta,
     pub(crate) address: SocketAddr,
     pub(crate) agent: String,
+    pub(crate) record: Verified<NodeRecord>,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) connected_at: Duration,
 }
@@ -85,15 +95,24 @@ pub(crate) struct State {
     pub(crate) waiting: BTreeMap<Setup, Waiting>,
     pub(crate) statics: BTreeMap<NodeId, PeerAddress>,
     pub(crate) subscriptions: Vec<Subscription>,
-    pub(crate) events: Vec<Outlet<Event>>,
+    pub(crate) events: Events,
     pub(crate) presented: watch::Sender<Presented>,
-    pub(crate) addresses: Vec<Multiaddr>,
+    /// Where it can be reached, wildcards as the addresses they stand for.
+    pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) pool: Pool,
     pub(crate) inbound_pool: InboundPool,
     pub(crate) buffers: Buffers,
     pub(crate) gossip_inbound: Outlet<Inbound>,
     pub(crate) gossip_memory: peerage_gossip::Memory,
     pub(crate) stopping: Vec<Reply<()>>,
+    /// Who waits for a session's end.
+    pub(crate) leaving: BTreeMap<SessionId, Vec<Reply<()>>>,
+    /// Everything that the root has put off, or lets end in its own time. They end with it.
+    pub(crate) tasks: JoinSet<()>,
+    pub(crate) db: NodeDb,
+    /// Why the dialer has fewer peers than it wants, if it has.
+    pub(crate) seeking: Option<Diagnosis>,
+    pub(crate) bootnodes: Vec<PeerAddress>,
 }
 
 impl Actor for Server {
@@ -109,15 +128,32 @@ impl Actor for Server {
         let trusted = args.trusted.clone();
         let alarm = Alarm::new(&myself, args.clock, || ServerMsg::Tick);
         let mut state = wire(args, bound, publishes, alarm, Supervisor::parent(&myself), Ports::new(&myself))?;
+        let now = state.clock.now();
+        let restored = restored(&state.db, now, state.config.reputation.half_life);
+        state.feed(In::Restore(restored)).await;
         for id in trusted {
             state.feed(In::AddTrusted(id)).await;
         }
+        for id in state.statics.keys().copied().collect::<Vec<_>>() {
+            state.feed(In::AddStatic(id)).await;
+        }
+        state.privilege();
         for service in Service::ALL {
-            state.services.spawn(service, &state.parent).await?;
+            if let Err(error) = state.services.spawn(service, &state.parent).await {
+                // What has started is not left behind.
+                state.services.stop().await;
+                return Err(error.into());
+            }
             state.introduce(service);
         }
-        state.ports.later(state.config.resign_every, || ServerMsg::Resign);
-        state.ports.later(GAUGES_EVERY, || ServerMsg::Gauges);
+        if !state.config.listening_on && !state.config.dialing_on {
+            tracing::warn!("{NEITHER}");
+        }
+        state.later(state.config.resign_every, ServerMsg::Resign);
+        state.later(GAUGES_EVERY, ServerMsg::Gauges);
+        state.later(EXPIRE_EVERY, ServerMsg::Expire);
+        state.feed(In::Start).await;
+        state.alarm.set(state.driver.next_deadline());
         Ok(state)
     }
 
@@ -155,6 +191,7 @@ impl Actor for Server {
 impl State {
     /// What follows every message: the alarm, and the end if this was it.
     async fn settle(&mut self, myself: &ActorRef<ServerMsg>) {
+        while self.tasks.try_join_next().is_some() {}
         self.alarm.set(self.driver.next_deadline());
         if self.driver.machine().running() == Running::Stopped {
             self.stop().await;
@@ -171,67 +208,103 @@ impl State {
                 self.metrics.queue_bytes(self.pool.used(), self.pool.pressure().lane_bytes());
                 let (windows, beyond) = self.inbound_pool.used();
                 self.metrics.inbound(windows, beyond, self.inbound_pool.waiting());
-                self.ports.later(GAUGES_EVERY, || ServerMsg::Gauges);
+                let machine = self.driver.machine();
+                self.metrics.memory(self.db.stats(), machine.bans().count(), machine.blamed());
+                self.later(GAUGES_EVERY, ServerMsg::Gauges);
             }
             ServerMsg::Dialled(dialled) => {
                 if let Some(dialer) = &self.services.dialer {
                     dialer.done(dialled.attempt, dialled.outcome);
                 }
+                let ok = dialled.outcome == DialOutcome::Connected;
+                // What is not the node's own doing says nothing of it.
                 if let Some(discovery) = &self.services.discovery
-                    && !matches!(dialled.outcome, DialOutcome::Cancelled)
+                    && (ok || dialled.outcome.consequence() != Consequence::Ignore)
                 {
-                    discovery.outcome(dialled.id, dialled.outcome == DialOutcome::Connected);
+                    discovery.outcome(dialled.id, ok);
                 }
             }
-            ServerMsg::Discovery(out) => {
+            ServerMsg::Discovery(DiscoveryOut::Alive(record)) => self.remember(&record),
+            ServerMsg::Discovery(DiscoveryOut::Candidates(records)) => {
                 if let Some(dialer) = &self.services.dialer {
-                    match out {
-                        DiscoveryOut::Candidates(records) => dialer.candidates(records),
-                        DiscoveryOut::Resolved { attempt, record } => {
-                            dialer.resolved(peerage_dialer::Attempt(attempt), record);
-                        }
-                    }
+                    dialer.candidates(records);
+                }
+            }
+            ServerMsg::Discovery(DiscoveryOut::Resolved { attempt, record }) => {
+                if let Some(dialer) = &self.services.dialer {
+                    dialer.resolved(peerage_dialer::Attempt(attempt), record);
                 }
             }
             ServerMsg::Gossip(peerage_gossip::Event::Report { session, penalty }) => {
-                self.metrics.penalty(penalty);
                 self.feed(In::Report(session, penalty)).await;
             }
-            ServerMsg::Gossip(peerage_gossip::Event::Crashed { session }) => self.feed(In::Crashed(session)).await,
+            ServerMsg::Gossip(peerage_gossip::Event::Crashed { blame }) => match blame {
+                peerage_gossip::Blame::Session(session) => self.feed(In::Report(session, Penalty::Crash)).await,
+                peerage_gossip::Blame::Publisher(id) => self.feed(In::Blame(id, Penalty::Crash)).await,
+            },
+            ServerMsg::Gossip(peerage_gossip::Event::Useful { session, useful }) => {
+                self.feed(In::Useful(session, useful)).await;
+            }
             ServerMsg::Respawn(service) => self.respawn(service).await,
             ServerMsg::Resign => self.resign(),
+            ServerMsg::Expire => self.expire_memory(),
             ServerMsg::Tick => {
                 self.alarm.ticked();
                 let now = self.clock.now();
                 self.driver.expire_due(now);
                 self.perform().await;
             }
-            ServerMsg::AddStatic(peer) => {
-                if let Some(dialer) = &self.services.dialer {
-                    dialer.add_static(StaticPeer::from(&peer));
-                }
-                self.statics.insert(peer.id, peer);
+            ServerMsg::AddStatic(peer, reply) => {
+                let added = self.add_static(peer).await;
+                reply.send(added);
             }
-            ServerMsg::RemoveStatic(id) => {
-                if self.statics.remove(&id).is_some()
-                    && let Some(dialer) = &self.services.dialer
-                {
-                    dialer.remove_static(id);
+            ServerMsg::RemoveStatic(id) => self.remove_static(id).await,
+            ServerMsg::AddTrusted(id) => {
+                self.feed(In::AddTrusted(id)).await;
+                self.privilege();
+            }
+            ServerMsg::RemoveTrusted(id) => {
+                self.feed(In::RemoveTrusted(id)).await;
+                self.privilege();
+            }
+            ServerMsg::Disconnect(id) => self.feed(In::Remove(id)).await,
+            ServerMsg::Remove(id, reply) => {
+                self.remove_static(id).await;
+                self.feed(In::Remove(id)).await;
+                match self.sessions.iter().find(|(_, session)| session.meta.id == id) {
+                    Some((session, _)) => self.leaving.entry(*session).or_default().push(reply),
+                    None => reply.send(()),
                 }
             }
-            ServerMsg::AddTrusted(id) => self.feed(In::AddTrusted(id)).await,
-            ServerMsg::RemoveTrusted(id) => self.feed(In::RemoveTrusted(id)).await,
-            ServerMsg::Disconnect(id) => self.feed(In::Disconnect(id, DisconnectReason::Requested)).await,
+            ServerMsg::Ban(banned, time) => self.feed(In::Ban(banned, time)).await,
+            ServerMsg::Unban(banned) => self.feed(In::Unban(banned)).await,
+            ServerMsg::Bans(reply) => {
+                let now = self.clock.now();
+                reply.send(self.driver.machine().bans().map(|(banned, until)| (banned, until.since(now))).collect());
+            }
+            ServerMsg::Statics(reply) => reply.send(self.statics.values().cloned().collect()),
+            ServerMsg::Trusted(reply) => reply.send(self.driver.machine().trusted().copied().collect()),
+            ServerMsg::Admitted(reply) => reply.send(self.config.admission.clone()),
+            ServerMsg::Admission(admission) => {
+                self.config.admission = Admission::clone(&admission);
+                self.feed(In::Admission(admission)).await;
+            }
+            ServerMsg::Forks(own, accepted) => self.set_forks(own, accepted).await,
             ServerMsg::Subscribe(subscription, reply) => self.subscribe(subscription, reply),
             ServerMsg::Events(outlet, reply) => {
-                self.events.retain(|outlet| !outlet.is_closed());
-                if self.events.len() < MAX_EVENT_SUBSCRIBERS {
-                    self.events.push(outlet);
+                if self.events.add(outlet) {
                     reply.send(());
                 }
             }
+            ServerMsg::OpenDoor(door, reply) => reply.send(self.services.open_door(door)),
+            ServerMsg::CloseDoor(name) => self.services.close_door(&name),
+            ServerMsg::Context(reply) => {
+                let connector = &self.services.blueprints.connector;
+                reply.send((connector.context.clone(), connector.metrics.clone()));
+            }
             ServerMsg::Local(reply) => reply.send(self.local()),
             ServerMsg::Peers(reply) => reply.send(self.peers()),
+            ServerMsg::PeerCount(reply) => reply.send(self.sessions.len()),
             ServerMsg::Health(reply) => reply.send(self.health()),
             ServerMsg::Shutdown(reply) => {
                 self.stopping.push(reply);
@@ -252,7 +325,7 @@ impl State {
         }
     }
 
-    async fn feed(&mut self, input: In) {
+    pub(crate) async fn feed(&mut self, input: In) {
         self.driver.handle(self.clock.now(), input);
         self.perform().await;
     }
@@ -264,7 +337,13 @@ impl State {
                 self.feed(In::Checkpoint(setup, Stage::Identified, meta)).await;
             }
             SetupMsg::Established { setup, established, reply } => {
-                let meta = Meta::of(&established.remote, established.direction);
+                let meta = Meta::of(&established.remote, established.direction, established.address().ip());
+                let limit = self.config.session.disconnect_timeout;
+                if let Err(reason) = self.driver.machine().check(self.clock.now(), &meta) {
+                    // Said before it is looked for memory, so that the reason is the true one.
+                    self.tasks.spawn(established.refuse(reason, limit));
+                    return reply.send(Err(reason));
+                }
                 // Trusted peers have a share of the pool that nobody else can take.
                 let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
                 let windows = CHANNEL_WINDOW * established.remote.channels.len();
@@ -272,8 +351,7 @@ impl State {
                     self.waiting.insert(setup, Waiting { reply, established: Some((established, share)) });
                     self.feed(In::Checkpoint(setup, Stage::Established, meta)).await;
                 } else {
-                    let limit = self.config.session.disconnect_timeout;
-                    tokio::spawn(established.refuse(DisconnectReason::TooManyPeers, limit));
+                    self.tasks.spawn(established.refuse(DisconnectReason::TooManyPeers, limit));
                     reply.send(Err(DisconnectReason::TooManyPeers));
                 }
             }
@@ -281,80 +359,6 @@ impl State {
                 self.waiting.remove(&setup);
                 self.feed(In::Released(setup)).await;
             }
-        }
-    }
-
-    async fn perform(&mut self) {
-        // An effect may feed the machine again (a session that does not start); effects keep their order.
-        loop {
-            let outs: Vec<Out> = self.driver.drain().collect();
-            if outs.is_empty() {
-                return;
-            }
-            for out in outs {
-                self.perform_one(out).await;
-            }
-        }
-    }
-
-    async fn perform_one(&mut self, out: Out) {
-        match out {
-            Out::Verdict(setup, verdict) => self.verdict(setup, verdict).await,
-            Out::InboundPending(id) => {
-                if let Some(dialer) = &self.services.dialer {
-                    dialer.inbound_pending(id);
-                }
-            }
-            Out::InboundDone(id) => {
-                if let Some(dialer) = &self.services.dialer {
-                    dialer.inbound_done(id);
-                }
-            }
-            Out::PeerUp(session, meta) => self.peer_up(session, meta),
-            Out::PeerDown { session, meta, ended, lived } => self.peer_down(session, meta, ended, lived),
-            Out::Disconnect(session, reason) => {
-                if let Some(session) = self.sessions.get(&session) {
-                    session.mailbox.disconnect(reason);
-                }
-            }
-            Out::Banned(id) => {
-                self.metrics.bans.increment(1);
-                tracing::info!(%id, "banned");
-            }
-            // Looked at after the message.
-            Out::Stopped => {}
-        }
-    }
-
-    fn dialer_asks(&mut self, out: peerage_dialer::Out) {
-        use peerage_dialer::Out;
-        if self.driver.machine().running() != Running::Running {
-            // What it still wants to dial, nobody needs.
-            return;
-        }
-        match out {
-            Out::Want(count) => {
-                if let Some(discovery) = &self.services.discovery {
-                    discovery.want(count.get() as usize);
-                }
-            }
-            Out::Resolve { attempt, id } => match (&self.services.discovery, &self.services.dialer) {
-                (Some(discovery), _) => discovery.resolve_for(attempt.0, id),
-                (None, Some(dialer)) => dialer.resolved(attempt, None),
-                (None, None) => {}
-            },
-            Out::Dial { attempt, target } => match (&self.services.connector, &self.services.dialer) {
-                (Some(connector), _) => connector.dial(attempt, target),
-                (None, Some(dialer)) => dialer.done(attempt, DialOutcome::Cancelled),
-                (None, None) => {}
-            },
-            Out::Cancel(attempt) => {
-                if let Some(connector) = &self.services.connector {
-                    connector.cancel(attempt);
-                }
-            }
-            // Performed by the dialer's own shell.
-            Out::Count(_) => {}
         }
     }
 
@@ -373,10 +377,9 @@ impl State {
     }
 
     fn resign(&mut self) {
-        let sockets: Vec<SocketAddr> = self.addresses.iter().filter_map(address::tcp_socket).collect();
         let last = self.presented.borrow().record.seq();
         let seq = self.clock.now().unix_millis().max(last + 1);
-        match record(&self.config, &self.keys, seq, &sockets) {
+        match record(&self.config, &self.keys, seq, &self.sockets) {
             Ok(record) => {
                 if let Some(discovery) = &self.services.discovery {
                     discovery.local_changed(record.clone());
@@ -389,11 +392,51 @@ impl State {
             // It fitted when the node started, and nothing in it grew.
             Err(error) => tracing::error!(%error, "the record was not signed anew"),
         }
-        self.ports.later(self.config.resign_every, || ServerMsg::Resign);
+        self.later(self.config.resign_every, ServerMsg::Resign);
+    }
+
+    async fn add_static(&mut self, peer: PeerAddress) -> Result<(), AddStaticFailed> {
+        let admission = self.driver.machine().admission();
+        // Without an address it is looked up, and judged then.
+        let reachable = peer.addresses.is_empty() || peer.addresses.iter().any(|at| admission.permits_ip(at.ip()));
+        let known = self.statics.contains_key(&peer.id);
+        if peer.id == self.keys.id() {
+            return Err(AddStaticFailed::OwnId);
+        } else if !admission.permits_id(&peer.id) || !reachable {
+            return Err(AddStaticFailed::NotAdmitted);
+        } else if !known && self.statics.len() >= self.config.dialer.max_statics {
+            return Err(AddStaticFailed::TooMany(self.statics.len()));
+        }
+        if let Some(dialer) = &self.services.dialer {
+            dialer.add_static(StaticPeer::from(&peer));
+        }
+        self.feed(In::AddStatic(peer.id)).await;
+        self.statics.insert(peer.id, peer);
+        self.privilege();
+        Ok(())
+    }
+
+    async fn remove_static(&mut self, id: NodeId) {
+        self.feed(In::RemoveStatic(id)).await;
+        if self.statics.remove(&id).is_some()
+            && let Some(dialer) = &self.services.dialer
+        {
+            dialer.remove_static(id);
+        }
+        self.privilege();
+    }
+
+    /// Sends itself a message after a while.
+    pub(crate) fn later(&mut self, delay: Duration, message: ServerMsg) {
+        self.tasks.spawn(self.ports.after(delay, message));
     }
 
     async fn stop(&mut self) {
         self.services.stop().await;
+        // Whoever opened the database closes it; this is for a program that ends without.
+        if let Ok(Err(error)) = tokio::time::timeout(FLUSH, self.db.flush()).await {
+            tracing::warn!(%error, "not all that the node remembers is on disk");
+        }
         self.stopping.drain(..).for_each(|reply| reply.send(()));
     }
 

@@ -1,6 +1,92 @@
 //! A node's configuration, and whether it adds up.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use peerage_peer_session::handshake::MAX_FORKS;
+use peerage_wire::address::{Scope, scope};
+use peerage_wire::{Admission, ForkId, Penalty};
+
+use crate::listener::ListenerConfig;
+
+/// What misbehaviour costs, how it is forgotten, and when it is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reputation {
+    /// Points for a message that does not decode.
+    pub malformed_message: u32,
+    /// Points for a message whose signature is not its publisher's.
+    pub invalid_message: u32,
+    /// Points for more control messages than the protocol allows. Few: a slow reader of ours can make a correct
+    /// peer's bursts look like a flood.
+    pub control_flood: u32,
+    /// Points for a session that had to be ended for a breach of protocol.
+    pub broken_protocol: u32,
+    /// Points for a message that made an actor or a session fail.
+    pub crash: u32,
+    /// Points are forgotten by half every so often.
+    pub half_life: Duration,
+    /// Points at which a peer is dropped. It may come back.
+    pub disconnect_at: u32,
+    /// Points at which a node is banned. Trusted nodes never get there.
+    pub ban_at: u32,
+    /// How long a ban lasts.
+    pub ban_time: Duration,
+    /// When so many identities of one host (an IPv4 address, an IPv6 /64) were banned within `ban_time`, the host
+    /// is. 0 for never; hosts from which a static or trusted peer is connected are spared, and local ones where
+    /// `exempt_local` says so.
+    pub host_ban_after: u32,
+}
+
+impl Reputation {
+    /// What no correct node does bans at the second time, what crashes at the first.
+    pub const fn recommended() -> Reputation {
+        Reputation {
+            malformed_message: 50,
+            invalid_message: 50,
+            control_flood: 2,
+            broken_protocol: 50,
+            crash: 100,
+            half_life: Duration::from_secs(600),
+            disconnect_at: 75,
+            ban_at: 100,
+            ban_time: Duration::from_secs(300),
+            host_ban_after: 4,
+        }
+    }
+
+    /// The points of a penalty.
+    pub const fn weight(&self, penalty: Penalty) -> u32 {
+        match penalty {
+            Penalty::MalformedMessage => self.malformed_message,
+            Penalty::InvalidMessage => self.invalid_message,
+            Penalty::ControlFlood => self.control_flood,
+            Penalty::BrokenProtocol => self.broken_protocol,
+            Penalty::Crash => self.crash,
+        }
+    }
+}
+
+/// Letting a peer of a full node go now and then, so that newcomers find places and a large network is used evenly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Churn {
+    /// Shortest time between two goodbyes.
+    pub shortest: Duration,
+    /// Longest time between two goodbyes.
+    pub longest: Duration,
+    /// Younger peers stay.
+    pub min_age: Duration,
+}
+
+impl Churn {
+    /// geth's (eth/dropper.go): one every 3 to 7 minutes, none younger than 10.
+    pub const fn recommended() -> Churn {
+        Churn {
+            shortest: Duration::from_secs(180),
+            longest: Duration::from_secs(420),
+            min_age: Duration::from_secs(600),
+        }
+    }
+}
 
 /// Everything about a node that is not an address, a key or a file.
 ///
@@ -10,36 +96,59 @@ use std::time::Duration;
 pub struct Config {
     /// The network's name.
     pub network: String,
-    /// The application's idea of which fork it follows, compared byte for byte; at most 32 bytes.
-    pub fork_id: Vec<u8>,
+    /// The application's idea of which fork it follows, compared byte for byte.
+    pub fork_id: ForkId,
+    /// Forks besides its own whose nodes are admitted, while a network moves from one to the next.
+    pub accepted_forks: Vec<ForkId>,
     /// Program and version, shown to peers; at most 64 bytes.
     pub agent: String,
-    /// Most peers at a time. Trusted peers may exceed it.
+    /// Most peers at a time, static ones not counted. Trusted peers may exceed it.
     pub max_peers: u32,
+    /// Most peers that came from one host (an IPv4 address, an IPv6 /64), static and trusted ones not counted; as many
+    /// times more where [`ListenerConfig::shared_addresses`] says that many share it. Local hosts are exempt if
+    /// `exempt_local` says so.
+    pub inbound_per_host: u32,
+    /// Most peers that came from one site (an IPv4 /24, an IPv6 /48), likewise.
+    pub inbound_per_site: u32,
+    /// Most static peers connected at a time. They take none of the other places.
+    pub max_static_peers: u32,
     /// One in so many peers is dialled by this node, the others may dial it (geth: 3).
     pub dial_ratio: u32,
-    /// Inbound connections that may be in their set-up at a time.
-    pub max_pending: usize,
-    /// Connections one host may open in ten seconds before it is refused; local hosts are exempt if
-    /// `exempt_local` says so.
-    pub accepts_per_host: u32,
     /// Whether limits by address spare local addresses. A test of a limit must switch it off.
     pub exempt_local: bool,
     /// Whether to look for nodes over UDP.
     pub discovery_on: bool,
-    /// How long a misbehaving node is refused.
-    pub ban_time: Duration,
-    /// Penalty points at which a peer is dropped and banned.
-    pub penalty_limit: u32,
+    /// Whether to dial nodes. Without it the node waits to be dialled, by static peers too.
+    pub dialing_on: bool,
+    /// Whether to take connections.
+    pub listening_on: bool,
+    /// Who is admitted at all: asked at the listener, the dialer, bootnodes and neighbours.
+    pub admission: Admission,
+    /// Who is blamed for what.
+    pub reputation: Reputation,
+    /// A peer that had nothing in common with this node for so long may be dropped while more than half of the
+    /// places are taken.
+    pub useless_after: Duration,
+    /// Whether, and how, a full node lets a peer go now and then.
+    pub churn: Option<Churn>,
+    /// Long-lived peers that are remembered and dialled first after a restart; at most
+    /// [`MAX_ANCHORS`](peerage_dialer::MAX_ANCHORS).
+    pub max_anchors: usize,
+    /// Whether each message of a session is told to subscribers of events (geth's `EnableMsgEvents`): for a closer
+    /// look, at some cost.
+    pub message_events: bool,
     /// How long a shutdown may take before what is left is cut off.
     pub drain_timeout: Duration,
     /// How often the node's record is signed anew.
     pub resign_every: Duration,
+    /// Whose connections are accepted, and how many.
+    pub listener: ListenerConfig,
     /// Sessions.
     pub session: peerage_peer_session::Config,
     /// Outbound queues.
     pub queue: peerage_queue::Config,
-    /// Whom to dial. Its `max_dial_peers` follows from `max_peers` and `dial_ratio`.
+    /// Whom to dial. Its `max_dial_peers` follows from `max_peers` and `dial_ratio`, and `dialing`, `candidates` and
+    /// `max_static_peers` from the switches and bounds here.
     pub dialer: peerage_dialer::Config,
     /// Finding nodes.
     pub discovery: peerage_discovery::Config,
@@ -47,23 +156,35 @@ pub struct Config {
     pub gossip: peerage_gossip::Config,
 }
 
+/// Networks that the admission policy may list; bans add 512 at most. Each is compared with every address.
+pub const MAX_ADMISSION: usize = 512;
+
 impl Config {
     /// For a node on the internet: 50 peers, a third of them dialled, as geth.
     pub fn recommended() -> Config {
         Config {
             network: "peerage".into(),
-            fork_id: Vec::new(),
+            fork_id: ForkId::default(),
+            accepted_forks: Vec::new(),
             agent: concat!("peerage/", env!("CARGO_PKG_VERSION")).into(),
             max_peers: 50,
+            inbound_per_host: 4,
+            inbound_per_site: 8,
+            max_static_peers: 32,
             dial_ratio: 3,
-            max_pending: 256,
-            accepts_per_host: 10,
             exempt_local: true,
             discovery_on: true,
-            ban_time: Duration::from_secs(300),
-            penalty_limit: 100,
+            dialing_on: true,
+            listening_on: true,
+            admission: Admission::open(),
+            reputation: Reputation::recommended(),
+            useless_after: Duration::from_secs(120),
+            churn: None,
+            max_anchors: 8,
+            message_events: false,
             drain_timeout: Duration::from_secs(3),
             resign_every: Duration::from_secs(24 * 3600),
+            listener: ListenerConfig::recommended(),
             session: peerage_peer_session::Config::recommended(),
             queue: peerage_queue::Config::recommended(),
             dialer: peerage_dialer::Config::recommended(),
@@ -75,6 +196,7 @@ impl Config {
     /// For nodes on one machine: quick to dial again, and to be dialled by.
     pub fn local() -> Config {
         Config {
+            listener: ListenerConfig::local(),
             session: peerage_peer_session::Config::local(),
             queue: peerage_queue::Config::local(),
             dialer: peerage_dialer::Config::local(),
@@ -86,7 +208,19 @@ impl Config {
 
     /// Peers this node dials itself.
     pub fn dial_share(&self) -> u32 {
-        peerage_dialer::dial_share(self.max_peers, self.dial_ratio)
+        if self.dialing_on { peerage_dialer::dial_share(self.max_peers, self.dial_ratio) } else { 0 }
+    }
+
+    /// Whether limits by address spare this one.
+    pub(crate) fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.exempt_local && scope(ip) != Scope::Global
+    }
+
+    pub(crate) fn check_forks(accepted: &[ForkId]) -> Result<(), String> {
+        if accepted.len() > MAX_FORKS {
+            return Err(format!("{} forks are accepted, and at most {MAX_FORKS} can be", accepted.len()));
+        }
+        Ok(())
     }
 
     /// Checks that everything adds up.
@@ -94,14 +228,44 @@ impl Config {
     /// # Errors
     /// The sum that fails, in words.
     pub fn check(&self) -> Result<(), String> {
-        if self.fork_id.len() > 32 {
-            return Err(format!("fork_id has {} bytes, and at most 32 fit", self.fork_id.len()));
+        Config::check_forks(&self.accepted_forks)?;
+        self.admission.check(MAX_ADMISSION).map_err(|error| error.to_string())?;
+        let Reputation { disconnect_at, ban_at, .. } = self.reputation;
+        if disconnect_at == 0 || disconnect_at > ban_at {
+            return Err(format!("reputation.disconnect_at ({disconnect_at}) must be from 1 to ban_at ({ban_at})"));
+        }
+        if self.reputation.half_life.is_zero() || self.reputation.ban_time.is_zero() {
+            return Err(
+                "reputation.half_life and reputation.ban_time must be longer than zero, or nobody is banned".into()
+            );
+        }
+        if self.resign_every.is_zero() {
+            return Err("resign_every must be longer than zero, or the node does nothing else".into());
+        }
+        if self.max_anchors > peerage_dialer::MAX_ANCHORS {
+            return Err(format!(
+                "max_anchors ({}) must be at most {}, as many as the dialer takes",
+                self.max_anchors,
+                peerage_dialer::MAX_ANCHORS
+            ));
+        }
+        // What is left of a dial is for opening connections.
+        if self.dialer.dial_timeout <= self.session.handshake_timeout {
+            return Err(format!(
+                "dialer.dial_timeout ({:?}) must be longer than session.handshake_timeout ({:?}), or no dial can succeed",
+                self.dialer.dial_timeout, self.session.handshake_timeout
+            ));
+        }
+        if let Some(Churn { shortest, longest, .. }) = self.churn
+            && (shortest.is_zero() || shortest > longest)
+        {
+            return Err(format!("churn.shortest ({shortest:?}) must be from above zero to longest ({longest:?})"));
         }
         if self.agent.len() > 64 {
             return Err(format!("agent has {} bytes, and at most 64 fit", self.agent.len()));
         }
-        if self.dial_ratio == 0 || self.max_pending == 0 || self.accepts_per_host == 0 || self.penalty_limit == 0 {
-            return Err("dial_ratio, max_pending, accepts_per_host and penalty_limit must be at least 1".into());
+        if self.dial_ratio == 0 {
+            return Err("dial_ratio must be at least 1".into());
         }
         // A message of gossip is its payload and a header, and must pass a session whole.
         let largest = self.gossip.max_payload + peerage_gossip::wire::MAX_OVERHEAD;
@@ -113,6 +277,7 @@ impl Config {
                 self.session.max_message
             ));
         }
+        self.listener.check()?;
         self.session.check()?;
         self.queue.check(self.session.max_message)?;
         self.dialer.check().map_err(|error| error.to_string())?;
@@ -135,9 +300,17 @@ mod tests {
     fn the_named_configurations_add_up_and_a_bad_one_says_which_sum_fails() {
         assert_eq!(Config::recommended().check(), Ok(()));
         assert_eq!(Config::local().check(), Ok(()));
-        let mut config = Config::recommended();
-        config.session.max_message = 1 << 20;
-        let error = config.check().expect_err("gossip's messages would end sessions");
-        assert!(error.contains("session.max_message (1048576)"), "{error}");
+        let told = |change: fn(&mut Config)| {
+            let mut config = Config::recommended();
+            change(&mut config);
+            config.check().expect_err("it does not add up")
+        };
+        assert!(told(|config| config.session.max_message = 1 << 20).contains("session.max_message (1048576)"));
+        assert!(told(|config| config.max_anchors = 17).contains("at most 16"));
+        assert!(
+            told(|config| config.dialer.dial_timeout = Duration::from_secs(5)).contains("dialer.dial_timeout (5s)")
+        );
+        assert!(told(|config| config.reputation.ban_time = Duration::ZERO).contains("reputation.ban_time"));
+        assert!(told(|config| config.resign_every = Duration::ZERO).contains("resign_every"));
     }
 }

@@ -1,20 +1,24 @@
-//! The doors of this crate's actors: control messages grouped by who sends them, and the verbs that send
-//! them.
+//! The door of the root actor: control messages grouped by who sends them, and the verbs that send them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_dialer::{Attempt, DialTarget};
 use peerage_discovery::DiscoveryOut;
 use peerage_gossip::{Message, Policy, Publish, SubscribeError, Topic};
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Port, Reply, ask, data_queue};
 use peerage_peer_session::Ended;
+use peerage_peer_session::handshake::Direction;
 use peerage_queue::SessionId;
-use peerage_wire::NodeId;
+use peerage_transport::Stream;
+use peerage_wire::{Admission, AdmissionError, Banned, ForkId, NodeId};
 use ractor::ActorRef;
 
+use crate::config::{Config, MAX_ADMISSION};
 use crate::connector::Dialled;
-use crate::setup::SetupMsg;
+use crate::listener::{Door, DoorError};
+use crate::metrics::SetupMetrics;
+use crate::setup::{SetupContext, SetupFailed, SetupMsg};
 use crate::types::{Event, Health, LocalNode, PeerAddress, PeerInfo};
 
 /// An actor that the root restarts.
@@ -75,19 +79,33 @@ pub(crate) enum ServerMsg {
     // ---------- from itself ----------
     Respawn(Service),
     Resign,
+    Expire,
     Gauges,
     Tick,
     // ---------- from the application: bounded by its tasks ----------
-    AddStatic(PeerAddress),
+    AddStatic(PeerAddress, Reply<Result<(), AddStaticFailed>>),
     RemoveStatic(NodeId),
     AddTrusted(NodeId),
     RemoveTrusted(NodeId),
     Disconnect(NodeId),
+    Remove(NodeId, Reply<()>),
+    Ban(Banned, Duration),
+    Unban(Banned),
+    Bans(Reply<Vec<(Banned, Duration)>>),
+    Statics(Reply<Vec<PeerAddress>>),
+    Trusted(Reply<Vec<NodeId>>),
+    Admitted(Reply<Admission>),
+    Admission(Arc<Admission>),
+    Forks(ForkId, Vec<ForkId>),
     Subscribe(Subscription, Reply<Result<(), SubscribeError>>),
     Events(Outlet<Event>, Reply<()>),
     Local(Reply<LocalNode>),
     Peers(Reply<Vec<PeerInfo>>),
+    PeerCount(Reply<usize>),
     Health(Reply<Health>),
+    OpenDoor(Door, Reply<Result<(), DoorError>>),
+    CloseDoor(String),
+    Context(Reply<(SetupContext, SetupMetrics)>),
     Shutdown(Reply<()>),
     // ---------- from tests of supervision ----------
     #[cfg(feature = "fault-injection")]
@@ -97,7 +115,7 @@ pub(crate) enum ServerMsg {
 }
 
 /// How long the root may take to answer a question. It never waits, so this is for a node that is gone.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// A running node: geth's `p2p.Server`. Cheap to clone.
 #[derive(Clone)]
@@ -116,6 +134,34 @@ pub enum SubscribeFailed {
     /// Gossip refused.
     #[error(transparent)]
     Refused(#[from] SubscribeError),
+}
+
+/// Why a door was not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenDoorFailed {
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// There can be no such door.
+    #[error(transparent)]
+    Refused(#[from] DoorError),
+}
+
+/// Why a peer is not kept connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddStaticFailed {
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// It is this node.
+    #[error("that is this node itself; name another one")]
+    OwnId,
+    /// There are as many as are remembered.
+    #[error("{0} static peers are known, which is as many as there can be; remove one")]
+    TooMany(usize),
+    /// The policy does not admit it, or none of its addresses.
+    #[error("the node's admission policy does not admit it, so it would never be dialled; change one of them")]
+    NotAdmitted,
 }
 
 impl ServerMailbox {
@@ -144,6 +190,30 @@ impl ServerMailbox {
         ask(ANSWER, |reply| self.send(ServerMsg::Peers(reply))).await
     }
 
+    /// The peers that are kept connected, in the order of their ids.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn statics(&self) -> Result<Vec<PeerAddress>, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Statics(reply))).await
+    }
+
+    /// The nodes that limits spare, in the order of their ids.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn trusted(&self) -> Result<Vec<NodeId>, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Trusted(reply))).await
+    }
+
+    /// Who is admitted, bans aside.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn admission(&self) -> Result<Admission, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Admitted(reply))).await
+    }
+
     /// How the node is.
     ///
     /// # Errors
@@ -152,9 +222,12 @@ impl ServerMailbox {
         ask(ANSWER, |reply| self.send(ServerMsg::Health(reply))).await
     }
 
-    /// Keeps this peer connected from now on.
-    pub fn add_static(&self, peer: PeerAddress) {
-        self.send(ServerMsg::AddStatic(peer));
+    /// Keeps this peer connected from now on. One that is static already gets the new addresses.
+    ///
+    /// # Errors
+    /// [`AddStaticFailed`].
+    pub async fn add_static(&self, peer: PeerAddress) -> Result<(), AddStaticFailed> {
+        ask(ANSWER, |reply| self.send(ServerMsg::AddStatic(peer, reply))).await?
     }
 
     /// Stops to care whether this peer is connected; a live session stays.
@@ -172,12 +245,70 @@ impl ServerMailbox {
         self.send(ServerMsg::RemoveTrusted(id));
     }
 
-    /// Drops this peer if it is one.
+    /// How many peers there are.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn peer_count(&self) -> Result<usize, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::PeerCount(reply))).await
+    }
+
+    /// Drops this peer if it is one. If it is static, it is dialled again.
     pub fn disconnect(&self, id: NodeId) {
         self.send(ServerMsg::Disconnect(id));
     }
 
-    /// Changes among the peers from now on; a consumer that falls `capacity` behind loses the oldest.
+    /// Stops to care for this peer, drops it, and returns when it is gone: geth's `RemovePeer`.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn remove(&self, id: NodeId) -> Result<(), AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Remove(id, reply))).await
+    }
+
+    /// Refuses a node, or every node of a network, for so long; sessions with it end. A ban that lasts longer already
+    /// stays as it is.
+    pub fn ban(&self, banned: Banned, time: Duration) {
+        self.send(ServerMsg::Ban(banned, time));
+    }
+
+    /// Takes a ban back; it must be named as it was: a ban of a network is not lifted for a part of it.
+    pub fn unban(&self, banned: Banned) {
+        self.send(ServerMsg::Unban(banned));
+    }
+
+    /// What is banned, and for how much longer.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn bans(&self) -> Result<Vec<(Banned, Duration)>, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Bans(reply))).await
+    }
+
+    /// Changes who is admitted; live peers that are not any more are dropped.
+    ///
+    /// # Errors
+    /// More networks than are compared with every address.
+    pub fn set_admission(&self, admission: Admission) -> Result<(), AdmissionError> {
+        admission.check(MAX_ADMISSION)?;
+        self.send(ServerMsg::Admission(Arc::new(admission)));
+        Ok(())
+    }
+
+    /// Says that the application follows another fork from now on, and whose nodes besides its own it still takes:
+    /// peers that followed none of these when they connected are dropped. While a network moves from one fork to
+    /// the next, list the old one.
+    ///
+    /// # Errors
+    /// In words: more are accepted than can be.
+    pub fn set_forks(&self, own: ForkId, accepted: Vec<ForkId>) -> Result<(), String> {
+        Config::check_forks(&accepted)?;
+        self.send(ServerMsg::Forks(own, accepted));
+        Ok(())
+    }
+
+    /// Changes among the peers from now on, and their messages with
+    /// [`message_events`](Config::message_events); a consumer that falls `capacity` behind loses the oldest.
     ///
     /// # Errors
     /// The node has stopped, or has as many subscribers as it takes (1,024).
@@ -199,6 +330,44 @@ impl ServerMailbox {
     ) -> Result<(), SubscribeFailed> {
         let subscription = Subscription { topic, policy, outlet };
         Ok(ask(ANSWER, |reply| self.send(ServerMsg::Subscribe(subscription, reply))).await??)
+    }
+
+    /// Opens a door for another protocol on the port at which this node listens.
+    ///
+    /// # Errors
+    /// [`OpenDoorFailed`].
+    pub async fn open_door(&self, door: Door) -> Result<(), OpenDoorFailed> {
+        Ok(ask(ANSWER, |reply| self.send(ServerMsg::OpenDoor(door, reply))).await??)
+    }
+
+    /// Closes a door, so that its protocol is unknown again; whom it has taken stays.
+    pub fn close_door(&self, name: impl Into<String>) {
+        self.send(ServerMsg::CloseDoor(name.into()));
+    }
+
+    /// Makes a session of a connection that was made elsewhere (geth: `SetupConn`); `expected` is who must answer
+    /// if this end opened it. Returns as soon as the peer is one of this node's.
+    ///
+    /// The policy, bans and places hold as for every other. The listener's slots and limits by address do not: who
+    /// accepts connections for the node bounds how many are set up at a time.
+    ///
+    /// # Errors
+    /// [`SetupFailed`]; the connection is closed then.
+    pub async fn setup(
+        &self,
+        stream: Stream,
+        direction: Direction,
+        expected: Option<NodeId>,
+    ) -> Result<NodeId, SetupFailed> {
+        let expected = match (direction, expected) {
+            (Direction::Outbound, None) => return Err(SetupFailed::NobodyExpected),
+            (Direction::Inbound, Some(id)) => return Err(SetupFailed::Expected(id)),
+            (_, expected) => expected,
+        };
+        let (context, metrics) = ask(ANSWER, |reply| self.send(ServerMsg::Context(reply))).await?;
+        let outcome = context.run(stream, expected).await;
+        metrics.finished(direction.label(), outcome.as_ref().map_or_else(|error| error.reason().label(), |_| "ok"));
+        Ok(outcome?)
     }
 
     /// Where to publish.
@@ -269,76 +438,12 @@ impl Ports {
         Port::to_actor(&self.0, ServerMsg::Gossip)
     }
 
-    /// Sends itself a message after a while.
-    pub(crate) fn later(&self, delay: Duration, message: impl FnOnce() -> ServerMsg + Send + 'static) {
+    /// Sends the root a message after a while.
+    pub(crate) fn after(&self, delay: Duration, message: ServerMsg) -> impl Future<Output = ()> + Send + use<> {
         let root = self.0.clone();
-        tokio::spawn(async move {
+        async move {
             tokio::time::sleep(delay).await;
-            drop(root.cast(message()));
-        });
-    }
-}
-
-/// The listener's control messages, from the root.
-#[derive(Debug)]
-pub(crate) enum ListenerMsg {
-    Pause,
-    #[cfg(feature = "fault-injection")]
-    Panic,
-}
-
-#[derive(Clone)]
-pub(crate) struct ListenerMailbox(ActorRef<ListenerMsg>);
-
-impl ListenerMailbox {
-    pub(crate) fn new(actor: ActorRef<ListenerMsg>) -> ListenerMailbox {
-        ListenerMailbox(actor)
-    }
-
-    /// Accepts nobody any more.
-    pub(crate) fn pause(&self) {
-        drop(self.0.cast(ListenerMsg::Pause));
-    }
-
-    #[cfg(feature = "fault-injection")]
-    pub(crate) fn inject_panic(&self) {
-        drop(self.0.cast(ListenerMsg::Panic));
-    }
-}
-
-/// The connector's control messages, from the root.
-#[derive(Debug)]
-pub(crate) enum ConnectorMsg {
-    Dial(Attempt, DialTarget),
-    Cancel(Attempt),
-    CancelAll,
-    #[cfg(feature = "fault-injection")]
-    Panic,
-}
-
-#[derive(Clone)]
-pub(crate) struct ConnectorMailbox(ActorRef<ConnectorMsg>);
-
-impl ConnectorMailbox {
-    pub(crate) fn new(actor: ActorRef<ConnectorMsg>) -> ConnectorMailbox {
-        ConnectorMailbox(actor)
-    }
-
-    pub(crate) fn dial(&self, attempt: Attempt, target: DialTarget) {
-        drop(self.0.cast(ConnectorMsg::Dial(attempt, target)));
-    }
-
-    pub(crate) fn cancel(&self, attempt: Attempt) {
-        drop(self.0.cast(ConnectorMsg::Cancel(attempt)));
-    }
-
-    /// Calls off every dial: for a dialer that has lost count of them.
-    pub(crate) fn cancel_all(&self) {
-        drop(self.0.cast(ConnectorMsg::CancelAll));
-    }
-
-    #[cfg(feature = "fault-injection")]
-    pub(crate) fn inject_panic(&self) {
-        drop(self.0.cast(ConnectorMsg::Panic));
+            drop(root.cast(message));
+        }
     }
 }

@@ -1,197 +1,87 @@
-//! The run loop's rules: who is admitted, who is dropped, and how it all ends.
+//! The run loop's rules: who is admitted, who is dropped, who is blamed, and how it all ends.
 //!
-//! geth's checks in geth's order (p2p/server.go `postHandshakeChecks`, `addPeerChecks`), with two changes:
-//! the first checkpoint *reserves* the place that it grants, so that set-ups in progress cannot overshoot
-//! the limits together; and of two connections between the same two nodes both ends keep the same one.
+//! geth's checks in geth's order (p2p/server.go `postHandshakeChecks`, `addPeerChecks`), with these changes: the
+//! first checkpoint *reserves* the place that it grants, so that set-ups in progress cannot overshoot the limits
+//! together; dialled peers have a limit of their own, which geth lacks; and of two connections between the same two
+//! nodes both ends keep the same one.
+
+mod admit;
+mod contract;
+mod reputation;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use peerage_machine::{Effects, Machine, Time};
-use peerage_peer_session::handshake::{Direction, Remote};
+use peerage_machine::{Effects, Machine, Rng, Time};
+use peerage_peer_session::handshake::Direction;
 use peerage_peer_session::{Ended, EndedBy};
 use peerage_queue::SessionId;
-use peerage_wire::{DisconnectReason, NodeId, Penalty};
-use serde::Serialize;
+use peerage_wire::{Admission, Banned, Consequence, DisconnectReason, ForkId, IpNet, NodeId, Penalty};
 
-/// One connection's set-up, from its first checkpoint on. Ids rise and are never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Setup(pub u64);
-
-/// Which checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Stage {
-    /// The other end has proved who it is.
-    Identified,
-    /// Both ends have accepted; add the peer.
-    Established,
-}
-
-/// What the checks look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Meta {
-    /// The other end.
-    pub id: NodeId,
-    /// Who dialled.
-    pub direction: Direction,
-    /// The other end's process.
-    pub instance: u64,
-}
-
-impl Meta {
-    /// What the checks look at of a node that has proved who it is.
-    pub fn of(remote: &Remote, direction: Direction) -> Meta {
-        Meta { id: remote.id(), direction, instance: remote.hello.instance }
-    }
-
-    /// Whether this end dialled.
-    pub fn dialled(&self) -> bool {
-        self.direction == Direction::Outbound
-    }
-}
-
-/// Whether the root takes connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Running {
-    /// Yes.
-    Running,
-    /// No; sessions are ending.
-    Draining,
-    /// No; all have ended.
-    Stopped,
-}
-
-/// What may happen to the root.
-#[derive(Clone, Debug, Serialize)]
-pub enum In {
-    // ---------- from set-ups; at most slots and dials of them ----------
-    /// A connection is at a checkpoint. Answered by one [`Out::Verdict`].
-    Checkpoint(Setup, Stage, Meta),
-    /// A set-up has ended, well or not.
-    Released(Setup),
-    // ---------- from sessions ----------
-    /// A session has ended.
-    Ended(SessionId, Ended),
-    /// A peer did something no correct peer does.
-    Report(SessionId, Penalty),
-    /// What a peer sent made an actor panic.
-    Crashed(SessionId),
-    // ---------- from the application ----------
-    /// Limits spare this node from now on.
-    AddTrusted(NodeId),
-    /// They no longer do; a live session stays.
-    RemoveTrusted(NodeId),
-    /// Drop this peer if it is one.
-    Disconnect(NodeId, DisconnectReason),
-    /// End everything.
-    Shutdown,
-}
-
-/// What the root asks of its shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Out {
-    /// The answer to a checkpoint. At [`Stage::Established`] the session to start.
-    Verdict(Setup, Result<Option<SessionId>, DisconnectReason>),
-    /// An inbound set-up has reserved a place, and the dialer should leave the node alone…
-    InboundPending(NodeId),
-    /// …until it is over.
-    InboundDone(NodeId),
-    /// Tell everybody of a new peer.
-    PeerUp(SessionId, Meta),
-    /// Tell everybody that a peer is gone.
-    PeerDown {
-        /// Its session.
-        session: SessionId,
-        /// Who it was.
-        meta: Meta,
-        /// How it ended.
-        ended: Ended,
-        /// How long it was up.
-        lived: Duration,
-    },
-    /// Let a session end.
-    Disconnect(SessionId, DisconnectReason),
-    /// A node was banned.
-    Banned(NodeId),
-    /// The last session has ended while draining, or the time for it is over.
-    Stopped,
-}
-
-/// The root's timers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// The time to drain is over.
-    Drain,
-    /// A ban may be over.
-    Bans,
-}
-
-struct Peer {
-    session: SessionId,
-    meta: Meta,
-    since: Time,
-    /// Why it is being ended, once it is: told once.
-    ending: bool,
-}
-
-struct Reservation {
-    setup: Setup,
-    meta: Meta,
-}
-
-/// Bans, and blamed nodes, remembered; the oldest is forgotten for a new one.
-const MAX_BANS: usize = 4096;
-/// Ended sessions remembered.
-const MAX_ENDED: usize = 1024;
-/// A session is not replaced by another process of its node before it is this old: a node that flaps, or two
-/// that share an identity, cost no more than this.
-const REPLACE_AFTER: Duration = Duration::from_secs(1);
-
-/// The rules of the root. Bounded by the slots for set-ups and by `max_peers` and trusted peers.
-pub struct ServerMachine {
-    own: NodeId,
-    max_peers: u32,
-    max_inbound: u32,
-    penalty_limit: u32,
-    ban_time: Duration,
-    drain_timeout: Duration,
-    running: Running,
-    peers: BTreeMap<NodeId, Peer>,
-    sessions: BTreeMap<SessionId, NodeId>,
-    /// At most one a node.
-    reserved: BTreeMap<NodeId, Reservation>,
-    setups: BTreeMap<Setup, Meta>,
-    trusted: BTreeSet<NodeId>,
-    bans: BTreeMap<NodeId, Time>,
-    /// What nodes are blamed for, and since when: not of a session, or a new one would wipe the slate.
-    blamed: BTreeMap<NodeId, (u32, Time)>,
-    /// Whose the sessions were that ended last: what they sent may be judged later.
-    ended: VecDeque<(SessionId, NodeId)>,
-    next_session: u64,
-}
+use self::admit::{Peer, SetUp};
+pub use self::contract::{In, Meta, Out, Restored, Running, Setup, Stage, Timer};
+use self::reputation::Reputations;
+use crate::Config;
 
 type Fx = Effects<Out, Timer>;
 
+/// The rules of the root.
+///
+/// Bounded by the slots for set-ups, by `max_peers`, `max_static_peers` and the trusted peers, and by the bounds of
+/// what it remembers of ended sessions and bans.
+pub struct ServerMachine {
+    own: NodeId,
+    config: Config,
+    rng: Rng,
+    running: Running,
+    peers: BTreeMap<NodeId, Peer>,
+    sessions: BTreeMap<SessionId, NodeId>,
+    /// The set-up that holds a node's place, at most one a node.
+    reserved: BTreeMap<NodeId, Setup>,
+    /// Set-ups that passed their first checkpoint and have not ended.
+    setups: BTreeMap<Setup, SetUp>,
+    trusted: BTreeSet<NodeId>,
+    statics: BTreeSet<NodeId>,
+    admission: Arc<Admission>,
+    forks: BTreeSet<ForkId>,
+    reputations: Reputations,
+    /// Whose the sessions were that ended last: what they sent may be judged later.
+    ended: VecDeque<(SessionId, NodeId, IpAddr)>,
+    /// Where static and trusted peers are: as they were named, and where they were seen last.
+    homes: BTreeSet<IpAddr>,
+    seen_at: BTreeMap<NodeId, IpAddr>,
+    /// Whom the anchors were last told to be, and the sites that they are at.
+    anchors: Vec<(NodeId, IpNet)>,
+    next_session: u64,
+}
+
+/// Ended sessions remembered.
+const MAX_ENDED: usize = 1024;
+
 impl ServerMachine {
-    /// A root without peers.
-    pub fn new(own: NodeId, config: &crate::Config) -> ServerMachine {
+    /// A root without peers, which admits nobody before [`In::Start`].
+    pub fn new(own: NodeId, config: &Config, rng: Rng) -> ServerMachine {
         ServerMachine {
             own,
-            max_peers: config.max_peers,
-            max_inbound: config.max_peers - config.dial_share(),
-            penalty_limit: config.penalty_limit,
-            ban_time: config.ban_time,
-            drain_timeout: config.drain_timeout,
-            running: Running::Running,
+            rng,
+            running: Running::Starting,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             reserved: BTreeMap::new(),
             setups: BTreeMap::new(),
             trusted: BTreeSet::new(),
-            bans: BTreeMap::new(),
-            blamed: BTreeMap::new(),
+            statics: BTreeSet::new(),
+            admission: Arc::new(config.admission.clone()),
+            forks: config.accepted_forks.iter().copied().chain([config.fork_id]).collect(),
+            reputations: Reputations::new(config.reputation.clone()),
             ended: VecDeque::new(),
+            homes: BTreeSet::new(),
+            seen_at: BTreeMap::new(),
+            anchors: Vec::new(),
             next_session: 0,
+            config: config.clone(),
         }
     }
 
@@ -205,6 +95,16 @@ impl ServerMachine {
         self.trusted.contains(id)
     }
 
+    /// The nodes that limits spare, in the order of their ids.
+    pub fn trusted(&self) -> impl Iterator<Item = &NodeId> {
+        self.trusted.iter()
+    }
+
+    /// Whether this node is to be kept connected.
+    pub fn is_static(&self, id: &NodeId) -> bool {
+        self.statics.contains(id)
+    }
+
     /// Peers, and since when each is one.
     pub fn peers(&self) -> impl Iterator<Item = (SessionId, &Meta, Time)> {
         self.peers.values().map(|peer| (peer.session, &peer.meta, peer.since))
@@ -212,111 +112,54 @@ impl ServerMachine {
 
     /// Inbound set-ups that hold a reservation.
     pub fn pending_inbound(&self) -> impl Iterator<Item = NodeId> {
-        self.reserved.values().filter(|held| held.meta.direction == Direction::Inbound).map(|held| held.meta.id)
+        let reserved = self.reserved.values().filter_map(|setup| self.setups.get(setup));
+        reserved.filter(|held| held.meta.direction == Direction::Inbound).map(|held| held.meta.id)
     }
 
-    /// Peers and reservations in one direction, without `except`'s.
-    fn count(&self, direction: Option<Direction>, except: &NodeId) -> u32 {
-        let counts = |meta: &&Meta| meta.id != *except && direction.is_none_or(|direction| meta.direction == direction);
-        let peers = self.peers.values().map(|peer| &peer.meta).filter(counts).count();
-        // A node that is replacing its own session takes one place, not two.
-        let reserved = self.reserved.values().map(|held| &held.meta).filter(counts);
-        let reserved = reserved.filter(|meta| !self.peers.contains_key(&meta.id)).count();
-        u32::try_from(peers + reserved).unwrap_or(u32::MAX)
+    /// What is banned, and until when; what has ended is there until its timer goes off.
+    pub fn bans(&self) -> impl Iterator<Item = (Banned, Time)> {
+        self.reputations.bans()
     }
 
-    /// The checks that both checkpoints make.
-    fn check(&self, now: Time, meta: &Meta) -> Result<(), DisconnectReason> {
-        if self.running != Running::Running {
-            return Err(DisconnectReason::Quitting);
-        }
-        if self.bans.get(&meta.id).is_some_and(|until| *until > now) {
-            return Err(DisconnectReason::Banned);
-        }
-        let trusted = self.trusted.contains(&meta.id);
-        let full = self.count(None, &meta.id) >= self.max_peers;
-        let inbound = meta.direction == Direction::Inbound;
-        let inbound_full = inbound && self.count(Some(Direction::Inbound), &meta.id) >= self.max_inbound;
-        if !trusted && (full || inbound_full) {
-            return Err(DisconnectReason::TooManyPeers);
-        }
-        if meta.id == self.own {
-            return Err(DisconnectReason::SelfConnect);
-        }
-        match self.peers.get(&meta.id) {
-            // The same process twice. A new one replaces the old: a restarted peer is never locked out.
-            Some(peer) if peer.meta.instance == meta.instance || now.since(peer.since) < REPLACE_AFTER => {
-                Err(DisconnectReason::AlreadyConnected)
-            }
-            _ => Ok(()),
-        }
+    /// How many nodes are blamed for something.
+    pub fn blamed(&self) -> usize {
+        self.reputations.blamed()
     }
 
-    /// Decides between a new set-up and one that holds the node's reservation.
-    fn outranks(&self, new: &Meta, held: &Meta) -> bool {
-        if new.instance != held.instance {
-            return true;
-        }
-        // The accepting end answers `Accepted` as soon as it reserves, so an inbound reservation stands.
-        // Of two where neither has been accepted, the one that the smaller id dialled survives on both ends.
-        held.direction == Direction::Outbound && new.direction == Direction::Inbound && new.id < self.own
+    /// What a node is blamed for at `now`, in points.
+    pub fn blame_of(&self, now: Time, id: &NodeId) -> u32 {
+        self.reputations.points(now, id)
     }
 
-    fn identified(&mut self, now: Time, setup: Setup, meta: Meta, fx: &mut Fx) -> Result<(), DisconnectReason> {
-        self.check(now, &meta)?;
-        if let Some(held) = self.reserved.get(&meta.id) {
-            if !self.outranks(&meta, &held.meta) {
-                return Err(DisconnectReason::AlreadyConnected);
-            }
-            self.unreserve(meta.id, fx);
-        }
-        self.reserved.insert(meta.id, Reservation { setup, meta });
-        self.setups.insert(setup, meta);
-        if meta.direction == Direction::Inbound {
-            fx.emit(Out::InboundPending(meta.id));
-        }
-        Ok(())
+    /// Who is admitted at all: the configuration's policy without the networks that are banned.
+    pub fn admission(&self) -> Arc<Admission> {
+        let banned = self.reputations.banned_networks();
+        let mut admission = Admission::clone(&self.admission);
+        admission.denied.extend(banned);
+        Arc::new(admission)
     }
 
-    /// Ends the session that this one replaces, if any, and adds the peer; the news of it are for after the
-    /// verdict, with which its session starts.
-    fn established(&mut self, now: Time, setup: Setup, meta: Meta, fx: &mut Fx) -> Result<SessionId, DisconnectReason> {
-        let holds = self.reserved.get(&meta.id).is_some_and(|held| held.setup == setup);
-        if !holds {
-            return Err(DisconnectReason::AlreadyConnected);
+    fn ended(&mut self, now: Time, session: SessionId, ended: Ended, fx: &mut Fx) {
+        let Some(peer) = self.sessions.get(&session).and_then(|id| self.peers.get_mut(id)) else { return };
+        // Nothing is left to be ended.
+        peer.ending = true;
+        if let Consequence::Blame(penalty) = ended.reason.consequence(ended.by == EndedBy::Us) {
+            self.report(now, session, penalty, fx);
         }
-        self.check(now, &meta)?;
-        if let Some(old) = self.peers.get(&meta.id).map(|peer| peer.session) {
-            // Told to everybody before the verdict, so that the new session follows the old one's end in every table.
-            fx.emit(Out::Disconnect(old, DisconnectReason::Replaced));
-            let ended = Ended { reason: DisconnectReason::Replaced, by: EndedBy::Us };
-            self.remove(now, old, ended, fx);
-        }
-        self.next_session += 1;
-        let session = SessionId(self.next_session);
-        self.peers.insert(meta.id, Peer { session, meta, since: now, ending: false });
-        self.sessions.insert(session, meta.id);
-        Ok(session)
-    }
-
-    fn unreserve(&mut self, id: NodeId, fx: &mut Fx) {
-        if let Some(held) = self.reserved.remove(&id) {
-            self.setups.remove(&held.setup);
-            if held.meta.direction == Direction::Inbound {
-                fx.emit(Out::InboundDone(id));
-            }
-        }
+        self.remove(now, session, ended, fx);
     }
 
     fn remove(&mut self, now: Time, session: SessionId, ended: Ended, fx: &mut Fx) {
         // A session that is not in the table was replaced, and is done with.
         let Some(peer) = self.sessions.remove(&session).and_then(|id| self.peers.remove(&id)) else { return };
-        self.ended.push_back((session, peer.meta.id));
+        self.ended.push_back((session, peer.meta.id, peer.meta.ip));
         if self.ended.len() > MAX_ENDED {
             self.ended.pop_front();
         }
         fx.emit(Out::PeerDown { session, meta: peer.meta, ended, lived: now.since(peer.since) });
-        self.stop_if_drained(fx);
+        if self.running == Running::Draining {
+            self.stop_if_drained(fx);
+        }
     }
 
     fn end(&mut self, id: &NodeId, reason: DisconnectReason, fx: &mut Fx) {
@@ -326,66 +169,33 @@ impl ServerMachine {
         }
     }
 
-    fn ban(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
-        if self.trusted.contains(&id) {
-            return;
-        }
-        if self.bans.len() >= MAX_BANS
-            && let Some(soonest) = self.bans.iter().min_by_key(|(_, until)| **until).map(|(id, _)| *id)
-        {
-            self.bans.remove(&soonest);
-        }
-        self.bans.insert(id, now + self.ban_time);
-        self.arm_bans(fx);
-        fx.emit(Out::Banned(id));
-    }
-
-    fn arm_bans(&self, fx: &mut Fx) {
-        if let Some(until) = self.bans.values().min() {
-            fx.arm(Timer::Bans, *until);
+    /// Counts what was done over a session that is up or was, however fast its peer hung up.
+    fn report(&mut self, now: Time, session: SessionId, penalty: Penalty, fx: &mut Fx) {
+        let up = self.sessions.get(&session).and_then(|id| self.peers.get(id)).map(|peer| (peer.meta.id, peer.meta.ip));
+        let was = || self.ended.iter().rev().find(|(ended, ..)| *ended == session).map(|(_, id, ip)| (*id, *ip));
+        if let Some((id, ip)) = up.or_else(was) {
+            self.blame(now, id, Some(ip), penalty, fx);
         }
     }
 
-    fn points(&mut self, now: Time, session: SessionId, points: u32, fx: &mut Fx) {
-        let ended = || self.ended.iter().rev().find(|(ended, _)| *ended == session).map(|(_, id)| *id);
-        let Some(id) = self.sessions.get(&session).copied().or_else(ended) else { return };
-        if self.bans.contains_key(&id) {
-            return;
+    fn shut_down(&mut self, now: Time, fx: &mut Fx) {
+        self.choose_anchors(now, fx);
+        self.running = Running::Draining;
+        for timer in [Timer::Useless, Timer::Churn, Timer::Anchors] {
+            fx.disarm(timer);
         }
-        if self.blamed.len() >= MAX_BANS
-            && !self.blamed.contains_key(&id)
-            && let Some(oldest) = self.blamed.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| *id)
-        {
-            self.blamed.remove(&oldest);
-        }
-        let (sum, since) = self.blamed.entry(id).or_insert((0, now));
-        if now.since(*since) > self.ban_time {
-            (*sum, *since) = (0, now);
-        }
-        *sum = sum.saturating_add(points);
-        if *sum >= self.penalty_limit {
-            self.blamed.remove(&id);
-            self.end(&id, DisconnectReason::Misbehaved, fx);
-            self.ban(now, id, fx);
-        }
+        fx.arm(Timer::Drain, now + self.config.drain_timeout);
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.iter().for_each(|id| self.end(id, DisconnectReason::Quitting, fx));
+        self.stop_if_drained(fx);
     }
 
     fn stop_if_drained(&mut self, fx: &mut Fx) {
-        if self.running == Running::Draining && self.peers.is_empty() {
+        if self.peers.is_empty() {
             self.running = Running::Stopped;
             fx.disarm(Timer::Drain);
             fx.emit(Out::Stopped);
         }
-    }
-}
-
-/// What a penalty costs, in points. A hundred is the default limit.
-const fn cost(penalty: Penalty) -> u32 {
-    match penalty {
-        // No correct implementation sends one.
-        Penalty::MalformedMessage | Penalty::InvalidMessage => 50,
-        // A slow reader of ours can make a correct peer's bursts look like one.
-        Penalty::ControlFlood => 2,
     }
 }
 
@@ -396,6 +206,13 @@ impl Machine for ServerMachine {
 
     fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
         match input {
+            In::Start => {
+                if self.running == Running::Starting {
+                    self.running = Running::Running;
+                    self.arm_upkeep(now, fx);
+                }
+            }
+            In::Restore(restored) => self.restore(now, restored, fx),
             In::Checkpoint(setup, Stage::Identified, meta) => {
                 let verdict = self.identified(now, setup, meta, fx).map(|()| None);
                 fx.emit(Out::Verdict(setup, verdict));
@@ -408,28 +225,50 @@ impl Machine for ServerMachine {
                     self.unreserve(meta.id, fx);
                 }
             }
-            In::Released(setup) => {
-                if let Some(meta) = self.setups.get(&setup) {
-                    self.unreserve(meta.id, fx);
+            In::Released(setup) => self.released(setup, fx),
+            In::Ended(session, ended) => self.ended(now, session, ended, fx),
+            In::Report(session, penalty) => self.report(now, session, penalty, fx),
+            In::Blame(id, penalty) => {
+                let ip = self.peers.get(&id).map(|peer| peer.meta.ip);
+                self.blame(now, id, ip, penalty, fx);
+            }
+            In::Useful(session, useful) => {
+                let id = self.sessions.get(&session);
+                if let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) {
+                    peer.useless_since = (!useful).then(|| peer.useless_since.unwrap_or(now));
                 }
             }
-            In::Ended(session, ended) => self.remove(now, session, ended, fx),
-            In::Report(session, penalty) => self.points(now, session, cost(penalty), fx),
-            In::Crashed(session) => self.points(now, session, self.penalty_limit, fx),
-            In::AddTrusted(id) => {
-                self.trusted.insert(id);
-                self.bans.remove(&id);
+            In::Contributions(contributions) => self.churn(now, &contributions, fx),
+            In::AddTrusted(id) => self.set_trusted(id, true, fx),
+            In::RemoveTrusted(id) => self.set_trusted(id, false, fx),
+            In::AddStatic(id) => {
+                self.statics.insert(id);
+                self.befriend(id);
             }
-            In::RemoveTrusted(id) => drop(self.trusted.remove(&id)),
-            In::Disconnect(id, reason) => self.end(&id, reason, fx),
-            In::Shutdown if self.running == Running::Running => {
-                self.running = Running::Draining;
-                fx.arm(Timer::Drain, now + self.drain_timeout);
-                let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-                peers.iter().for_each(|id| self.end(id, DisconnectReason::Quitting, fx));
-                self.stop_if_drained(fx);
+            In::RemoveStatic(id) => {
+                self.statics.remove(&id);
+                self.befriend(id);
             }
-            In::Shutdown => {}
+            In::Homes(homes) => self.homes = homes,
+            In::Remove(id) => {
+                self.revoke(&id, DisconnectReason::Requested, fx);
+                self.end(&id, DisconnectReason::Requested, fx);
+            }
+            In::Ban(banned, time) => self.ban(now, banned.canonical(), time, fx),
+            In::Unban(banned) => self.unban(banned.canonical(), fx),
+            In::Admission(admission) => {
+                self.admission = admission;
+                self.admission_changed(fx);
+            }
+            In::Forks(forks) => {
+                self.forks = forks;
+                self.recheck(fx);
+            }
+            In::Shutdown => {
+                if matches!(self.running, Running::Starting | Running::Running) {
+                    self.shut_down(now, fx);
+                }
+            }
         }
     }
 
@@ -441,9 +280,12 @@ impl Machine for ServerMachine {
                     self.remove(now, session, ended, fx);
                 }
             }
-            Timer::Bans => {
-                self.bans.retain(|_, until| *until > now);
-                self.arm_bans(fx);
+            Timer::Bans => self.bans_over(now, fx),
+            Timer::Useless => self.drop_useless(now, fx),
+            Timer::Churn => self.churn_due(now, fx),
+            Timer::Anchors => {
+                self.choose_anchors(now, fx);
+                fx.arm(Timer::Anchors, now + upkeep::ANCHORS_EVERY);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use metrics::{Counter, Gauge};
 use peerage_mailbox::Meter;
+use peerage_nodedb::{Entries, Stats};
 use peerage_peer_session::handshake::Direction;
 use peerage_wire::{DisconnectReason, Penalty};
 
@@ -13,6 +14,8 @@ impl SetupMetrics {
     pub(crate) fn new(meter: &Meter) -> SetupMetrics {
         meter.describe("peerage_handshakes_total", "Connections set up, by direction and outcome");
         meter.describe("peerage_inbound_refused_total", "Inbound connections refused before any crypto, by reason");
+        meter.describe("peerage_inbound_slots", "Inbound connections in their set-up: in slots for all, and reserved");
+        meter.describe("peerage_dial_attempts_total", "Connections tried to single addresses, by outcome");
         meter.describe("peerage_accept_failed_total", "Failures of accept, which pause it for a moment");
         SetupMetrics(meter.clone())
     }
@@ -24,6 +27,16 @@ impl SetupMetrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.0.counter("peerage_inbound_refused_total", &[("reason", reason)]).increment(1);
+    }
+
+    pub(crate) fn slots(&self, open: usize, reserved: usize) {
+        self.0.gauge("peerage_inbound_slots", &[("slots", "open")]).set(open as f64);
+        self.0.gauge("peerage_inbound_slots", &[("slots", "reserved")]).set(reserved as f64);
+    }
+
+    /// `outcome` is one of `opened`, `failed`, `timed_out`, `overtaken`.
+    pub(crate) fn dialled_address(&self, outcome: &'static str) {
+        self.0.counter("peerage_dial_attempts_total", &[("outcome", outcome)]).increment(1);
     }
 
     pub(crate) fn accept_failed(&self) {
@@ -52,6 +65,10 @@ impl ServerMetrics {
         meter.describe("peerage_inbound_bytes", "Bytes that peers were granted: first windows, and beyond them");
         meter.describe("peerage_inbound_waiting", "Sessions whose next message waits for the inbound pool");
         meter.describe("peerage_bans_total", "Nodes banned");
+        meter.describe("peerage_banned", "Identities and networks that are banned");
+        meter.describe("peerage_blamed", "Nodes that are blamed for something");
+        meter.describe("peerage_nodedb_entries", "What the node database holds, by kind");
+        meter.describe("peerage_nodedb_commits_total", "Transactions of the node database, by outcome");
         meter.describe("peerage_restarts_total", "Actors started again after they failed");
         meter.describe("peerage_degraded", "1 while an actor is down for longer than a restart takes");
         ServerMetrics {
@@ -76,6 +93,21 @@ impl ServerMetrics {
         self.inbound_windows.set(windows as f64);
         self.inbound_beyond.set(beyond as f64);
         self.inbound_waiting.set(waiting as f64);
+    }
+
+    /// What is remembered and banned.
+    pub(crate) fn memory(&self, stats: Stats, banned: usize, blamed: usize) {
+        let Entries { records, proofs, bans, scores, anchors } = stats.entries;
+        let kinds =
+            [("records", records), ("proofs", proofs), ("bans", bans), ("scores", scores), ("anchors", anchors)];
+        for (kind, entries) in kinds {
+            self.meter.gauge("peerage_nodedb_entries", &[("kind", kind)]).set(entries as f64);
+        }
+        for (outcome, commits) in [("ok", stats.disk.commits), ("failed", stats.disk.failed_commits)] {
+            self.meter.counter("peerage_nodedb_commits_total", &[("outcome", outcome)]).absolute(commits);
+        }
+        self.meter.gauge("peerage_banned", &[]).set(banned as f64);
+        self.meter.gauge("peerage_blamed", &[]).set(blamed as f64);
     }
 
     pub(crate) fn peers(&self, direction: Direction, change: f64) {

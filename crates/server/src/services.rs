@@ -10,7 +10,9 @@ use peerage_mailbox::{Child, Restart, RestartPolicy, Supervisor};
 use peerage_queue::QueueMailbox;
 use ractor::SupervisionEvent;
 
-use crate::ingress::{ConnectorMailbox, ListenerMailbox, Service};
+use crate::connector::ConnectorMailbox;
+use crate::ingress::Service;
+use crate::listener::ListenerMailbox;
 use crate::{connector, listener};
 
 /// What each actor is made of. Kept, so that its next life goes on with the same sockets, queues and memory.
@@ -129,8 +131,7 @@ impl Services {
             Service::Listener => self.listener = None,
         }
         if charged {
-            // At most one a second, however many poisoned messages come.
-            return Restart::After(std::time::Duration::from_secs(1));
+            return RestartPolicy::CHARGED;
         }
         let restart = policy.decide(now, &mut life.deaths, &mut self.rng);
         life.degraded = !matches!(restart, Restart::After(_));

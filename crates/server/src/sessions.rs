@@ -16,13 +16,13 @@ impl State {
         let Some(Waiting { reply, established }) = self.waiting.remove(&setup) else { return };
         match (verdict, established) {
             (Ok(Some(session)), Some((established, share))) => {
-                self.start_session(session, *established, share).await;
-                reply.send(Ok(()));
+                let started = self.start_session(session, *established, share).await;
+                reply.send(if started { Ok(()) } else { Err(DisconnectReason::TooManyPeers) });
             }
             (Err(reason), Some((established, _))) => {
                 // The other end believes itself accepted, so it is told.
                 let limit = self.config.session.disconnect_timeout;
-                tokio::spawn(established.refuse(reason, limit));
+                self.tasks.spawn(established.refuse(reason, limit));
                 reply.send(Err(reason));
             }
             (verdict, _) => reply.send(verdict.map(drop)),
@@ -30,14 +30,15 @@ impl State {
     }
 
     /// Opens the peer's lanes, tells the protocols, and only then lets its messages in.
-    async fn start_session(&mut self, session: SessionId, established: Established, inbound: InboundShare) {
+    async fn start_session(&mut self, session: SessionId, established: Established, inbound: InboundShare) -> bool {
         let remote = &established.remote;
-        let meta = Meta::of(remote, established.direction);
+        let meta = Meta::of(remote, established.direction, established.address().ip());
         let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
         let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool, weight);
         let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
         let gossip = gossip.map(|matched| ChannelId(matched.channel));
         let (address, agent) = (established.address(), remote.hello.agent.to_string());
+        let record = remote.record.clone();
         let capabilities = remote.channels.iter().map(|matched| matched.capability.clone()).collect();
         if let Some(queue) = &self.services.queue {
             queue.peer_up(session, door.clone());
@@ -45,6 +46,8 @@ impl State {
         if let (Some(actor), Some(channel)) = (&self.services.gossip, gossip) {
             actor.peer_up(session, meta.id, channel);
         }
+        let inbound_weight = inbound.weight();
+        let traffic = self.config.message_events.then(|| self.events.traffic(meta.id, &remote.channels));
         let args = peerage_peer_session::Args {
             session,
             config: self.config.session,
@@ -53,6 +56,7 @@ impl State {
             inbound,
             buffers: self.buffers.clone(),
             routes: gossip.map(|channel| (channel, self.gossip_inbound.clone())).into_iter().collect(),
+            traffic,
             ended: self.ports.session_ended(session),
             clock: self.clock,
             meter: self.meter.clone(),
@@ -60,14 +64,28 @@ impl State {
         match peerage_peer_session::spawn(args, &self.parent).await {
             Ok((mailbox, child)) => {
                 let connected_at = self.clock.now().unix();
-                let running =
-                    Session { mailbox, child, door, gossip, meta, address, agent, capabilities, connected_at };
+                let running = Session {
+                    mailbox,
+                    child,
+                    door,
+                    inbound_weight,
+                    gossip,
+                    meta,
+                    address,
+                    agent,
+                    record,
+                    capabilities,
+                    connected_at,
+                };
                 self.sessions.insert(session, running);
+                true
             }
             Err(error) => {
                 tracing::warn!(%error, "a session did not start");
-                let ended = Ended { reason: DisconnectReason::Crashed, by: EndedBy::Us };
+                // Not the peer's doing, so not `Crashed`.
+                let ended = Ended { reason: DisconnectReason::TooManyPeers, by: EndedBy::Us };
                 self.driver.handle(self.clock.now(), In::Ended(session, ended));
+                false
             }
         }
     }
@@ -77,15 +95,17 @@ impl State {
             dialer.peer_up(meta.id, meta.dialled());
         }
         self.metrics.peers(meta.direction, 1.0);
-        if let Some(running) = self.sessions.get(&session) {
-            tracing::info!(id = %meta.id, address = %running.address, direction = meta.direction.label(), "peer up");
-            let (address, agent) = (running.address, running.agent.clone());
-            self.tell(&Event::PeerUp { id: meta.id, direction: meta.direction, address, agent });
+        let Some(running) = self.sessions.get(&session) else { return };
+        let (address, agent, record) = (running.address, running.agent.clone(), running.record.clone());
+        tracing::info!(id = %meta.id, %address, direction = meta.direction.label(), "peer up");
+        self.events.tell(&Event::PeerUp { id: meta.id, direction: meta.direction, address, agent });
+        if meta.dialled() {
+            self.remember_at(&record, Some(meta.ip));
         }
     }
 
     pub(crate) fn peer_down(&mut self, session: SessionId, meta: Meta, ended: Ended, lived: Duration) {
-        self.sessions.remove(&session);
+        let was_told = self.sessions.remove(&session).is_some();
         if let Some(queue) = &self.services.queue {
             queue.peer_down(session);
         }
@@ -93,17 +113,16 @@ impl State {
             gossip.peer_down(session);
         }
         if let Some(dialer) = &self.services.dialer {
-            dialer.peer_down(meta.id, meta.dialled(), lived);
+            let consequence = ended.reason.consequence(ended.by == EndedBy::Us);
+            dialer.peer_down(meta.id, meta.dialled(), lived, consequence);
         }
         self.metrics.peers(meta.direction, -1.0);
         let by = ended.by.label();
         self.metrics.disconnected(ended.reason, by);
         tracing::info!(id = %meta.id, reason = %ended.reason, by, ?lived, "peer down");
-        self.tell(&Event::PeerDown { id: meta.id, reason: ended.reason, by: ended.by, lived });
-    }
-
-    fn tell(&mut self, event: &Event) {
-        // A subscriber that is full loses its oldest; one that is gone is forgotten.
-        self.events.retain(|outlet| outlet.offer(event.clone()).is_ok());
+        if was_told {
+            self.events.tell(&Event::PeerDown { id: meta.id, reason: ended.reason, by: ended.by, lived });
+        }
+        self.leaving.remove(&session).into_iter().flatten().for_each(|reply| reply.send(()));
     }
 }

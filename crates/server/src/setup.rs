@@ -2,6 +2,7 @@
 //! the guard that gives its place back.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,6 +40,23 @@ pub(crate) struct SetupContext {
     pub(crate) next: Arc<AtomicU64>,
 }
 
+/// Why a connection that was made elsewhere did not become a session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupFailed {
+    /// An outbound connection without an identity that must answer: the handshake cannot begin.
+    #[error("an outbound connection must say whose identity is expected to answer")]
+    NobodyExpected,
+    /// An inbound connection with an identity: who dials shows itself, and is admitted or not for who it is.
+    #[error("an inbound connection cannot say that {0} is expected: who dials shows itself")]
+    Expected(NodeId),
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The handshake failed, or one of the ends refused.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
 impl fmt::Debug for SetupContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SetupContext")
@@ -55,8 +73,14 @@ impl Drop for Released<'_> {
 }
 
 impl SetupContext {
-    async fn identified(&self, setup: Setup, direction: Direction, remote: Remote) -> Result<(), DisconnectReason> {
-        let meta = Meta::of(&remote, direction);
+    async fn identified(
+        &self,
+        setup: Setup,
+        direction: Direction,
+        ip: IpAddr,
+        remote: Remote,
+    ) -> Result<(), DisconnectReason> {
+        let meta = Meta::of(&remote, direction, ip);
         answered(ask(ANSWER, |reply| self.root.send(SetupMsg::Identified { setup, meta, reply })).await)
     }
 
@@ -65,22 +89,42 @@ impl SetupContext {
     /// # Errors
     /// Why there is none.
     pub(crate) async fn run(&self, stream: Stream, expected: Option<NodeId>) -> Result<NodeId, HandshakeError> {
+        self.run_noting(stream, expected, || {}).await
+    }
+
+    /// The same, and calls `identified` when the first checkpoint is passed.
+    pub(crate) async fn run_noting(
+        &self,
+        stream: Stream,
+        expected: Option<NodeId>,
+        identified: impl Fn(),
+    ) -> Result<NodeId, HandshakeError> {
         // One deadline up to "peer added".
-        let added = tokio::time::timeout(self.timeout, self.run_unbounded(stream, expected)).await;
+        let added = tokio::time::timeout(self.timeout, self.run_unbounded(stream, expected, identified)).await;
         added.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
-    async fn run_unbounded(&self, stream: Stream, expected: Option<NodeId>) -> Result<NodeId, HandshakeError> {
+    async fn run_unbounded(
+        &self,
+        stream: Stream,
+        expected: Option<NodeId>,
+        identified: impl Fn(),
+    ) -> Result<NodeId, HandshakeError> {
         let setup = Setup(self.next.fetch_add(1, Ordering::Relaxed));
         let _released = Released(&self.root, setup);
+        let ip = stream.remote_addr().ip();
         let presented = self.presented.borrow().clone();
         let established = match expected {
             Some(expected) => {
-                let checkpoint = |remote| self.identified(setup, Direction::Outbound, remote);
+                let checkpoint = |remote| self.identified(setup, Direction::Outbound, ip, remote);
                 self.handshaker.dial(stream, &presented, expected, checkpoint).await
             }
             None => {
-                let checkpoint = |remote| self.identified(setup, Direction::Inbound, remote);
+                let checkpoint = async |remote| {
+                    self.identified(setup, Direction::Inbound, ip, remote).await?;
+                    identified();
+                    Ok(())
+                };
                 self.handshaker.accept(stream, &presented, checkpoint).await
             }
         }?;

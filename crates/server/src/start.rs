@@ -5,13 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use peerage_mailbox::{Clock, Meter};
+use peerage_nodedb::NodeDb;
+use peerage_peer_session::NetworkSecret;
 use peerage_transport::{Datagram, Listener, Transport};
 use peerage_wire::{Keypair, NodeId};
 
-use crate::actor;
 use crate::config::Config;
 use crate::ingress::ServerMailbox;
+use crate::listener::Door;
 use crate::types::PeerAddress;
+use crate::wiring::natives;
+use crate::{actor, listener};
 
 /// The port of a node whose user names none, for TCP and UDP.
 pub const DEFAULT_PORT: u16 = 30303;
@@ -43,6 +47,8 @@ pub struct Args {
     pub statics: Vec<PeerAddress>,
     /// Nodes that limits spare.
     pub trusted: Vec<NodeId>,
+    /// Other protocols on the same port.
+    pub doors: Vec<Door>,
     /// Sockets, or an in-memory network.
     pub transport: Transport,
     /// Its clock. If it is simulated, everything runs on one thread.
@@ -51,6 +57,10 @@ pub struct Args {
     pub meter: Meter,
     /// Of all random decisions.
     pub seed: u64,
+    /// The secret of its network, if that has one: nodes without it are refused at their first bytes.
+    pub secret: Option<NetworkSecret>,
+    /// What it remembers. Whoever opened it closes it, once the node has stopped.
+    pub db: NodeDb,
     /// Sequence that its record must exceed: the last one that an earlier process of this identity used.
     pub min_record_seq: u64,
 }
@@ -79,21 +89,40 @@ pub enum StartError {
     Other(String),
 }
 
-/// The sockets of one listen address.
+/// The sockets of one listen address: those that the node has a use for.
 pub(crate) struct Bound {
-    pub(crate) listener: Listener,
-    pub(crate) datagram: Arc<Datagram>,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) datagram: Option<Arc<Datagram>>,
     pub(crate) address: SocketAddr,
 }
 
-async fn bind(transport: &Transport, on: SocketAddr) -> Result<Bound, StartError> {
+/// Which sockets a node needs.
+#[derive(Clone, Copy)]
+struct Needs {
+    tcp: bool,
+    udp: bool,
+}
+
+async fn bind(transport: &Transport, needs: Needs, on: SocketAddr) -> Result<Bound, StartError> {
     let failed = |protocol| move |source| StartError::Listen { address: on, protocol, source };
     // A free TCP port may be taken for UDP; then another one is tried, if any will do.
     for last in [false, false, false, false, true] {
-        let listener = transport.listen(on).await.map_err(failed("TCP"))?;
-        let address = listener.local_addr().map_err(failed("TCP"))?;
+        let mut address = on;
+        let listener = match needs.tcp {
+            true => Some(transport.listen(on).await.map_err(failed("TCP"))?),
+            false => None,
+        };
+        if let Some(listener) = &listener {
+            address = listener.local_addr().map_err(failed("TCP"))?;
+        }
+        if !needs.udp {
+            return Ok(Bound { listener, datagram: None, address });
+        }
         match transport.bind_datagram(address).await {
-            Ok(datagram) => return Ok(Bound { listener, datagram: Arc::new(datagram), address }),
+            Ok(datagram) => {
+                let address = datagram.local_addr().map_err(failed("UDP"))?;
+                return Ok(Bound { listener, datagram: Some(Arc::new(datagram)), address });
+            }
             Err(error) if on.port() != 0 || last => {
                 return Err(StartError::Listen { address, protocol: "UDP", source: error });
             }
@@ -103,14 +132,14 @@ async fn bind(transport: &Transport, on: SocketAddr) -> Result<Bound, StartError
     Err(StartError::NoPort)
 }
 
-async fn bind_default(transport: &Transport) -> Result<Vec<Bound>, StartError> {
+async fn bind_default(transport: &Transport, needs: Needs) -> Result<Vec<Bound>, StartError> {
     for port in DEFAULT_PORT..=DEFAULT_PORT + PORTS_TRIED {
-        let v4 = match bind(transport, (Ipv4Addr::UNSPECIFIED, port).into()).await {
+        let v4 = match bind(transport, needs, (Ipv4Addr::UNSPECIFIED, port).into()).await {
             Ok(bound) => bound,
             Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => continue,
             Err(error) => return Err(error),
         };
-        return match bind(transport, (Ipv6Addr::UNSPECIFIED, port).into()).await {
+        return match bind(transport, needs, (Ipv6Addr::UNSPECIFIED, port).into()).await {
             Ok(v6) => Ok(vec![v4, v6]),
             Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => continue,
             // A computer without IPv6.
@@ -126,12 +155,17 @@ async fn bind_default(transport: &Transport) -> Result<Vec<Bound>, StartError> {
 /// [`StartError`].
 pub async fn start(args: Args) -> Result<ServerMailbox, StartError> {
     args.config.check().map_err(StartError::Config)?;
+    let needs = Needs { tcp: args.config.listening_on, udp: args.config.discovery_on };
+    listener::doors(&args.config.listener, natives(), args.doors.clone())
+        .map_err(|error| StartError::Config(error.to_string()))?;
     let bound = match &args.listen {
-        Listen::Default => bind_default(&args.transport).await?,
+        // Nothing is bound that nobody would use.
+        _ if !needs.tcp && !needs.udp => Vec::new(),
+        Listen::Default => bind_default(&args.transport, needs).await?,
         Listen::At(addresses) => {
             let mut bound = Vec::new();
             for address in addresses {
-                bound.push(bind(&args.transport, *address).await?);
+                bound.push(bind(&args.transport, needs, *address).await?);
             }
             bound
         }

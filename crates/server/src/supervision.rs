@@ -26,13 +26,8 @@ impl State {
                 self.metrics.degraded(actor, true);
                 delay
             }
-            Restart::GiveUp => {
-                tracing::error!(actor, %error, "an actor failed too often and stays down; the node is degraded");
-                self.metrics.degraded(actor, true);
-                return;
-            }
         };
-        self.ports.later(delay, move || ServerMsg::Respawn(service));
+        self.later(delay, ServerMsg::Respawn(service));
     }
 
     pub(crate) async fn respawn(&mut self, service: Service) {
@@ -70,9 +65,13 @@ impl State {
             }
             Service::Dialer => {
                 let Some(dialer) = &self.services.dialer else { return };
+                self.seeking = None;
                 if let Some(connector) = &self.services.connector {
                     connector.cancel_all();
                 }
+                dialer.set_admission(self.driver.machine().admission());
+                dialer.bootnodes(self.bootnodes.iter().map(StaticPeer::from).collect());
+                dialer.anchors(self.anchors());
                 for peer in self.statics.values() {
                     dialer.add_static(StaticPeer::from(peer));
                 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_dialer::StaticPeer;
@@ -9,6 +10,7 @@ use peerage_mailbox::{Item, Overflow};
 use peerage_peer_session::EndedBy;
 use peerage_peer_session::handshake::Direction;
 use peerage_wire::address::{self, AddressError};
+use peerage_wire::frame::Lane;
 use peerage_wire::{Capability, DisconnectReason, Multiaddr, NodeId, NodeRecord, RecordError, Verified};
 
 /// A node that somebody named: by a record, or by an address that ends in `/p2p/` and its id.
@@ -73,7 +75,7 @@ impl FromStr for PeerAddress {
 pub struct LocalNode {
     /// Its current record.
     pub record: Verified<NodeRecord>,
-    /// Where it listens, wildcards as the addresses they stand for, without `/p2p`.
+    /// Where it takes connections, wildcards as the addresses they stand for, without `/p2p`. Empty if it takes none.
     pub addresses: Vec<Multiaddr>,
     /// Program and version.
     pub agent: String,
@@ -100,6 +102,8 @@ pub struct PeerInfo {
     pub is_static: bool,
     /// Whether limits spare it.
     pub is_trusted: bool,
+    /// What it is blamed for, in points: see [`Reputation`](crate::Reputation).
+    pub blame: u32,
     /// Since when, since the Unix epoch.
     pub connected_at: Duration,
     /// Round trip time, once measured.
@@ -110,7 +114,7 @@ pub struct PeerInfo {
     pub bytes_out: u64,
 }
 
-/// A change among the peers.
+/// A change among the peers, or a message of theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A peer was added.
@@ -134,6 +138,28 @@ pub enum Event {
         by: EndedBy,
         /// How long it was up.
         lived: Duration,
+    },
+    /// A message went to a peer; only with [`Config::message_events`](crate::Config::message_events).
+    MsgSent {
+        /// To whom.
+        id: NodeId,
+        /// Of which protocol, by its capability's name.
+        protocol: Arc<str>,
+        /// How urgent.
+        lane: Lane,
+        /// Bytes of payload.
+        size: u64,
+    },
+    /// A message came from a peer; only with [`Config::message_events`](crate::Config::message_events).
+    MsgReceived {
+        /// From whom.
+        id: NodeId,
+        /// Of which protocol, by its capability's name.
+        protocol: Arc<str>,
+        /// How urgent.
+        lane: Lane,
+        /// Bytes of payload.
+        size: u64,
     },
 }
 

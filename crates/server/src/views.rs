@@ -1,6 +1,8 @@
 //! What the root answers to questions about the node.
 
-use crate::actor::{Session, State};
+use peerage_wire::address;
+
+use crate::actor::{NEITHER, Session, State};
 use crate::ingress::Service;
 use crate::machine::Running;
 use crate::types::{Health, LocalNode, PeerInfo, Status};
@@ -10,7 +12,10 @@ impl State {
         let presented = self.presented.borrow();
         LocalNode {
             record: presented.record.clone(),
-            addresses: self.addresses.clone(),
+            addresses: match self.config.listening_on {
+                true => self.sockets.iter().copied().map(address::from_tcp).collect(),
+                false => Vec::new(),
+            },
             agent: self.config.agent.clone(),
             network: self.config.network.clone(),
             instance: presented.hello.instance,
@@ -18,6 +23,7 @@ impl State {
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        let (machine, now) = (self.driver.machine(), self.clock.now());
         let info = |session: &Session| {
             let stats = session.mailbox.stats();
             PeerInfo {
@@ -26,8 +32,9 @@ impl State {
                 address: session.address,
                 capabilities: session.capabilities.clone(),
                 agent: session.agent.clone(),
-                is_static: self.statics.contains_key(&session.meta.id),
-                is_trusted: self.driver.machine().is_trusted(&session.meta.id),
+                is_static: machine.is_static(&session.meta.id),
+                is_trusted: machine.is_trusted(&session.meta.id),
+                blame: machine.blame_of(now, &session.meta.id),
                 connected_at: session.connected_at,
                 round_trip: stats.round_trip,
                 bytes_in: stats.bytes_in,
@@ -45,9 +52,19 @@ impl State {
         }
         let down = |service: Service| format!("the {} actor is down", service.label());
         let mut reasons: Vec<String> = self.services.degraded().map(down).collect();
+        if !self.config.listening_on && !self.config.dialing_on {
+            reasons.push(NEITHER.into());
+        }
         let sought = self.services.blueprints.discovery.as_ref().is_some_and(|args| !args.bootnodes.is_empty());
         if self.sessions.is_empty() && (sought || !self.statics.is_empty()) {
             reasons.push("no peer is connected, although bootnodes or static peers are configured".into());
+        }
+        // The first node of a network is well alone: it was told of nobody, and waits for others.
+        if let Some(why) = &self.seeking
+            && self.sessions.is_empty()
+            && !(self.bootnodes.is_empty() && self.statics.is_empty())
+        {
+            reasons.push(why.to_string());
         }
         let status = if reasons.is_empty() { Status::Ok } else { Status::Degraded };
         Health { status, reasons }

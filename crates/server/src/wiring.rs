@@ -1,26 +1,29 @@
 //! How the actors are joined: each one's outlets and ports, made once and kept for all of its lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use peerage_discovery::Bootnode;
 use peerage_gossip::Publish;
-use peerage_machine::{Driver, Quota, Rng};
+use peerage_machine::{Driver, Rng};
 use peerage_mailbox::{Alarm, Capacity, Inlet, Supervisor, data_queue};
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::{Buffers, Handshaker};
 use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
-use peerage_wire::codec::{Blob, List, Text};
+use peerage_wire::codec::{List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
-use peerage_wire::{Capability, Hello, Keypair, NetworkId, NodeRecord, RecordDraft, Verified, address};
+use peerage_wire::handshake::{M1_LEN, M1_SECRET_LEN, MAGIC, MAGIC_SECRET};
+use peerage_wire::{Admission, Capability, Hello, Keypair, NetworkId, NodeRecord, RecordDraft, Verified, address};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::actor::{GOSSIP, State};
+use crate::events::Events;
 use crate::ingress::Ports;
 use crate::machine::ServerMachine;
+use crate::memory::seeds;
 use crate::metrics::{ServerMetrics, SetupMetrics};
 use crate::services::{Blueprints, Services};
 use crate::setup::SetupContext;
@@ -38,7 +41,12 @@ pub(crate) fn record(
 ) -> Result<Verified<NodeRecord>, String> {
     let mut draft = RecordDraft::new(seq, NetworkId::named(&config.network));
     for socket in sockets.iter().take(RECORD_ADDRESSES) {
-        draft = draft.address(address::from_tcp(*socket)).address(address::from_udp(*socket));
+        if config.listening_on {
+            draft = draft.address(address::from_tcp(*socket));
+        }
+        if config.discovery_on {
+            draft = draft.address(address::from_udp(*socket));
+        }
     }
     draft.sign(keys).map_err(|error| error.to_string())
 }
@@ -49,12 +57,19 @@ fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented,
     let hello = Hello {
         version: Hello::VERSION,
         network: NetworkId::named(&config.network),
-        fork_id: Blob::new(config.fork_id.clone()).ok_or("fork_id is longer than 32 bytes")?,
+        fork_id: config.fork_id,
         instance: u64::from_be_bytes(instance),
         agent: Text::new(config.agent.clone()).ok_or("agent is longer than 64 bytes")?,
         capabilities: List::truncated(Capability::new(GOSSIP.0, GOSSIP.1)),
     };
-    Ok(Presented { record, hello })
+    let accepted_forks = List::new(config.accepted_forks.clone()).ok_or("more forks are accepted than can be")?;
+    Ok(Presented { record, hello, accepted_forks })
+}
+
+/// The handshakes that this node answers: one of them with a word of why not, as it has a secret or has none.
+pub(crate) fn natives() -> Vec<listener::Native> {
+    let native = |magic: [u8; 4], first_message| listener::Native { prefix: magic.to_vec(), first_message };
+    vec![native(MAGIC, M1_LEN), native(MAGIC_SECRET, M1_SECRET_LEN)]
 }
 
 /// Makes everything that the root keeps; starts nothing.
@@ -66,9 +81,12 @@ pub(crate) fn wire(
     parent: Supervisor,
     ports: Ports,
 ) -> Result<State, Box<dyn std::error::Error + Send + Sync>> {
-    let Args { mut config, keys, bootnodes, statics, trusted, transport, clock, meter, seed, min_record_seq, .. } =
-        args;
+    let Args { mut config, keys, bootnodes, statics, trusted, doors, transport, db, secret, .. } = args;
+    let (clock, meter, seed, min_record_seq) = (args.clock, args.meter, args.seed, args.min_record_seq);
     config.dialer.max_dial_peers = config.dial_share();
+    config.dialer.dialing = config.dialing_on;
+    config.dialer.candidates = config.discovery_on;
+    config.dialer.max_static_peers = config.max_static_peers;
     let mut rng = Rng::new(seed);
 
     let sockets: Vec<SocketAddr> = bound.iter().flat_map(|bound| expand(bound.address)).collect();
@@ -78,7 +96,8 @@ pub(crate) fn wire(
 
     let pool = Pool::new(config.queue.outbound);
     // Trusted peers may exceed the limit; for those trusted later there is the doubling.
-    let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len());
+    // Static ones have places of their own.
+    let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len()) + config.max_static_peers as usize;
     // One capability so far: gossip.
     let windows = sessions * CHANNEL_WINDOW;
     let inbound_pool = InboundPool::new(windows, config.queue.inbound);
@@ -96,7 +115,7 @@ pub(crate) fn wire(
     let gossip_memory = peerage_gossip::Memory::new();
 
     let context = SetupContext {
-        handshaker: Handshaker::new(config.session, keys.clone(), clock),
+        handshaker: Handshaker::new(config.session, keys.clone(), clock).with_secret(secret),
         presented: watched,
         root: ports.setup(),
         timeout: config.session.handshake_timeout,
@@ -104,7 +123,10 @@ pub(crate) fn wire(
     };
     let setup_metrics = SetupMetrics::new(&meter);
     let (listeners, datagrams): (Vec<_>, Vec<_>) =
-        bound.into_iter().map(|bound| (Arc::new(tokio::sync::Mutex::new(bound.listener)), bound.datagram)).unzip();
+        bound.into_iter().map(|bound| (bound.listener, bound.datagram)).unzip();
+    let listeners =
+        listeners.into_iter().flatten().map(|listener| Arc::new(tokio::sync::Mutex::new(listener))).collect();
+    let datagrams = datagrams.into_iter().flatten().collect();
     let discovery = match config.discovery_on {
         false => None,
         true => Some(peerage_discovery::Args {
@@ -116,6 +138,8 @@ pub(crate) fn wire(
                 .iter()
                 .flat_map(|peer| peer.addresses.iter().map(|addr| Bootnode { id: peer.id, addr: *addr }))
                 .collect(),
+            seeds: seeds(&db, clock.now(), &mut rng),
+            admission: Arc::new(config.admission.clone()),
             secrets: peerage_discovery::Secrets::generate()?,
             seed: rng.next_u64(),
             clock,
@@ -151,6 +175,7 @@ pub(crate) fn wire(
         connector: connector::Args {
             transport,
             context: context.clone(),
+            clock,
             connect_timeout: config.session.handshake_timeout,
             dial_timeout: config.dialer.dial_timeout.saturating_sub(config.session.handshake_timeout),
             done: ports.dialled(),
@@ -160,14 +185,16 @@ pub(crate) fn wire(
         listener: listener::Args {
             sockets: listeners,
             context,
-            slots: config.max_pending,
-            per_host: Quota::new(config.accepts_per_host, Duration::from_secs(10)),
+            config: config.listener.clone(),
             exempt_local: config.exempt_local,
+            doors: listener::doors(&config.listener, natives(), doors)?,
+            admission: Arc::new(Admission::open()),
+            privileged: BTreeSet::new(),
             clock,
             metrics: setup_metrics,
         },
     };
-    let machine = ServerMachine::new(keys.id(), &config);
+    let machine = ServerMachine::new(keys.id(), &config, rng.fork());
     Ok(State {
         driver: Driver::new(machine),
         alarm,
@@ -179,15 +206,20 @@ pub(crate) fn wire(
         waiting: BTreeMap::new(),
         statics: statics.into_iter().map(|peer| (peer.id, peer)).collect(),
         subscriptions: Vec::new(),
-        events: Vec::new(),
+        events: Events::new(),
         presented,
-        addresses: sockets.into_iter().map(address::from_tcp).collect(),
+        sockets,
         pool,
         inbound_pool,
         buffers: Buffers::new(),
         gossip_inbound,
         gossip_memory,
         stopping: Vec::new(),
+        leaving: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        db,
+        seeking: None,
+        bootnodes,
         config,
         keys,
         meter,

@@ -127,6 +127,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub struct Stream {
     kind: StreamKind,
     remote: SocketAddr,
+    /// What was read and put back; empty, and without room of its own, on all but the first reads.
+    unread: Vec<u8>,
 }
 
 pub(crate) enum StreamKind {
@@ -139,16 +141,25 @@ pub(crate) enum StreamKind {
 impl Stream {
     /// Wraps a stream that was opened elsewhere; `remote` is whom limits by address are charged to.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, remote: SocketAddr) -> Stream {
-        Stream { kind: StreamKind::Other(Box::new(io)), remote }
+        Stream::made(StreamKind::Other(Box::new(io)), remote)
     }
 
     pub(crate) const fn made(kind: StreamKind, remote: SocketAddr) -> Stream {
-        Stream { kind, remote }
+        Stream { kind, remote, unread: Vec::new() }
     }
 
     /// The other end's address.
     pub const fn remote_addr(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Puts bytes back, to be read again before everything else: for who looks at the first bytes to find out whose
+    /// stream this is. They are kept as long as nobody reads them, so the caller bounds their number.
+    ///
+    /// (The socket's own look-ahead, `MSG_PEEK`, cannot wait for *more* bytes than there are, and other streams have
+    /// none.)
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.unread.splice(0..0, bytes.iter().copied());
     }
 
     /// Lets no more than about so many bytes wait in the system that the network has not taken: what is written after
@@ -178,6 +189,15 @@ impl fmt::Debug for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let len = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..len]);
+            self.unread.drain(..len);
+            if self.unread.is_empty() {
+                self.unread = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         self.io().poll_read(cx, buf)
     }
 }
@@ -262,5 +282,66 @@ impl Datagram {
             DatagramKind::Socket(socket) => socket.local_addr(),
             DatagramKind::Memory(socket) => Ok(socket.local_addr()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{Link, MemoryNetwork};
+
+    async fn joined(transport: &Transport, ip: IpAddr) -> (Stream, Stream) {
+        let mut listener = transport.listen((ip, 0).into()).await.expect("free");
+        let at = listener.local_addr().expect("bound");
+        let (out, into) = tokio::join!(transport.connect(at), listener.accept());
+        (out.expect("listening"), into.expect("dialled"))
+    }
+
+    async fn bytes_put_back_come_first(transport: &Transport, ip: IpAddr) {
+        let (mut out, mut into) = joined(transport, ip).await;
+        out.write_all(b"hello, world").await.expect("room");
+        let mut first = [0; 7];
+        into.read_exact(&mut first).await.expect("there");
+        into.unread(&first[4..]);
+        into.unread(&first[..4]);
+        // In pieces smaller than what was put back, across its end, and none for a reader without room.
+        assert_eq!(into.read(&mut []).await.expect("open"), 0);
+        let mut text = [0; 12];
+        into.read_exact(&mut text[..3]).await.expect("there");
+        into.unread(b"");
+        into.read_exact(&mut text[3..]).await.expect("there");
+        assert_eq!(&text, b"hello, world");
+        assert!(into.unread.is_empty() && into.unread.capacity() == 0, "nothing is kept");
+        into.write_all(b"and back").await.expect("room");
+        drop(into);
+        let mut back = String::new();
+        out.read_to_string(&mut back).await.expect("ends");
+        assert_eq!(back, "and back");
+    }
+
+    #[tokio::test]
+    async fn bytes_put_back_come_first_on_sockets() {
+        bytes_put_back_come_first(&Transport::sockets(), Ipv4Addr::LOCALHOST.into()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_put_back_come_first_in_memory() {
+        let ip = Ipv4Addr::new(10, 0, 0, 1).into();
+        bytes_put_back_come_first(&MemoryNetwork::new(1, Link::default()).host(ip), ip).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_put_back_are_there_although_the_other_end_is_gone() {
+        let ip = Ipv4Addr::new(10, 0, 0, 1).into();
+        let (out, mut into) = joined(&MemoryNetwork::new(1, Link::default()).host(ip), ip).await;
+        drop(out);
+        into.unread(b"last words");
+        let mut text = String::new();
+        into.read_to_string(&mut text).await.expect("ends");
+        assert_eq!(text, "last words");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use multiaddr::{Multiaddr, Protocol};
 
 use crate::{IdentityError, NodeId};
@@ -81,6 +82,26 @@ pub fn scope(ip: IpAddr) -> Scope {
     }
 }
 
+/// The network of so many leading bits that `ip` lies in.
+fn network(ip: IpAddr, v4: u8, v6: u8) -> IpNet {
+    let prefix = match ip.to_canonical() {
+        IpAddr::V4(ip) => Ipv4Net::new(ip, v4).map(IpNet::V4),
+        IpAddr::V6(ip) => Ipv6Net::new(ip, v6).map(IpNet::V6),
+    };
+    prefix.expect("at most 32 and 128 bits").trunc()
+}
+
+/// One host, as a limit sees it: an IPv4 address, or the /64 that one IPv6 host may choose its addresses from.
+pub fn host(ip: IpAddr) -> IpNet {
+    network(ip, 32, 64)
+}
+
+/// One site, which one operator usually controls: /24 for IPv4, /48 for IPv6 (a /24 of IPv6 would be half a
+/// continent, go-ethereum issue 20522).
+pub fn site(ip: IpAddr) -> IpNet {
+    network(ip, 24, 48)
+}
+
 /// IPv4 inside IPv6 is no address to listen at: answers from it come from the IPv4 address, and limits that look
 /// at one family would not see the other.
 fn ip(protocol: &Protocol<'_>) -> Option<IpAddr> {
@@ -144,6 +165,16 @@ pub fn require_tcp(address: &Multiaddr) -> Result<SocketAddr, AddressError> {
 mod tests {
     use super::*;
     use crate::Keypair;
+
+    #[test]
+    fn hosts_and_sites_are_what_one_operator_controls() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        assert_eq!(host(ip("192.0.2.7")).to_string(), "192.0.2.7/32");
+        assert_eq!(site(ip("192.0.2.7")).to_string(), "192.0.2.0/24");
+        assert_eq!(site(ip("::ffff:192.0.2.7")), site(ip("192.0.2.9")));
+        assert_eq!(host(ip("2001:db8:1:2:3::4")).to_string(), "2001:db8:1:2::/64");
+        assert_eq!(site(ip("2001:db8:1:2:3::4")).to_string(), "2001:db8:1::/48");
+    }
 
     fn address(text: &str) -> Multiaddr {
         parse(text).expect("multiaddr")

@@ -1,7 +1,12 @@
 //! What the three handshake messages carry inside their encryption.
 //!
-//! On the stream: [`MAGIC`] and the Noise message m1 (exactly [`M1_LEN`] bytes), then u16 length and m2,
-//! then u16 length and m3. From there on only records: u16 length and AEAD ciphertext.
+//! On the stream: four bytes of magic and the Noise message m1 (of exactly [`m1_len`] bytes together), then u16 length
+//! and m2, then u16 length and m3. From there on only records: u16 length and AEAD ciphertext.
+//!
+//! | magic | handshake | m1 |
+//! |---|---|---|
+//! | [`MAGIC`] | `Noise_XX_25519_ChaChaPoly_SHA256` | an x25519 key |
+//! | [`MAGIC_SECRET`] | `Noise_XXpsk0_25519_ChaChaPoly_SHA256`, of a network with a secret | an x25519 key, a tag |
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +17,23 @@ use crate::codec::{Blob, List};
 /// on the same port can be told apart by them; they are bound into the prologue.
 pub const MAGIC: [u8; 4] = *b"PRG\x01";
 
+/// As [`MAGIC`], of a connection in a network whose nodes share a secret.
+pub const MAGIC_SECRET: [u8; 4] = *b"PRG\x02";
+
 /// Bytes of the first message: magic and an x25519 key.
 pub const M1_LEN: usize = 4 + 32;
+
+/// Bytes of the first message where there is a secret: also the tag that proves the sender to know it.
+pub const M1_SECRET_LEN: usize = M1_LEN + 16;
+
+/// Bytes of the first message that begins with this magic, itself included; `None` for other protocols'.
+pub const fn m1_len(magic: [u8; 4]) -> Option<usize> {
+    match magic {
+        MAGIC => Some(M1_LEN),
+        MAGIC_SECRET => Some(M1_SECRET_LEN),
+        _ => None,
+    }
+}
 
 /// Longest second or third message, in bytes, without its length.
 pub const MAX_MESSAGE: usize = 2048;
@@ -66,6 +86,13 @@ pub struct InitiatorPayload {
 mod tests {
     use super::*;
     use crate::codec;
+
+    #[test]
+    fn the_first_bytes_name_the_handshake_and_its_first_messages_length() {
+        assert_eq!((MAGIC, MAGIC_SECRET), ([0x50, 0x52, 0x47, 1], [0x50, 0x52, 0x47, 2]));
+        assert_eq!((m1_len(MAGIC), m1_len(MAGIC_SECRET), m1_len(*b"PRG\x03")), (Some(36), Some(52), None));
+        assert_eq!(m1_len(*b"GET "), None);
+    }
 
     #[test]
     fn the_payloads_are_these_bytes() {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{Blob, List, Text};
 
@@ -28,6 +29,52 @@ impl NetworkId {
 impl fmt::Debug for NetworkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+/// Which fork of its network a node follows: up to 32 bytes that only the application understands. Compared byte for
+/// byte; empty where an application has no forks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForkId {
+    /// Behind the length all are zero, so that equal ids are equal values.
+    bytes: [u8; ForkId::MAX],
+    len: u8,
+}
+
+impl ForkId {
+    /// Longest id, in bytes.
+    pub const MAX: usize = 32;
+
+    /// The id of these bytes; `None` if there are more than 32.
+    pub fn new(bytes: &[u8]) -> Option<ForkId> {
+        let mut id = ForkId { bytes: [0; ForkId::MAX], len: u8::try_from(bytes.len()).ok()? };
+        id.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(id)
+    }
+
+    /// The bytes on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+}
+
+impl fmt::Debug for ForkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(self.as_bytes()))
+    }
+}
+
+/// As a [`Blob`].
+impl Serialize for ForkId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.as_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for ForkId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Blob::<{ ForkId::MAX }>::deserialize(deserializer)?;
+        ForkId::new(&bytes).ok_or_else(|| D::Error::invalid_length(bytes.len(), &"at most 32 bytes"))
     }
 }
 
@@ -60,8 +107,8 @@ pub struct Hello {
     pub version: u16,
     /// The sender's network.
     pub network: NetworkId,
-    /// The application's idea of which fork of the network it follows; compared byte for byte.
-    pub fork_id: Blob<32>,
+    /// The application's idea of which fork of the network it follows.
+    pub fork_id: ForkId,
     /// Random for each process: tells a restarted peer from a second connection.
     pub instance: u64,
     /// Program and version, for people.
@@ -131,11 +178,31 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_id_is_any_bytes_up_to_its_length_and_travels_as_a_blob() {
+        for len in 0..=ForkId::MAX {
+            let bytes = vec![7; len];
+            let id = ForkId::new(&bytes).expect("short");
+            assert_eq!((id.as_bytes(), format!("{id:?}")), (&bytes[..], "07".repeat(len)));
+            let encoded = codec::encode(&id);
+            assert_eq!(encoded, codec::encode(&Blob::<32>::new(bytes).expect("short")));
+            assert_eq!(codec::decode_exact(&encoded, 64), Ok(id));
+        }
+        for len in [33, 255, 256, 288] {
+            assert_eq!(ForkId::new(&vec![0; len]), None, "{len}");
+            let encoded = codec::encode(&Blob::<300>::new(vec![0; len]).expect("short"));
+            assert!(codec::decode_exact::<ForkId>(&encoded, 400).is_err(), "{len}");
+        }
+        let id = |bytes: &[u8]| ForkId::new(bytes).expect("short");
+        assert_ne!(id(&[]), id(&[0]));
+        assert!(id(&[]) < id(&[0]) && id(&[1]) < id(&[1, 0]) && id(&[1, 0]) < id(&[2]));
+    }
+
+    #[test]
     fn a_greeting_is_these_bytes_and_ignores_later_fields() {
         let hello = Hello {
             version: Hello::VERSION,
             network: NetworkId::named("test"),
-            fork_id: Blob::new([9, 9]).expect("short"),
+            fork_id: ForkId::new(&[9, 9]).expect("short"),
             instance: 0x0102_0304_0506_0708,
             agent: Text::new("peerage/0.1.0").expect("short"),
             capabilities: List::new(capabilities(&[("gossip", 1)])).expect("few"),

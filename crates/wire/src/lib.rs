@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod address;
+mod admission;
 pub mod codec;
 pub mod frame;
 pub mod handshake;
@@ -28,9 +29,11 @@ mod penalty;
 mod reason;
 mod record;
 
-pub use hello::{Capability, Hello, MatchedCapability, NetworkId, match_capabilities};
+pub use admission::{Admission, AdmissionError, Banned};
+pub use hello::{Capability, ForkId, Hello, MatchedCapability, NetworkId, match_capabilities};
 pub use identity::{Domain, IdentityError, Keypair, NodeId, Signature};
+pub use ipnet::IpNet;
 pub use multiaddr::{self, Multiaddr};
 pub use penalty::Penalty;
-pub use reason::DisconnectReason;
+pub use reason::{Consequence, DisconnectReason};
 pub use record::{MAX_RECORD, NodeRecord, RecordDraft, RecordError, Verified};

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Penalty;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $label:literal, $text:literal;)*) => {
         /// Why a session ended or never began. A u16 on the wire; codes below 256 are geth's.
@@ -103,6 +105,48 @@ reasons! {
     HandshakeTimeout = 265, "handshake_timeout", "handshake too slow";
     /// The peer behaved badly once too often.
     Misbehaved = 266, "misbehaved", "too many penalties";
+    /// A node that admits only those on its list, or only some networks.
+    NotAllowed = 267, "not_allowed", "not on the list of those allowed";
+}
+
+/// What follows from the end of a connection for whoever may meet its node again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Consequence {
+    /// Nothing is held against it.
+    Ignore,
+    /// It may do better later.
+    BackOff,
+    /// It will not do better soon: it is another node, on another network, or wants nothing of this one.
+    Avoid,
+    /// It did what no correct node does; enough of this is a ban.
+    Blame(Penalty),
+}
+
+impl DisconnectReason {
+    /// What follows from a session, or a set-up, that ended for this reason; `by_us` if this end said so.
+    ///
+    /// What the other end says is never evidence against it, or a relay could have honest nodes banned.
+    pub const fn consequence(self, by_us: bool) -> Consequence {
+        use DisconnectReason as R;
+        match self {
+            // What made a session crash is most likely what it was sent; not so surely that once is enough.
+            R::ProtocolError | R::Crashed if by_us => Consequence::Blame(Penalty::BrokenProtocol),
+            // It has, or is making, a session with this node.
+            R::AlreadyConnected | R::Replaced => Consequence::Ignore,
+            R::Useless
+            | R::IncompatibleVersion
+            | R::InvalidIdentity
+            | R::UnexpectedIdentity
+            | R::SelfConnect
+            | R::WrongNetwork
+            | R::WrongFork
+            | R::NoCommonCapability
+            | R::Banned
+            | R::Misbehaved
+            | R::NotAllowed => Consequence::Avoid,
+            _ => Consequence::BackOff,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +162,19 @@ mod tests {
     }
 
     #[test]
+    fn only_this_end_can_say_that_a_node_did_wrong() {
+        for reason in DisconnectReason::KNOWN.iter().copied().chain([DisconnectReason::Unknown(9_999)]) {
+            assert!(!matches!(reason.consequence(false), Consequence::Blame(_)), "{reason:?}");
+        }
+        let ours = |reason: DisconnectReason| reason.consequence(true);
+        assert_eq!(ours(DisconnectReason::ProtocolError), Consequence::Blame(Penalty::BrokenProtocol));
+        assert_eq!(ours(DisconnectReason::AlreadyConnected), Consequence::Ignore);
+        assert_eq!(ours(DisconnectReason::TooManyPeers), Consequence::BackOff);
+        assert_eq!(ours(DisconnectReason::Unknown(9_999)), Consequence::BackOff);
+        assert_eq!(ours(DisconnectReason::WrongNetwork), Consequence::Avoid);
+    }
+
+    #[test]
     fn codes_and_labels_are_frozen() {
         let listed: Vec<String> =
             DisconnectReason::KNOWN.iter().map(|reason| format!("{}={}", reason.code(), reason.label())).collect();
@@ -127,7 +184,7 @@ mod tests {
              6=incompatible_version 7=invalid_identity 8=quitting 9=unexpected_identity 10=self 11=idle \
              16=subprotocol 256=stalled 257=wrong_network 258=wrong_fork 259=no_common_capability \
              260=record_too_old 261=record_from_future 262=banned 263=crashed 264=replaced \
-             265=handshake_timeout 266=misbehaved"
+             265=handshake_timeout 266=misbehaved 267=not_allowed"
         );
     }
 }

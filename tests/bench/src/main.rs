@@ -1,6 +1,7 @@
-//! Measures sessions between two processes, beside references taken in the same run. Started by `cargo xtask bench`.
+//! Measures sessions between two processes, beside references taken in the same run, and a node under a flood. Started by `cargo xtask bench`.
 
 mod curve;
+mod flood;
 mod job;
 mod link;
 mod machine;
@@ -33,6 +34,11 @@ struct Cli {
 enum Command {
     /// One session: bulk, small messages, round trips, priority, long links, set-up, memory, load.
     Session(session::Args),
+    /// A flood of connections against a node, while honest peers gossip through it.
+    Flood(flood::Args),
+    /// One of the processes of a flood; this program starts it itself.
+    #[command(hide = true)]
+    FloodPart { part: String },
     /// One of the processes that do a job; this program starts it itself.
     #[command(hide = true)]
     Role { side: role::Side, job: String, port: u16 },
@@ -41,6 +47,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Session(args) => session::run(&args),
+        Command::Flood(args) => flood::run(&args),
+        Command::FloodPart { part } => flood::part(&part),
         Command::Role { side, job, port } => role::main(side, &job, port),
     };
     match outcome {

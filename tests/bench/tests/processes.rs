@@ -20,6 +20,28 @@ fn a_bench_prints_its_figures_and_the_ratio_of_its_pairs() {
     assert!(said.contains("metric=p99_us") && said.contains("metric=ratio") && said.contains("vs=rawtcp"), "{said}");
 }
 
+/// Only Linux has all of 127.0.0.0/8 to come from.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flood_ends_by_itself_and_says_what_the_honest_noticed_of_it() {
+    let output = Command::new(PROGRAM)
+        .args(["flood", "--attempts", "200", "--seconds", "2"])
+        .output()
+        .expect("the program is built");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for prefixes in ["many_prefixes", "few_prefixes"] {
+        let figure = |metric: &str, value: &str| {
+            let start = format!("bench=flood impl=peerage metric={prefixes}.{metric} value={value}");
+            assert!(said.lines().any(|line| line.starts_with(&start)), "{start}: {said}");
+        };
+        figure("honest_peers_lost", "0.000 ");
+        figure("delivery_percent", "100.0 ");
+        figure("rss_peak_kib", "");
+        figure("refused.unknown_protocol", "");
+    }
+}
+
 #[test]
 fn a_process_ends_when_the_one_that_started_it_is_gone() {
     let job = r#"{"work":{"RoundTrip":{"size":128}},"by":"RawTcp","warm":{"secs":0,"nanos":0},

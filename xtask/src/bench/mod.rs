@@ -22,6 +22,22 @@ pub(crate) enum What {
     /// its extremes. Lines with `metric=ratio … vs=…` compare within each round. What cannot be measured here says
     /// `skipped=…`.
     Session(Session),
+    /// A flood of connections from 50 addresses against a node in a process of its own, while 20 honest peers gossip
+    /// through it: what it refuses, what it costs, and what the honest notice of it.
+    Flood(Flood),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Flood {
+    /// Connections that the attackers try to open.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    attempts: u32,
+    /// Seconds in which they do.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: u64,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -42,25 +58,36 @@ pub(crate) struct Session {
 
 /// Fails when the build or any measurement does; a bench that cannot run here is no failure.
 pub(crate) fn run(what: &What) -> Result<(), Failure> {
-    let What::Session(args) = what;
     shell::run(shell::cargo().args(["build", "--quiet", "--release", "--locked", "--package", PACKAGE]))?;
     let program = shell::metadata()?.target_directory.join("release").join(PACKAGE);
     let program = program.as_std_path().with_extension(std::env::consts::EXE_EXTENSION);
     // Where the user stands, so that a relative file is theirs.
-    shell::run(Command::new(program).arg("session").args(arguments(args)))
+    shell::run(Command::new(program).args(arguments(what)))
 }
 
 /// The same words for the program that measures.
-fn arguments(args: &Session) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["--pairs".into(), args.pairs.to_string().into()];
+fn arguments(what: &What) -> Vec<OsString> {
+    let (mut words, json) = match what {
+        What::Session(args) => (session(args), &args.json),
+        What::Flood(Flood { attempts, seconds, json }) => {
+            let (attempts, seconds) = (attempts.to_string(), seconds.to_string());
+            let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
+            (words.map(OsString::from).to_vec(), json)
+        }
+    };
+    if let Some(json) = json {
+        words.extend(["--json".into(), json.into()]);
+    }
+    words
+}
+
+fn session(args: &Session) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["session".into(), "--pairs".into(), args.pairs.to_string().into()];
     if args.quick {
         words.push("--quick".into());
     }
     if !args.only.is_empty() {
         words.extend(["--only".into(), args.only.join(",").into()]);
-    }
-    if let Some(json) = &args.json {
-        words.extend(["--json".into(), json.into()]);
     }
     words
 }
@@ -78,21 +105,22 @@ mod tests {
     }
 
     fn parse(words: &[&str]) -> Result<Vec<OsString>, String> {
-        let parsed = Cli::try_parse_from([&["bench", "session"], words].concat()).map_err(|error| error.to_string())?;
-        let What::Session(args) = parsed.what;
-        Ok(arguments(&args))
+        let parsed = Cli::try_parse_from([&["bench"], words].concat()).map_err(|error| error.to_string())?;
+        Ok(arguments(&parsed.what))
     }
 
     #[test]
     fn the_measuring_program_is_told_what_the_user_said() {
-        assert_eq!(parse(&[]), Ok(["--pairs", "5"].map(OsString::from).to_vec()));
-        let words = ["--pairs", "7", "--quick", "--only", "wan,mem", "--json", "out.json"];
+        assert_eq!(parse(&["session"]), Ok(["session", "--pairs", "5"].map(OsString::from).to_vec()));
+        let words = ["session", "--pairs", "7", "--quick", "--only", "wan,mem", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["flood", "--attempts", "100", "--seconds", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
     }
 
     #[test]
     fn a_wrong_name_is_answered_with_the_right_ones() {
-        let why = parse(&["--only", "bulk"]).expect_err("no such bench");
+        let why = parse(&["session", "--only", "bulk"]).expect_err("no such bench");
         assert!(names::SESSION.iter().all(|name| why.contains(name)), "{why}");
     }
 }

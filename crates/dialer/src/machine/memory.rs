@@ -4,45 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peerage_machine::{Backoff, Rng, Time};
-use peerage_wire::{DisconnectReason, NodeId};
+use peerage_wire::{Consequence, NodeId};
 
-use crate::{DialOutcome, Refusal};
-
-/// What an ended attempt says about its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing against it.
-    Ignore,
-    /// It may do better later.
-    BackOff,
-    /// It will not do better soon: it is another node, on another network, or bans this one.
-    GiveUp,
-}
-
-impl Verdict {
-    /// The one place that sorts outcomes.
-    pub(super) fn of(outcome: DialOutcome) -> Verdict {
-        use DisconnectReason as R;
-        match outcome {
-            DialOutcome::Connected | DialOutcome::Cancelled => Verdict::Ignore,
-            DialOutcome::HandshakeFailed(reason) => match reason {
-                // It has, or is making, a session with this node.
-                R::AlreadyConnected | R::Replaced => Verdict::Ignore,
-                R::Useless
-                | R::IncompatibleVersion
-                | R::InvalidIdentity
-                | R::UnexpectedIdentity
-                | R::SelfConnect
-                | R::WrongNetwork
-                | R::WrongFork
-                | R::NoCommonCapability
-                | R::Banned => Verdict::GiveUp,
-                _ => Verdict::BackOff,
-            },
-            DialOutcome::ConnectFailed | DialOutcome::TimedOut | DialOutcome::Unresolved => Verdict::BackOff,
-        }
-    }
-}
+use crate::Refusal;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -84,6 +48,11 @@ impl Memory {
         self.entries.len()
     }
 
+    /// Whether `id` is remembered.
+    pub(super) fn knows(&self, id: &NodeId) -> bool {
+        self.entries.contains_key(id)
+    }
+
     /// Until when, and why, `id` is held back at `now`.
     pub(super) fn holds(&self, now: Time, id: &NodeId) -> Option<(Time, Refusal)> {
         let entry = self.entries.get(id)?;
@@ -108,16 +77,27 @@ impl Memory {
         self.change(now, id, |entry| entry.recent_until = until);
     }
 
-    /// Counts a failure of `id` and holds it back accordingly.
-    pub(super) fn failed(&mut self, now: Time, id: NodeId, verdict: Verdict, backoff: Backoff, rng: &mut Rng) {
-        if verdict == Verdict::Ignore {
+    /// Counts a failure of `id` and holds it back accordingly. What deserves more than that is the root's to say.
+    pub(super) fn failed(&mut self, now: Time, id: NodeId, what: Consequence, backoff: Backoff, rng: &mut Rng) {
+        if what == Consequence::Ignore {
             return;
         }
         self.change(now, id, |entry| {
             entry.failures = entry.failures.saturating_add(1);
-            let counted = if verdict == Verdict::GiveUp { u32::MAX } else { entry.failures };
+            let counted = if what == Consequence::BackOff { entry.failures } else { u32::MAX };
             entry.backoff_until = entry.backoff_until.max(now + backoff.delay(counted, rng));
         });
+    }
+
+    /// Forgets the failures of `id` and frees it at `at`, if it is held back for longer.
+    pub(super) fn pardon(&mut self, now: Time, id: NodeId, at: Time) {
+        if self.entries.contains_key(&id) {
+            self.change(now, id, |entry| {
+                entry.failures = 0;
+                entry.backoff_until = now;
+                entry.recent_until = entry.recent_until.min(at);
+            });
+        }
     }
 
     /// Clears the failures of `id`: a session with it lived.
@@ -181,7 +161,7 @@ mod tests {
         memory.dialled(at(0), id(1), at(0) + HISTORY);
         assert_eq!(memory.holds(at(34), &id(1)), Some((at(35), Refusal::RecentlyDialled)));
         assert_eq!(memory.holds(at(35), &id(1)), None);
-        memory.failed(at(20), id(1), Verdict::BackOff, BACKOFF, &mut Rng::new(1));
+        memory.failed(at(20), id(1), Consequence::BackOff, BACKOFF, &mut Rng::new(1));
         let (until, why) = memory.holds(at(36), &id(1)).expect("20 + at least 30");
         assert_eq!(why, Refusal::BackingOff);
         assert!(until >= at(50) && until <= at(80), "{until:?}");
@@ -190,7 +170,7 @@ mod tests {
     #[test]
     fn a_hopeless_node_waits_for_the_longest_time_at_once() {
         let mut memory = Memory::new(8, Duration::from_secs(60));
-        memory.failed(at(0), id(1), Verdict::GiveUp, BACKOFF, &mut Rng::new(1));
+        memory.failed(at(0), id(1), Consequence::Avoid, BACKOFF, &mut Rng::new(1));
         assert!(memory.holds(at(299), &id(1)).is_some());
     }
 
@@ -199,10 +179,10 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut memory = Memory::new(8, Duration::from_secs(60));
         for _ in 0..4 {
-            memory.failed(at(0), id(1), Verdict::BackOff, BACKOFF, &mut rng);
+            memory.failed(at(0), id(1), Consequence::BackOff, BACKOFF, &mut rng);
         }
         memory.lived(&id(1));
-        memory.failed(at(1_000), id(1), Verdict::BackOff, BACKOFF, &mut rng);
+        memory.failed(at(1_000), id(1), Consequence::BackOff, BACKOFF, &mut rng);
         assert_eq!(memory.holds(at(1_060), &id(1)), None, "one failure, not five");
         memory.forget(at(1_120));
         assert_eq!(memory.len(), 0);
@@ -222,18 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_outcome_is_always_sorted_the_same() {
-        assert_eq!(Verdict::of(DialOutcome::Connected), Verdict::Ignore);
-        assert_eq!(Verdict::of(DialOutcome::ConnectFailed), Verdict::BackOff);
-        for (reason, verdict) in [
-            (DisconnectReason::AlreadyConnected, Verdict::Ignore),
-            (DisconnectReason::TooManyPeers, Verdict::BackOff),
-            (DisconnectReason::Quitting, Verdict::BackOff),
-            (DisconnectReason::Unknown(9_999), Verdict::BackOff),
-            (DisconnectReason::WrongNetwork, Verdict::GiveUp),
-            (DisconnectReason::UnexpectedIdentity, Verdict::GiveUp),
-        ] {
-            assert_eq!(Verdict::of(DialOutcome::HandshakeFailed(reason)), verdict);
-        }
+    fn a_pardoned_node_is_free_at_the_given_instant_and_no_later_than_it_was() {
+        let mut memory = Memory::new(8, Duration::from_secs(60));
+        memory.pardon(at(0), id(1), at(5));
+        assert_eq!(memory.len(), 0, "nothing was held against it");
+        memory.dialled(at(0), id(1), at(0) + HISTORY);
+        memory.failed(at(0), id(1), Consequence::Avoid, BACKOFF, &mut Rng::new(1));
+        memory.pardon(at(1), id(1), at(6));
+        assert_eq!(memory.holds(at(5), &id(1)), Some((at(6), Refusal::RecentlyDialled)));
+        assert_eq!(memory.holds(at(6), &id(1)), None);
+        memory.pardon(at(7), id(1), at(12));
+        assert_eq!(memory.holds(at(7), &id(1)), None, "a pardon holds nobody back");
     }
 }

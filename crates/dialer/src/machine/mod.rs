@@ -2,24 +2,33 @@
 
 mod ask;
 mod attempts;
+mod candidates;
+mod keep;
+mod lonely;
 mod memory;
+mod seeking;
+mod sockets;
 mod statics;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Rng, Time};
-use peerage_wire::{NodeId, NodeRecord, Verified};
+use peerage_wire::{Admission, Consequence, NodeId};
 
 use self::ask::Ask;
 use self::attempts::InFlight;
-use self::memory::{Memory, Verdict};
+use self::lonely::Lonely;
+use self::memory::Memory;
+use self::seeking::Seeking;
+use self::sockets::Sockets;
 use self::statics::Statics;
-use crate::messages::dialable;
-use crate::{Attempt, Config, ConfigError, Count, DialTarget, In, Out, Refusal, StaticPeer};
+use crate::{Attempt, Cause, Config, ConfigError, DialTarget, In, Out, Refusal};
 
 type Fx = Effects<Out, Timer>;
 
@@ -34,11 +43,19 @@ pub enum Timer {
     Ask,
     /// Every static peer is looked at.
     Sweep,
+    /// There was no peer at all for too long.
+    Lonely,
+    /// It is said why peers are missing.
+    Report,
 }
 
 /// What the dialer is at, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Whether anybody is dialled at all.
+    pub enabled: bool,
+    /// Peers it wants to have dialled, static ones not counted.
+    pub wanted: u32,
     /// Connected peers that this end dialled, static ones not counted.
     pub dialled_peers: u32,
     /// Attempts in flight, static ones not counted.
@@ -51,6 +68,14 @@ pub struct Status {
     pub statics: usize,
     /// Nodes whose dials and failures are remembered.
     pub remembered: usize,
+}
+
+/// The inbound connections of a node that are being set up: it may try more than one.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    count: u32,
+    /// When the latest began.
+    latest: Time,
 }
 
 /// Decides whom to dial.
@@ -68,13 +93,21 @@ pub struct DialerMachine {
     attempt_of: BTreeMap<NodeId, Attempt>,
     /// Connected peers, and whether this end dialled.
     peers: BTreeMap<NodeId, bool>,
-    /// Inbound connections being set up, by node: a node may try more than one.
-    inbound: BTreeMap<NodeId, u32>,
+    inbound: BTreeMap<NodeId, Pending>,
+    admission: Arc<Admission>,
     statics: Statics,
     memory: Memory,
-    /// Candidates that passed the checks and wait for a slot: slots can go between the wish and the answer.
+    /// As many as nodes are remembered.
+    sockets: Sockets,
+    /// Who waits for a slot: anchors, before the start and until they are dialled, and candidates that passed
+    /// the checks, as slots can go between the wish and the answer. At most the larger of [`MAX_ANCHORS`] and
+    /// [`max_active_dials`](Config::max_active_dials).
+    ///
+    /// [`MAX_ANCHORS`]: crate::MAX_ANCHORS
     waiting: VecDeque<DialTarget>,
     ask: Ask,
+    lonely: Lonely,
+    seeking: Seeking,
 }
 
 impl DialerMachine {
@@ -93,10 +126,14 @@ impl DialerMachine {
             attempt_of: BTreeMap::new(),
             peers: BTreeMap::new(),
             inbound: BTreeMap::new(),
+            admission: Arc::new(Admission::open()),
             statics: Statics::default(),
             memory: Memory::new(config.max_remembered, config.forget_after),
+            sockets: Sockets::new(config.max_remembered),
             waiting: VecDeque::new(),
             ask: Ask::new(config.ask),
+            lonely: Lonely::default(),
+            seeking: Seeking::default(),
             config,
         })
     }
@@ -104,6 +141,8 @@ impl DialerMachine {
     /// Its numbers at this moment.
     pub fn status(&self) -> Status {
         Status {
+            enabled: self.config.dialing,
+            wanted: self.config.max_dial_peers,
             dialled_peers: self.dialled_peers(),
             dialing: self.dialing(false),
             dialing_static: self.dialing(true),
@@ -124,106 +163,108 @@ impl DialerMachine {
     }
 
     fn free_slots(&self) -> u32 {
+        if !self.config.dialing {
+            return 0;
+        }
         let missing = self.config.max_dial_peers.saturating_sub(self.dialled_peers());
         missing.saturating_mul(2).min(self.config.max_active_dials).saturating_sub(self.dialing(false))
     }
 
+    /// Static peers that hold one of their places.
+    fn statics_connected(&self) -> u32 {
+        count(self.peers.keys().filter(|id| self.statics.contains(id)))
+    }
+
+    /// How many more static peers may be dialled. One that dials this node takes a place, too, and so does one that
+    /// was dialled before it was named.
+    fn static_slots(&self) -> u32 {
+        let comes = self.inbound.keys().chain(self.attempt_of.keys());
+        let coming = comes.filter(|id| self.statics.contains(id) && !self.peers.contains_key(id));
+        let coming = count(coming.collect::<BTreeSet<_>>().into_iter());
+        let places = self.config.max_static_peers.saturating_sub(self.statics_connected()).saturating_sub(coming);
+        places.min(self.config.max_static_dials.saturating_sub(self.dialing(true)))
+    }
+
     // ---- Checks.
 
-    /// Whether `id` may be dialled now; geth's `checkDial`, and the back-off.
-    fn check(&self, now: Time, id: &NodeId, has_address: bool) -> Result<(), Refusal> {
-        if *id == self.id {
-            Err(Refusal::OwnId)
-        } else if !has_address {
-            Err(Refusal::NoAddress)
-        } else if self.attempt_of.contains_key(id) {
+    /// Whether `id` may be dialled now; geth's `checkDial`, and the back-off. If no address is known, the
+    /// policy is asked again when one was found.
+    fn check(&self, now: Time, id: &NodeId, addresses: &[SocketAddr]) -> Result<(), Refusal> {
+        if self.attempt_of.contains_key(id) {
             Err(Refusal::AlreadyDialing)
         } else if self.peers.contains_key(id) {
             Err(Refusal::AlreadyConnected)
         } else if self.inbound.contains_key(id) {
             Err(Refusal::PendingInbound)
+        } else if !self.admits(id, addresses) {
+            Err(Refusal::Restricted)
         } else {
             self.memory.holds(now, id).map_or(Ok(()), |(_, refusal)| Err(refusal))
         }
     }
 
-    fn check_candidate(&self, now: Time, target: &DialTarget) -> Result<(), Refusal> {
-        if self.statics.contains(&target.id) {
-            return Err(Refusal::Static);
-        }
-        self.check(now, &target.id, !target.addresses.is_empty())?;
-        if self.memory.has_room(now, &target.id) { Ok(()) } else { Err(Refusal::MemoryFull) }
+    fn admits(&self, id: &NodeId, addresses: &[SocketAddr]) -> bool {
+        let admitted = |address: &SocketAddr| self.admission.permits_ip(address.ip());
+        self.admission.permits_id(id) && (addresses.is_empty() || addresses.iter().any(admitted))
     }
 
-    /// Puts a static peer into the pool, or arms the timer that will, or leaves it to the event that ends
-    /// what is in its way. Called on each such event: attempt done, peer down, inbound done, timer, sweep.
-    fn refresh_static(&mut self, now: Time, id: &NodeId, fx: &mut Fx) {
-        if !self.statics.contains(id) {
-            return;
-        }
-        let held_until = match self.check(now, id, true) {
-            Ok(()) if self.statics.addresses(id).is_empty() => {
-                self.statics.resolve_after(id).filter(|resolve_after| *resolve_after > now)
-            }
-            Ok(()) => None,
-            Err(Refusal::RecentlyDialled | Refusal::BackingOff) => self.memory.holds(now, id).map(|(until, _)| until),
-            Err(_) => {
-                self.statics.unpool(id);
-                fx.disarm(Timer::Static(*id));
-                return;
-            }
+    fn set_admission(&mut self, now: Time, admission: Arc<Admission>, fx: &mut Fx) {
+        self.admission = admission;
+        let outside = |flight: &InFlight| {
+            !self.admission.permits_id(&flight.id)
+                || flight.current().iter().any(|address| !self.admission.permits_ip(address.ip()))
         };
-        match held_until {
-            None => {
-                self.statics.pool(id);
-                fx.disarm(Timer::Static(*id));
-            }
-            Some(until) => {
-                self.statics.unpool(id);
-                fx.arm(Timer::Static(*id), until);
-            }
+        for attempt in self.attempts(outside) {
+            self.cancel(now, attempt, fx);
         }
+        self.refresh_statics(now, fx);
     }
 
     // ---- Scheduling.
 
     /// Starts what there are slots for, static peers first, and asks for candidates if slots remain.
     fn schedule(&mut self, now: Time, fx: &mut Fx) {
-        if !self.started {
+        if !self.started || !self.config.dialing {
             return;
         }
-        let static_slots = self.config.max_static_dials.saturating_sub(self.dialing(true));
-        for _ in 0..static_slots {
+        self.mind_loneliness(now, fx);
+        for _ in 0..self.static_slots() {
             let Some(id) = self.statics.pick(&mut self.rng) else { break };
             self.begin_static(now, id, fx);
         }
+        self.dial_bootnode(now, fx);
         while self.free_slots() > 0
             && let Some(target) = self.waiting.pop_front()
         {
             match self.check_candidate(now, &target) {
                 Ok(()) => {
                     self.ask.hurry();
-                    let attempt = self.begin(now, target.id, false);
-                    self.dial(now, attempt, target.addresses, fx);
+                    let DialTarget { id, mut addresses, .. } = target;
+                    addresses.retain(|address| self.may_dial_at(now, address, &id));
+                    let attempt = self.begin(now, id, false);
+                    self.dial(now, attempt, addresses, fx);
                 }
-                Err(refusal) => fx.emit(Out::Count(Count::Dropped(refusal))),
+                Err(refusal) => self.refuse(target.id, refusal, fx),
             }
         }
-        match NonZeroU32::new(self.free_slots()) {
+        match NonZeroU32::new(self.free_slots()).filter(|_| self.config.candidates) {
             None => fx.disarm(Timer::Ask),
             Some(_) if now < self.ask.next_at() => fx.arm(Timer::Ask, self.ask.next_at()),
             Some(free) => {
                 fx.emit(Out::Want(free));
+                self.seeking.asked();
                 self.ask.asked(now, free.get(), &mut self.rng);
                 fx.arm(Timer::Ask, self.ask.next_at());
             }
         }
+        self.seek(now, fx);
     }
 
     // ---- Peers.
 
     fn peer_up(&mut self, now: Time, id: NodeId, dialled: bool, fx: &mut Fx) {
         self.peers.insert(id, dialled);
+        self.static_missing(&id, None);
         // A session the peer began wins; a dial of this end could only be refused as the second one.
         if !dialled && let Some(attempt) = self.attempt_of.get(&id).copied() {
             self.cancel(now, attempt, fx);
@@ -232,86 +273,59 @@ impl DialerMachine {
         self.cancel_surplus(now, fx);
     }
 
-    fn peer_down(&mut self, now: Time, id: NodeId, dialled: bool, lived: Duration, fx: &mut Fx) {
+    fn peer_down(
+        &mut self,
+        now: Time,
+        id: NodeId,
+        dialled: bool,
+        lived: Duration,
+        consequence: Consequence,
+        fx: &mut Fx,
+    ) {
         self.peers.remove(&id);
-        if lived >= self.config.stable_after {
+        let stayed = lived >= self.config.stable_after;
+        if stayed {
             self.memory.lived(&id);
-        } else if dialled {
-            self.failed(now, id, Verdict::BackOff);
+            if dialled || self.statics.contains(&id) {
+                self.lonely.had_company();
+            }
+        }
+        match consequence {
+            // It will not do better soon. Of those who came by themselves only who is known anyway: visitors must not
+            // fill the memory.
+            Consequence::Avoid | Consequence::Blame(_)
+                if dialled || self.memory.knows(&id) || self.statics.contains(&id) =>
+            {
+                self.failed(now, id, consequence);
+            }
+            _ if dialled && !stayed => self.failed(now, id, Consequence::BackOff),
+            _ => {}
+        }
+        if dialled && !stayed {
+            if self.statics.contains(&id) {
+                self.static_missing(&id, Some(Cause::Dropped));
+            } else {
+                self.blame(Cause::Dropped, fx);
+            }
         }
         self.ask.hurry();
         self.refresh_static(now, &id, fx);
     }
 
+    fn inbound_pending(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
+        let pending = self.inbound.entry(id).or_insert(Pending { count: 0, latest: now });
+        *pending = Pending { count: pending.count.saturating_add(1), latest: now };
+        self.refresh_static(now, &id, fx);
+    }
+
     fn inbound_done(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
         if let Some(pending) = self.inbound.get_mut(&id) {
-            *pending -= 1;
-            if *pending == 0 {
+            pending.count -= 1;
+            if pending.count == 0 {
                 self.inbound.remove(&id);
                 self.refresh_static(now, &id, fx);
             }
         }
-    }
-
-    // ---- Static peers and candidates.
-
-    fn add_static(&mut self, now: Time, peer: StaticPeer, fx: &mut Fx) {
-        let id = peer.id;
-        let is_new = !self.statics.contains(&id);
-        if id == self.id || (is_new && self.statics.len() >= self.config.max_statics) {
-            return fx.emit(Out::Count(Count::StaticRefused));
-        }
-        self.statics.add(now, peer);
-        self.refresh_static(now, &id, fx);
-    }
-
-    fn remove_static(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
-        if !self.statics.remove(&id) {
-            return;
-        }
-        fx.disarm(Timer::Static(id));
-        if let Some(attempt) = self.attempt_of.get(&id).copied()
-            && self.in_flight.get(&attempt).is_some_and(|flight| flight.is_static)
-        {
-            self.cancel(now, attempt, fx);
-        }
-        // A session with it is an ordinary dialled one from now on.
-        self.cancel_surplus(now, fx);
-    }
-
-    fn candidates(&mut self, now: Time, records: Vec<Verified<NodeRecord>>, fx: &mut Fx) {
-        for record in records {
-            if let Err(refusal) = self.candidate(now, &record, fx) {
-                fx.emit(Out::Count(Count::Dropped(refusal)));
-            }
-        }
-    }
-
-    fn candidate(&mut self, now: Time, record: &NodeRecord, fx: &mut Fx) -> Result<(), Refusal> {
-        if !self.ask.answered() {
-            return Err(Refusal::Unsolicited);
-        }
-        let target = DialTarget { id: record.id(), addresses: dialable(record), is_static: false };
-        if self.statics.contains(&target.id) {
-            self.statics.learn(record);
-            self.refresh_static(now, &target.id, fx);
-        }
-        self.check_candidate(now, &target)?;
-        if self.waiting.iter().any(|waiting| waiting.id == target.id) {
-            return Err(Refusal::Waiting);
-        }
-        if u32::try_from(self.waiting.len()).is_ok_and(|waiting| waiting >= self.config.max_active_dials) {
-            return Err(Refusal::NoSlot);
-        }
-        self.waiting.push_back(target);
-        Ok(())
-    }
-
-    fn sweep(&mut self, now: Time, fx: &mut Fx) {
-        for id in self.statics.ids() {
-            self.refresh_static(now, &id, fx);
-        }
-        fx.arm(Timer::Sweep, now + self.config.sweep);
     }
 
     fn start(&mut self, now: Time, fx: &mut Fx) {
@@ -336,32 +350,37 @@ impl Machine for DialerMachine {
 
     fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
         self.memory.forget(now);
+        self.sockets.forget(now);
         match input {
             In::Start => self.start(now, fx),
+            In::Admission(admission) => self.set_admission(now, admission, fx),
+            In::Anchors(anchors) => self.anchors(anchors, fx),
+            In::Bootnodes(bootnodes) => self.set_bootnodes(bootnodes),
             In::AddStatic(peer) => self.add_static(now, peer, fx),
             In::RemoveStatic(id) => self.remove_static(now, id, fx),
             In::PeerUp { id, dialled } => self.peer_up(now, id, dialled, fx),
-            In::PeerDown { id, dialled, lived } => self.peer_down(now, id, dialled, lived, fx),
-            In::InboundPending(id) => {
-                let pending = self.inbound.entry(id).or_default();
-                *pending = pending.saturating_add(1);
-                self.refresh_static(now, &id, fx);
+            In::PeerDown { id, dialled, lived, consequence } => {
+                self.peer_down(now, id, dialled, lived, consequence, fx);
             }
+            In::InboundPending(id) => self.inbound_pending(now, id, fx),
             In::InboundDone(id) => self.inbound_done(now, id, fx),
             In::Done { attempt, outcome } => self.done(now, attempt, outcome, fx),
             In::Resolved { attempt, record } => self.resolved(now, attempt, record, fx),
-            In::Candidates(records) => self.candidates(now, records, fx),
+            In::Candidates(found) => self.candidates(now, found, fx),
         }
         self.schedule(now, fx);
     }
 
     fn expire(&mut self, now: Time, timer: Timer, fx: &mut Fx) {
         self.memory.forget(now);
+        self.sockets.forget(now);
         match timer {
             Timer::Deadline(attempt) => self.overdue(now, attempt, fx),
             Timer::Static(id) => self.refresh_static(now, &id, fx),
             Timer::Ask => {}
             Timer::Sweep => self.sweep(now, fx),
+            Timer::Lonely => self.lonely.expired(now),
+            Timer::Report => self.report(fx),
         }
         self.schedule(now, fx);
     }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use peerage_machine::{Rng, Time};
 use peerage_wire::{NodeId, NodeRecord};
 
-use crate::StaticPeer;
 use crate::messages::dialable;
+use crate::{Cause, RACED, StaticPeer};
 
 #[derive(Debug)]
 struct Entry {
@@ -16,6 +16,10 @@ struct Entry {
     /// As its newest signed record names them, and that record's sequence number.
     learned: Vec<SocketAddr>,
     seq: u64,
+    /// How far the addresses are turned: by one for each attempt that has failed since they changed.
+    turn: usize,
+    /// Why it is not connected, as far as its last attempt or the policy says.
+    missing: Option<Cause>,
     pool_index: Option<usize>,
     resolve_after: Time,
     /// Resolutions in a row that found nothing.
@@ -47,12 +51,15 @@ impl Statics {
         // The fields are public, so what `new` left out may be back.
         let StaticPeer { id, addresses } = StaticPeer::new(peer.id, peer.addresses);
         match self.entries.get_mut(&id) {
-            Some(entry) => entry.given = addresses,
+            Some(entry) if entry.given != addresses => (entry.given, entry.turn) = (addresses, 0),
+            Some(_) => {}
             None => {
                 let entry = Entry {
                     given: addresses,
                     learned: Vec::new(),
                     seq: 0,
+                    turn: 0,
+                    missing: None,
                     pool_index: None,
                     resolve_after: now,
                     unresolved: 0,
@@ -67,14 +74,21 @@ impl Statics {
         self.entries.remove(id).is_some()
     }
 
-    /// Where the peer may listen: as named, then as its record says, each once.
+    /// Where the peer may listen: as named and as its record says in turn, each once, so that an address of either
+    /// kind is tried at once; and if there are more than one dial tries, another first after each failure.
     pub(super) fn addresses(&self, id: &NodeId) -> Vec<SocketAddr> {
         let Some(entry) = self.entries.get(id) else { return Vec::new() };
         let mut addresses = Vec::with_capacity(entry.given.len() + entry.learned.len());
-        for address in entry.given.iter().chain(&entry.learned) {
-            if !addresses.contains(address) {
-                addresses.push(*address);
+        for index in 0..entry.given.len().max(entry.learned.len()) {
+            for address in entry.given.get(index).into_iter().chain(entry.learned.get(index)) {
+                if !addresses.contains(address) {
+                    addresses.push(*address);
+                }
             }
+        }
+        if addresses.len() > RACED {
+            let turn = entry.turn % addresses.len();
+            addresses.rotate_left(turn);
         }
         addresses
     }
@@ -90,8 +104,33 @@ impl Statics {
             && record.seq() > entry.seq
         {
             entry.seq = record.seq();
-            entry.learned = dialable(record);
+            let learned = dialable(record);
+            if entry.learned != learned {
+                (entry.learned, entry.turn) = (learned, 0);
+            }
         }
+    }
+
+    /// Notes that an attempt at a peer has failed where it was dialled.
+    pub(super) fn turn(&mut self, id: &NodeId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.turn = entry.turn.wrapping_add(1);
+        }
+    }
+
+    /// Notes why a peer is not connected, or that it is; answers whether that is news.
+    pub(super) fn missing(&mut self, id: &NodeId, cause: Option<Cause>) -> bool {
+        let Some(entry) = self.entries.get_mut(id) else { return false };
+        std::mem::replace(&mut entry.missing, cause) != cause
+    }
+
+    /// How many are missing for each cause.
+    pub(super) fn causes(&self) -> BTreeMap<Cause, u32> {
+        let mut causes = BTreeMap::new();
+        for cause in self.entries.values().filter_map(|entry| entry.missing) {
+            *causes.entry(cause).or_default() += 1;
+        }
+        causes
     }
 
     /// Notes whether a resolution found a record; answers how many in a row did not.
@@ -163,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn named_addresses_come_before_learned_ones_and_each_once() {
+    fn named_addresses_and_learned_ones_take_turns_and_each_comes_once() {
         let named = ["192.0.2.1:1".parse().expect("address"), "192.0.2.2:2".parse().expect("address")];
         let mut statics = Statics::default();
         statics.add(Time::ZERO, StaticPeer::new(id(1), named));
@@ -171,5 +210,20 @@ mod tests {
         entry.learned = vec![named[1], "192.0.2.3:3".parse().expect("address")];
         let text: Vec<_> = statics.addresses(&id(1)).iter().map(ToString::to_string).collect();
         assert_eq!(text, ["192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3"]);
+        statics.turn(&id(1));
+        assert_eq!(statics.addresses(&id(1))[0], named[0], "all are tried, so there is nothing to turn");
+    }
+
+    #[test]
+    fn of_many_addresses_each_is_the_first_in_its_turn() {
+        let address = |n: u8| SocketAddr::from(([192, 0, 2, n], 1));
+        let mut statics = Statics::default();
+        statics.add(Time::ZERO, StaticPeer::new(id(1), (0..5).map(address)));
+        for n in [0, 1, 2, 3, 4, 0] {
+            assert_eq!(statics.addresses(&id(1))[0], address(n));
+            statics.turn(&id(1));
+        }
+        statics.add(Time::ZERO, StaticPeer::new(id(1), (5..9).map(address)));
+        assert_eq!(statics.addresses(&id(1))[0], address(5), "new ones begin anew");
     }
 }

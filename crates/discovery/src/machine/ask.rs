@@ -18,7 +18,7 @@ impl DiscoveryMachine {
         now.unix().saturating_add(self.config.packet_lifetime).as_secs()
     }
 
-    /// Sends a request; false if too many are unanswered.
+    /// Sends a request; false if too many are unanswered, or we have nothing to do with whom it is for.
     pub(super) fn ask(
         &mut self,
         now: Time,
@@ -34,6 +34,10 @@ impl DiscoveryMachine {
     }
 
     fn send_request(&mut self, now: Time, request: Request, cookie: Cookie, fx: &mut Fx) -> bool {
+        if !self.admits(&request.to, request.addr.ip()) {
+            fx.emit(Out::Drop(DropReason::NotAdmitted));
+            return false;
+        }
         if self.requests.len() >= self.config.max_requests {
             fx.emit(Out::Drop(DropReason::TooManyRequests));
             return false;
@@ -73,7 +77,10 @@ impl DiscoveryMachine {
             }
             Message::Pong { record_seq, .. } => {
                 self.close(counter, fx);
-                self.table.check_passed(from, addr);
+                let settled = self.table.check_passed(now, from, addr);
+                // What is remembered counts as proved where its record says first: it has to be where it answered.
+                let proved = settled.filter(|record| record.udp_address() == Some(addr));
+                proved.into_iter().for_each(|record| fx.emit(Out::Alive(record)));
                 self.supply_changed = true;
                 self.learn(now, from, addr, Some(record_seq), fx);
             }
@@ -145,10 +152,15 @@ impl DiscoveryMachine {
 
     /// A node answered from its address with its own record.
     pub(super) fn proved(&mut self, now: Time, contact: Contact, purpose: Purpose, fx: &mut Fx) {
+        if !self.admits(&contact.id, contact.addr.ip()) {
+            // The policy changed while the record was checked.
+            fx.emit(Out::Drop(DropReason::NotAdmitted));
+            return self.gave_up(now, contact.id, contact.addr, purpose, fx);
+        }
         let record = contact.record.clone();
-        let admission = self.table.proved(contact);
+        let placed = self.table.proved(contact);
         self.supply_changed = true;
-        self.admitted(now, admission, fx);
+        self.admitted(now, placed, fx);
         if let Purpose::Resolve(token) = purpose {
             fx.emit(Out::Answer { token, records: vec![record] });
         }

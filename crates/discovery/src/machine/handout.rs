@@ -1,18 +1,33 @@
 //! Records for the dialer and other callers.
 
+use std::net::SocketAddr;
+
 use peerage_machine::Time;
-use peerage_wire::NodeId;
+use peerage_wire::address::{host, tcp_socket};
+use peerage_wire::{Admission, NodeId};
 
 use super::table::Entry;
 use super::{DiscoveryMachine, Fx, Out, Timer};
 use crate::key::Key;
-use crate::net::may_relay;
+use crate::net::{is_local, may_relay};
 
-/// Whether the dialer may be given this node: it answered us, and its record names a TCP socket that a node at
-/// its address may name. A node of the open network could otherwise make us connect into our own.
-fn dialable(entry: &Entry) -> bool {
-    let tcp = entry.contact.record.tcp_address();
-    entry.live && tcp.is_some_and(|tcp| tcp.port() != 0 && may_relay(entry.contact.addr.ip(), tcp.ip()))
+/// Where the dialer may dial this node, those of the host that answered us first; nowhere if it did not answer.
+///
+/// Of the internet that is only the host that answered: a record names what its owner likes, and every node that
+/// learnt of it would connect to a bystander. A node of a local network may name another address of one, as a
+/// computer has several, and none of the internet can make us connect into ours.
+fn sockets(entry: &Entry, admission: &Admission) -> Vec<SocketAddr> {
+    let answered = entry.contact.addr.ip();
+    let is_same = |tcp: &SocketAddr| host(tcp.ip()) == host(answered);
+    let may_dial = |tcp: &SocketAddr| {
+        tcp.port() != 0
+            && (is_same(tcp) || is_local(tcp.ip()) && may_relay(answered, tcp.ip()))
+            && admission.permits_ip(tcp.ip())
+    };
+    let named = entry.contact.record.addresses().iter().filter_map(tcp_socket);
+    let mut sockets: Vec<SocketAddr> = named.filter(|tcp| entry.live && may_dial(tcp)).collect();
+    sockets.sort_by_key(|tcp| !is_same(tcp));
+    sockets
 }
 
 impl DiscoveryMachine {
@@ -34,28 +49,36 @@ impl DiscoveryMachine {
         if self.wanted == 0 || !std::mem::take(&mut self.supply_changed) {
             return;
         }
+        let admission = &self.admission;
         let mut fit: Vec<_> = self
             .table
             .entries()
-            .filter(|entry| dialable(entry) && entry.handed_until.is_none_or(|until| until <= now))
+            .filter(|entry| {
+                entry.handed_until.is_none_or(|until| until <= now) && !sockets(entry, admission).is_empty()
+            })
             .map(|entry| (entry.handed_until, entry.contact.id))
             .collect();
         let all = fit.len();
         self.rng.sample(&mut fit, all);
         fit.sort_by_key(|(handed, _)| *handed);
-        let mut records = Vec::new();
+        let mut found = Vec::new();
         for (_, id) in fit.into_iter().take(self.wanted) {
             if let Some(entry) = self.table.get_mut(id) {
                 let pause = self.config.handout_pause.saturating_mul(1 << entry.dial_failures.min(16));
                 entry.handed_until = Some(now + pause.min(self.config.handout_cap));
-                records.push(entry.contact.record.clone());
+                found.push((entry.contact.record.clone(), sockets(entry, &self.admission)));
             }
         }
-        self.wanted -= records.len();
-        if !records.is_empty() {
-            fx.emit(Out::Candidates(records));
+        self.wanted -= found.len();
+        if !found.is_empty() {
+            fx.emit(Out::Candidates(found));
         }
-        let next = self.table.entries().filter(|entry| dialable(entry)).filter_map(|entry| entry.handed_until).min();
+        let next = self
+            .table
+            .entries()
+            .filter(|entry| !sockets(entry, &self.admission).is_empty())
+            .filter_map(|entry| entry.handed_until)
+            .min();
         match next {
             Some(at) if self.wanted > 0 => fx.arm(Timer::Handout, at),
             _ => fx.disarm(Timer::Handout),

@@ -1,12 +1,15 @@
 //! Keeping the table: bootnodes, refresh, revalidation.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
 use peerage_machine::{Backoff, Time};
-use peerage_wire::NodeId;
+use peerage_wire::{Admission, NodeId};
 
 use super::lookup::Asker;
 use super::requests::Purpose;
-use super::table::{Admission, BUCKET_SIZE, List};
-use super::{DiscoveryMachine, Fx, Out, Timer};
+use super::table::{BUCKET_SIZE, Contact, List, Placed};
+use super::{Bootnode, DiscoveryMachine, Fx, Out, Timer};
 use crate::count::Event;
 use crate::key::Key;
 use crate::wire::Message;
@@ -45,7 +48,19 @@ impl DiscoveryMachine {
         for list in [List::Fast, List::Slow] {
             self.schedule_check(now, list, fx);
         }
-        if self.bootnodes.is_empty() {
+        for record in std::mem::take(&mut self.seeds) {
+            // Our own memory may tell of any address.
+            let endpoint = self.endpoint(&record, Ipv4Addr::LOCALHOST.into());
+            let fits = record.id() != self.me && record.network() == self.local.network();
+            if let Some(addr) = endpoint.ok().filter(|_| fits)
+                && self.table.heard_of(Contact { id: record.id(), addr, record }) == Placed::Added
+            {
+                fx.emit(Out::Event(Event::NodeAdded));
+            }
+        }
+        if !self.table.is_empty() {
+            self.begin_refresh(now, fx);
+        } else if self.usable_bootnodes().is_empty() {
             // Whoever begins a network has nobody to refresh from.
             self.end_refresh(now, fx);
         } else {
@@ -55,7 +70,7 @@ impl DiscoveryMachine {
 
     /// Tries the bootnodes for as long as the table is empty.
     pub(super) fn bootstrap(&mut self, now: Time, fx: &mut Fx) {
-        if !self.table.is_empty() || self.bootnodes.is_empty() {
+        if !self.table.is_empty() || self.usable_bootnodes().is_empty() {
             self.refresh.bootstraps = 0;
             return;
         }
@@ -69,8 +84,27 @@ impl DiscoveryMachine {
         self.bootnode_failed(now, fx);
     }
 
+    /// The bootnodes that the policy admits.
+    fn usable_bootnodes(&self) -> Vec<Bootnode> {
+        self.bootnodes.iter().filter(|bootnode| self.admits(&bootnode.id, bootnode.addr.ip())).copied().collect()
+    }
+
+    /// The policy changed: who is not admitted leaves, and bootnodes that are now are tried if nobody else is there.
+    pub(super) fn readmit(&mut self, now: Time, admission: Arc<Admission>, fx: &mut Fx) {
+        self.admission = admission;
+        let policy = &self.admission;
+        let admits = |contact: &Contact| policy.permits_id(&contact.id) && policy.permits_ip(contact.addr.ip());
+        let removed = self.table.retain(&mut self.rng, admits);
+        (0..removed).for_each(|_| fx.emit(Out::Event(Event::NodeRemoved)));
+        // Some may be dialable now at an address that was not.
+        self.supply_changed = true;
+        if self.table.is_empty() {
+            fx.arm(Timer::Bootstrap, now + self.config.bootstrap.delay(1, &mut self.rng));
+        }
+    }
+
     fn ask_bootnodes(&mut self, now: Time, fx: &mut Fx) {
-        for bootnode in self.bootnodes.clone() {
+        for bootnode in self.usable_bootnodes() {
             let known = self.table.get(bootnode.id).is_some();
             let asked = self.requests.any(|request| request.to == bootnode.id && request.purpose == Purpose::Bootnode);
             if !known && !asked && self.families.reach(bootnode.addr) {
@@ -90,8 +124,8 @@ impl DiscoveryMachine {
     }
 
     /// Takes note of what became of a node offered to the table.
-    pub(super) fn admitted(&mut self, now: Time, admission: Admission, fx: &mut Fx) {
-        if admission != Admission::Added {
+    pub(super) fn admitted(&mut self, now: Time, placed: Placed, fx: &mut Fx) {
+        if placed != Placed::Added {
             return;
         }
         fx.emit(Out::Event(Event::NodeAdded));

@@ -7,8 +7,11 @@
 //! | `ask` | sending a request, taking its answer or its time-out |
 //! | `serve` | answering others, learning of those who speak to us |
 //! | `lookup`, `search` | walking towards a point |
-//! | `maintain` | bootnodes, refresh, revalidation |
+//! | `maintain` | bootnodes, seeds, changes of the policy, refresh, revalidation |
 //! | `handout` | records for the dialer |
+//!
+//! One policy ([`Admission`]) says whom the node has to do with. It is asked where packets come in, where requests go
+//! out, and where records are learnt; so the table, and with it all answers, holds only who is admitted.
 
 mod ask;
 mod handout;
@@ -20,10 +23,11 @@ mod serve;
 mod table;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use peerage_machine::{Effects, Machine, Rng, Time};
-use peerage_wire::{NodeId, NodeRecord, Verified, address};
+use peerage_wire::{Admission, NodeId, NodeRecord, Verified, address};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -84,6 +88,8 @@ pub enum In {
         /// How many at most.
         count: usize,
     },
+    /// Whom this node has to do with from now on. Who is not admitted any more leaves the table.
+    Admission(Arc<Admission>),
     /// This node signed a new record of itself.
     LocalChanged(Verified<NodeRecord>),
     /// A dial ended.
@@ -106,6 +112,10 @@ pub struct Outgoing {
     pub packet: Packet,
 }
 
+/// A node's record, and those of the TCP sockets in it where it may be dialled, best first and never none: they are
+/// of the host that answered us, or of a local network.
+pub type Found = (Verified<NodeRecord>, Vec<SocketAddr>);
+
 /// What the machine asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
@@ -118,8 +128,11 @@ pub enum Out {
         /// What to check; at most [`crate::wire::MAX_NEIGHBORS`].
         records: Vec<NodeRecord>,
     },
-    /// Records for the dialer, of nodes that answered us; never more than it wants.
-    Candidates(Vec<Verified<NodeRecord>>),
+    /// Nodes for the dialer, of those that answered us; never more than it wants.
+    Candidates(Vec<Found>),
+    /// This node answers reliably: remember it beyond this process. Once an hour for each node of the table at most, or
+    /// when its record became newer.
+    Alive(Verified<NodeRecord>),
     /// The answer to a call: nearest first where there is a target, one or none for a resolve.
     Answer {
         /// The token of the call.
@@ -147,6 +160,9 @@ pub enum Timer {
     /// A node may be handed out again.
     Handout,
 }
+
+/// Nodes that are taken over from an earlier process (geth `seedCount`).
+pub const MAX_SEEDS: usize = 30;
 
 /// A node to begin with. A record is a hint: it may be stale, and a fresh one is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -197,6 +213,9 @@ pub struct DiscoveryMachine {
     local: Verified<NodeRecord>,
     families: Families,
     bootnodes: Vec<Bootnode>,
+    /// Nodes remembered from earlier, at most [`MAX_SEEDS`]; gone once the node has started.
+    seeds: Vec<Verified<NodeRecord>>,
+    admission: Arc<Admission>,
     rng: Rng,
     table: Table,
     requests: Requests,
@@ -231,6 +250,8 @@ impl DiscoveryMachine {
                 .filter(|bootnode| bootnode.id != me)
                 .map(|bootnode| Bootnode { addr: canonical(bootnode.addr), ..bootnode })
                 .collect(),
+            seeds: Vec::new(),
+            admission: Arc::new(Admission::open()),
             rng: Rng::new(seed),
             table: Table::new(me, &config),
             requests: Requests::default(),
@@ -245,6 +266,20 @@ impl DiscoveryMachine {
             config,
             local,
         }
+    }
+
+    /// The same machine with a policy of whom it has to do with; without one, everybody is admitted.
+    pub fn admitting(mut self, admission: Arc<Admission>) -> DiscoveryMachine {
+        self.admission = admission;
+        self
+    }
+
+    /// The same machine with nodes to begin with besides the bootnodes: of these records, which an earlier process
+    /// remembered, the first [`MAX_SEEDS`] are found nodes from the start, and have to answer like any other.
+    pub fn seeded(mut self, mut seeds: Vec<Verified<NodeRecord>>) -> DiscoveryMachine {
+        seeds.truncate(MAX_SEEDS);
+        self.seeds = seeds;
+        self
     }
 
     /// How many nodes each bucket holds.
@@ -272,15 +307,28 @@ impl DiscoveryMachine {
         self.next_token
     }
 
-    /// Where to reach the owner of a record, of the addresses in it that `teller` may tell and our sockets can
-    /// send to. System ports are left out: no node listens there, and a name or time server must not be made
+    /// Whether this node has to do with another one at all.
+    fn admits(&self, id: &NodeId, ip: IpAddr) -> bool {
+        self.admission.permits_id(id) && self.admission.permits_ip(ip)
+    }
+
+    /// Where to reach the owner of a record, of the addresses in it that `teller` may tell, our sockets can send to
+    /// and the policy admits; if there is none, why. System ports are left out: no node listens there, and a name or time server must not be made
     /// the target of our packets.
-    fn endpoint(&self, record: &NodeRecord, teller: SocketAddr) -> Option<SocketAddr> {
-        record
+    fn endpoint(&self, record: &NodeRecord, teller: IpAddr) -> Result<SocketAddr, DropReason> {
+        if !self.admission.permits_id(&record.id()) {
+            return Err(DropReason::NotAdmitted);
+        }
+        let mut reachable = record
             .addresses()
             .iter()
             .filter_map(address::udp_socket)
-            .find(|addr| addr.port() > 1024 && self.families.reach(*addr) && may_relay(teller.ip(), addr.ip()))
+            .filter(|addr| addr.port() > 1024 && self.families.reach(*addr) && may_relay(teller, addr.ip()))
+            .peekable();
+        if reachable.peek().is_none() {
+            return Err(DropReason::RelayAddress);
+        }
+        reachable.find(|addr| self.admission.permits_ip(addr.ip())).ok_or(DropReason::NotAdmitted)
     }
 
     /// Whether the table is too small, or the dialer waits.
@@ -296,7 +344,7 @@ impl DiscoveryMachine {
                     lookup.checks = lookup.checks.saturating_sub(1);
                 }
                 for record in records {
-                    if let Some(addr) = self.endpoint(&record, teller) {
+                    if let Ok(addr) = self.endpoint(&record, teller.ip()) {
                         self.heard(now, Contact { id: record.id(), addr, record }, lookup, fx);
                     }
                 }
@@ -323,6 +371,9 @@ impl Machine for DiscoveryMachine {
     fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
         match input {
             In::Start => self.start(now, fx),
+            In::Packet(Inbound { from, addr, .. }) if !self.admits(&from, addr.ip()) => {
+                fx.emit(Out::Drop(DropReason::NotAdmitted));
+            }
             In::Packet(Inbound { from, addr, packet }) if packet.message.kind().is_request() => {
                 self.serve(now, from, addr, packet, fx);
             }
@@ -333,6 +384,7 @@ impl Machine for DiscoveryMachine {
             In::Resolve { token, id } => self.resolve(now, token, id, fx),
             In::Random { token, count } => self.random(token, count, fx),
             In::Closest { token, target, count } => self.closest(token, target, count, fx),
+            In::Admission(admission) => self.readmit(now, admission, fx),
             In::LocalChanged(record) if record.id() == self.me => self.local = record,
             In::LocalChanged(_) => {}
             In::Outcome { id, ok } => self.outcome(id, ok),

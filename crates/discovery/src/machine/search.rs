@@ -7,7 +7,7 @@ use peerage_wire::{NodeId, NodeRecord};
 
 use super::lookup::{Asker, Lookup};
 use super::requests::Purpose;
-use super::table::{Admission, BUCKET_SIZE, Contact};
+use super::table::{BUCKET_SIZE, Contact, Placed};
 use super::{Check, DiscoveryMachine, Fx, Out};
 use crate::count::{DropReason, Event};
 use crate::key::Key;
@@ -68,10 +68,16 @@ impl DiscoveryMachine {
     fn report(&self, lookup: Lookup, fx: &mut Fx) {
         match lookup.asker {
             Asker::Refresh => {}
-            Asker::Caller(token) => fx.emit(Out::Answer { token, records: lookup.result() }),
+            Asker::Caller(token) => {
+                let mut records = lookup.result();
+                // The policy may have changed on the way.
+                records.retain(|record| self.admission.permits_id(&record.id()));
+                fx.emit(Out::Answer { token, records });
+            }
             Asker::Resolve(token, id) => {
                 let known = self.table.get(id).map(|entry| entry.contact.record.clone());
                 let newest = lookup.record_of(id).into_iter().chain(known).max_by_key(|record| record.seq());
+                let newest = newest.filter(|record| self.admission.permits_id(&record.id()));
                 fx.emit(Out::Answer { token, records: newest.into_iter().collect() });
             }
         }
@@ -95,8 +101,8 @@ impl DiscoveryMachine {
                 fx.emit(Out::Drop(DropReason::ForeignRecord));
                 continue;
             }
-            if self.endpoint(&record, teller).is_none() {
-                fx.emit(Out::Drop(DropReason::RelayAddress));
+            if let Err(reason) = self.endpoint(&record, teller.ip()) {
+                fx.emit(Out::Drop(reason));
                 continue;
             }
             match self.table.get(record.id()).map(|entry| &entry.contact) {
@@ -124,9 +130,9 @@ impl DiscoveryMachine {
             lookup.see(contact.clone());
         }
         let (id, addr) = (contact.id, contact.addr);
-        let admission = self.table.heard_of(contact);
-        self.admitted(now, admission, fx);
-        if admission == Admission::Added && self.wanted > 0 {
+        let placed = self.table.heard_of(contact);
+        self.admitted(now, placed, fx);
+        if placed == Placed::Added && self.wanted > 0 {
             // The dialer waits, and gets only nodes that answered.
             let ping = Message::Ping { record_seq: self.local.seq() };
             self.ask(now, id, addr, ping, Purpose::Revalidate, fx);
@@ -148,6 +154,9 @@ impl DiscoveryMachine {
     pub(super) fn resolve(&mut self, now: Time, token: u64, id: NodeId, fx: &mut Fx) {
         if id == self.me {
             return fx.emit(Out::Answer { token, records: vec![self.local.clone()] });
+        }
+        if !self.admission.permits_id(&id) {
+            return fx.emit(Out::Answer { token, records: Vec::new() });
         }
         match self.table.get(id).map(|entry| entry.contact.addr) {
             Some(addr) if self.ask(now, id, addr, Message::RecordRequest, Purpose::Resolve(token), fx) => {}

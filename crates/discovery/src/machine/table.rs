@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use peerage_machine::{Rng, Time};
-use peerage_wire::{NodeId, NodeRecord, Verified};
+use peerage_wire::address::site;
+use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
 
 use crate::config::Config;
 use crate::key::{BUCKETS, Key};
-use crate::net::{Prefix, is_local, site};
+use crate::net::is_local;
 
 /// Nodes in a bucket (Kademlia's k).
 pub(crate) const BUCKET_SIZE: usize = 16;
@@ -20,8 +22,12 @@ pub(crate) const MAX_REPLACEMENTS: usize = 10;
 const MAX_MISSES: u32 = 5;
 /// Empty answers to `FindNode` in a row that remove a node (geth `maxFindnodeFailures`).
 const MAX_FIND_FAILURES: u32 = 5;
+/// A node that passed more checks than this is worth remembering beyond this process (geth `livenessChecks > 5`).
+const SETTLED: u32 = 5;
 /// With fewer others than this, nobody is removed for a single failure (go-ethereum issue 21396).
 const SPARE: usize = 4;
+/// A node is told to be alive no more often than this, unless it has a newer record.
+const TELL_ALIVE: Duration = Duration::from_secs(60 * 60);
 
 /// A node and where to reach it.
 #[derive(Clone, Debug)]
@@ -52,13 +58,15 @@ pub(crate) struct Entry {
     /// When it may be handed to the dialer again; `None` if it never was.
     pub(crate) handed_until: Option<Time>,
     pub(crate) dial_failures: u32,
+    /// When it was last told to be alive, and with which record.
+    told_alive: Option<(Time, u64)>,
     misses: u32,
     find_failures: u32,
 }
 
 /// What became of a node offered to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum Placed {
     /// It has a place now.
     Added,
     /// It was there, and its record or address changed.
@@ -79,7 +87,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn of_site(&self, prefix: Prefix) -> usize {
+    fn of_site(&self, prefix: IpNet) -> usize {
         let entries = self.entries.iter().map(|entry| &entry.contact);
         entries.chain(&self.replacements).filter(|contact| site(contact.addr.ip()) == prefix).count()
     }
@@ -93,7 +101,7 @@ pub(crate) struct Table {
     site_per_table: usize,
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
-    sites: BTreeMap<Prefix, usize>,
+    sites: BTreeMap<IpNet, usize>,
 }
 
 impl Table {
@@ -138,7 +146,7 @@ impl Table {
         self.buckets.each_ref().map(|bucket| bucket.entries.len())
     }
 
-    fn limited(&self, ip: IpAddr) -> Option<Prefix> {
+    fn limited(&self, ip: IpAddr) -> Option<IpNet> {
         (!(self.exempt_local && is_local(ip))).then(|| site(ip))
     }
 
@@ -174,9 +182,9 @@ impl Table {
 
     /// Offers a node that somebody else told of. It changes a known one only by a newer record, which only its
     /// owner can sign: hearsay cannot move anybody.
-    pub(crate) fn heard_of(&mut self, contact: Contact) -> Admission {
+    pub(crate) fn heard_of(&mut self, contact: Contact) -> Placed {
         match self.get(contact.id) {
-            Some(known) if contact.record.seq() <= known.contact.record.seq() => Admission::Known,
+            Some(known) if contact.record.seq() <= known.contact.record.seq() => Placed::Known,
             Some(_) => self.update(contact),
             None => self.insert(contact, false),
         }
@@ -184,19 +192,19 @@ impl Table {
 
     /// Offers a node that answered us from this address with its own record. Whatever it says of itself holds,
     /// even an older record: it may have lost its state.
-    pub(crate) fn proved(&mut self, contact: Contact) -> Admission {
+    pub(crate) fn proved(&mut self, contact: Contact) -> Placed {
         let (id, addr) = (contact.id, contact.addr);
-        let admission = match self.get(id) {
+        let placed = match self.get(id) {
             Some(known) if known.contact.record == contact.record && known.contact.addr == contact.addr => {
-                Admission::Known
+                Placed::Known
             }
             Some(_) => self.update(contact),
             None => self.insert(contact, true),
         };
-        if admission != Admission::Refused {
+        if placed != Placed::Refused {
             self.alive(id, addr);
         }
-        admission
+        placed
     }
 
     /// A node at an address. One that has moved while it was asked at the old one is not meant by the outcome.
@@ -213,16 +221,16 @@ impl Table {
         }
     }
 
-    fn update(&mut self, contact: Contact) -> Admission {
+    fn update(&mut self, contact: Contact) -> Placed {
         let index = self.index(contact.id);
         let Some(at) = self.buckets[index].entries.iter().position(|entry| entry.contact.id == contact.id) else {
-            return Admission::Refused;
+            return Placed::Refused;
         };
         let (old, new) = (self.buckets[index].entries[at].contact.addr, contact.addr);
         if site(old.ip()) != site(new.ip()) {
             // The place it leaves does not count against the one it takes, which is in another site.
             if !self.has_room(index, new.ip()) {
-                return Admission::Refused;
+                return Placed::Refused;
             }
             self.count_out(old.ip());
             self.count_in(new.ip());
@@ -233,26 +241,26 @@ impl Table {
             entry.live = false;
             entry.list = List::Fast;
         }
-        Admission::Updated
+        Placed::Updated
     }
 
-    fn insert(&mut self, contact: Contact, live: bool) -> Admission {
+    fn insert(&mut self, contact: Contact, live: bool) -> Placed {
         let index = self.index(contact.id);
         let ip = contact.addr.ip();
         if let Some(waiting) = self.buckets[index].replacements.iter_mut().find(|other| other.id == contact.id) {
             if waiting.addr == contact.addr && waiting.record.seq() < contact.record.seq() {
                 waiting.record = contact.record;
             }
-            return Admission::Replacement;
+            return Placed::Replacement;
         }
         if contact.id == self.me || ip.is_unspecified() || !self.has_room(index, ip) {
-            return Admission::Refused;
+            return Placed::Refused;
         }
         self.count_in(ip);
         let bucket = &mut self.buckets[index];
         if bucket.entries.len() < BUCKET_SIZE {
             bucket.entries.push(Entry::new(contact, live));
-            return Admission::Added;
+            return Placed::Added;
         }
         bucket.replacements.push_front(contact);
         if bucket.replacements.len() > MAX_REPLACEMENTS
@@ -260,7 +268,7 @@ impl Table {
         {
             self.count_out(oldest.addr.ip());
         }
-        Admission::Replacement
+        Placed::Replacement
     }
 
     /// Takes a node out and gives its place to one that waits, chosen at random so that nobody can queue for it.
@@ -275,14 +283,36 @@ impl Table {
         self.count_out(removed.contact.addr.ip());
     }
 
-    /// Notes a successful check at an address.
-    pub(crate) fn check_passed(&mut self, id: NodeId, addr: SocketAddr) {
-        if let Some(entry) = self.at(id, addr) {
-            entry.checks = entry.checks.saturating_add(1);
-            entry.live = true;
-            entry.misses = 0;
-            entry.list = List::Slow;
+    /// Lets go of everybody who is not admitted any more; how many had a place.
+    pub(crate) fn retain(&mut self, rng: &mut Rng, admits: impl Fn(&Contact) -> bool) -> usize {
+        // Those that wait first, as they inherit.
+        for index in 0..BUCKETS {
+            let waiting = std::mem::take(&mut self.buckets[index].replacements);
+            let (kept, gone): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(&admits);
+            self.buckets[index].replacements = kept;
+            gone.into_iter().for_each(|contact| self.count_out(contact.addr.ip()));
         }
+        let refused: Vec<NodeId> =
+            self.entries().map(|entry| &entry.contact).filter(|c| !admits(c)).map(|contact| contact.id).collect();
+        refused.iter().for_each(|id| self.remove(*id, rng));
+        refused.len()
+    }
+
+    /// Notes a successful check at an address. The record, if the node has answered so often that it is worth
+    /// remembering, and this was not told lately.
+    pub(crate) fn check_passed(&mut self, now: Time, id: NodeId, addr: SocketAddr) -> Option<Verified<NodeRecord>> {
+        let entry = self.at(id, addr)?;
+        entry.checks = entry.checks.saturating_add(1);
+        entry.live = true;
+        entry.misses = 0;
+        entry.list = List::Slow;
+        let seq = entry.contact.record.seq();
+        let told = entry.told_alive.is_some_and(|(at, told)| now.since(at) < TELL_ALIVE && seq <= told);
+        if entry.checks <= SETTLED || told {
+            return None;
+        }
+        entry.told_alive = Some((now, seq));
+        Some(entry.contact.record.clone())
     }
 
     /// Notes a check without an answer; true if the node must go. A node that answered often survives some
@@ -329,6 +359,7 @@ impl Entry {
             list: List::Fast,
             handed_until: None,
             dial_failures: 0,
+            told_alive: None,
             misses: 0,
             find_failures: 0,
         }

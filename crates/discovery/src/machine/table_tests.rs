@@ -40,9 +40,9 @@ fn far(count: usize) -> Vec<Contact> {
 
 /// The counted sites are those of the nodes with a place or waiting for one, and no limit is passed.
 fn check_sites(table: &Table) {
-    let mut sites: BTreeMap<Prefix, usize> = BTreeMap::new();
+    let mut sites: BTreeMap<IpNet, usize> = BTreeMap::new();
     for bucket in &table.buckets {
-        let mut of_bucket: BTreeMap<Prefix, usize> = BTreeMap::new();
+        let mut of_bucket: BTreeMap<IpNet, usize> = BTreeMap::new();
         for contact in bucket.entries.iter().map(|entry| &entry.contact).chain(&bucket.replacements) {
             *of_bucket.entry(site(contact.addr.ip())).or_default() += 1;
         }
@@ -64,7 +64,7 @@ fn a_site_has_ten_places_in_the_table_and_two_in_a_bucket() {
     for number in 0..400 {
         let contact = contact_at(number, SocketAddr::from(([1, 2, 3, number as u8], 5000)), 1);
         let last = table.index(contact.id) == BUCKETS - 1;
-        let added = table.proved(contact) == Admission::Added;
+        let added = table.proved(contact) == Placed::Added;
         in_last += usize::from(last && added);
     }
     check_sites(&table);
@@ -107,7 +107,7 @@ fn a_full_bucket_lets_ten_wait_and_the_oldest_of_them_goes() {
     let waiting: Vec<_> = bucket.replacements.iter().map(|contact| contact.id).collect();
     let expected: Vec<_> = nodes[20..].iter().rev().map(|contact| contact.id).collect();
     assert_eq!((bucket.entries.len(), waiting), (BUCKET_SIZE, expected));
-    assert_eq!(table.heard_of(nodes[25].clone()), Admission::Replacement);
+    assert_eq!(table.heard_of(nodes[25].clone()), Placed::Replacement);
     assert_eq!(table.buckets[BUCKETS - 1].replacements.len(), MAX_REPLACEMENTS, "nobody waits twice");
 }
 
@@ -133,9 +133,9 @@ fn ourselves_and_nodes_without_an_address_are_refused() {
     let mut table = table();
     let mine = RecordDraft::new(1, NetworkId::named("test")).sign(&Keypair::from_seed([1; 32])).expect("small");
     let addr = SocketAddr::from(([20, 1, 1, 1], 5000));
-    assert_eq!(table.proved(Contact { id: me(), addr, record: mine }), Admission::Refused);
+    assert_eq!(table.proved(Contact { id: me(), addr, record: mine }), Placed::Refused);
     let nowhere = contact_at(1, SocketAddr::from(([0, 0, 0, 0], 5000)), 1);
-    assert_eq!(table.heard_of(nowhere), Admission::Refused);
+    assert_eq!(table.heard_of(nowhere), Placed::Refused);
     assert!(table.is_empty());
 }
 
@@ -145,11 +145,11 @@ fn hearsay_changes_a_node_only_by_a_newer_record() {
     let (here, there) = (SocketAddr::from(([20, 1, 1, 1], 5000)), SocketAddr::from(([20, 1, 2, 1], 5000)));
     table.proved(contact_at(1, here, 5));
     for seq in [4, 5] {
-        assert_eq!(table.heard_of(contact_at(1, there, seq)), Admission::Known);
+        assert_eq!(table.heard_of(contact_at(1, there, seq)), Placed::Known);
     }
     let id = contact_at(1, here, 5).id;
     assert_eq!(table.get(id).map(|entry| (entry.contact.addr, entry.live)), Some((here, true)));
-    assert_eq!(table.heard_of(contact_at(1, there, 6)), Admission::Updated);
+    assert_eq!(table.heard_of(contact_at(1, there, 6)), Placed::Updated);
     let moved = table.get(id).map(|entry| (entry.contact.addr, entry.live, entry.list));
     assert_eq!(moved, Some((there, false, List::Fast)), "at the new address it has proved nothing");
     check_sites(&table);
@@ -160,8 +160,8 @@ fn a_node_that_proves_itself_may_say_anything_of_itself() {
     let mut table = table();
     let (here, there) = (SocketAddr::from(([20, 1, 1, 1], 5000)), SocketAddr::from(([20, 1, 2, 1], 5000)));
     table.proved(contact_at(1, here, 5));
-    assert_eq!(table.proved(contact_at(1, here, 5)), Admission::Known);
-    assert_eq!(table.proved(contact_at(1, there, 3)), Admission::Updated, "it may have lost its state");
+    assert_eq!(table.proved(contact_at(1, here, 5)), Placed::Known);
+    assert_eq!(table.proved(contact_at(1, there, 3)), Placed::Updated, "it may have lost its state");
     let entry = table.get(contact_at(1, there, 3).id).expect("known");
     assert_eq!((entry.contact.addr, entry.contact.record.seq(), entry.live), (there, 3, true));
     check_sites(&table);
@@ -175,8 +175,8 @@ fn a_node_cannot_move_into_a_full_site() {
         table.proved(contact_at(number, crowded(number as u8), 1));
     }
     let home = SocketAddr::from(([20, 1, 1, 1], 5000));
-    assert_eq!(table.proved(contact_at(7, home, 1)), Admission::Added);
-    assert_eq!(table.proved(contact_at(7, crowded(9), 2)), Admission::Refused);
+    assert_eq!(table.proved(contact_at(7, home, 1)), Placed::Added);
+    assert_eq!(table.proved(contact_at(7, crowded(9), 2)), Placed::Refused);
     let kept = table.get(contact_at(7, home, 1).id).map(|entry| entry.contact.addr);
     assert_eq!(kept, Some(home), "the old place and record stay");
     check_sites(&table);
@@ -191,7 +191,7 @@ fn checks_decay_by_three_and_a_node_that_answered_often_survives_a_miss() {
     }
     let ((veteran, home), newcomer) = ((nodes[0].id, nodes[0].addr), &nodes[1]);
     for _ in 0..6 {
-        table.check_passed(veteran, home);
+        table.check_passed(Time::ZERO, veteran, home);
     }
     assert_eq!(table.get(veteran).map(|entry| entry.list), Some(List::Slow));
     assert!(table.check_missed(newcomer.id, newcomer.addr), "with others left, one miss ends a newcomer");

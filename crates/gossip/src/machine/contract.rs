@@ -1,5 +1,6 @@
 //! What the machine is told and what it asks for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,6 +79,11 @@ pub enum In {
         /// Whether the signature holds.
         ok: bool,
     },
+    /// The other answer to [`Out::Verify`]: the check panicked, and nothing but this copy with it.
+    CheckPanicked {
+        /// The question's.
+        token: u64,
+    },
     /// A push did not reach this recipient.
     SendFailed {
         /// The recipient.
@@ -85,14 +91,16 @@ pub enum In {
         /// The push's.
         tag: u64,
     },
-    /// What an earlier life of this machine had seen, oldest first, and the last sequence it used.
+    /// What an earlier life of this machine had seen and told. Before all else.
     Restore {
-        /// Ids, and when they were seen.
+        /// Ids, and when they were seen, oldest first.
         seen: Vec<(MessageId, Time)>,
         /// The last sequence used.
         sequence: u64,
+        /// Sessions that were told to be useful last; see [`Out::Useful`].
+        useful: BTreeSet<SessionId>,
     },
-    /// Handling this copy of a message made an earlier life panic.
+    /// Handling this copy of a message panicked in an earlier life.
     Refuse {
         /// The copy.
         fingerprint: Fingerprint,
@@ -142,6 +150,23 @@ pub enum Out {
         session: SessionId,
         /// What it did.
         penalty: Penalty,
+    },
+    /// Whether this node and a peer have a topic in common, subscribed to on both ends. Told when it changes, at most
+    /// once a session for each input; how often a peer can change it is bounded by its quota of topic changes. A peer
+    /// begins as not useful, which is not told; one that an earlier life told to be useful is told of again, whether
+    /// it still is or not, once it has said its topics. Remember it for [`In::Restore`].
+    Useful {
+        /// The session.
+        session: SessionId,
+        /// Whether there is such a topic.
+        useful: bool,
+    },
+    /// The check of what this session sent panicked. Remember the copy for [`In::Refuse`].
+    Crashed {
+        /// The session. There is one such output for each that sent the copy.
+        session: SessionId,
+        /// The copy.
+        fingerprint: Fingerprint,
     },
     /// Remember this id for [`In::Restore`].
     Remember(MessageId),
@@ -205,15 +230,6 @@ pub enum SubscribeError {
     /// This node is subscribed to as many topics as it may.
     #[error("a node is subscribed to at most {0} topics")]
     TooMany(usize),
-}
-
-/// What a panic is charged to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Handling {
-    /// What a session sent, its control items or its framing: the session is to blame.
-    Session(SessionId),
-    /// A message: whoever relayed it could not know.
-    Message(Fingerprint),
 }
 
 /// Deadlines.
@@ -289,7 +305,7 @@ drops! {
     InvalidSignature = "invalid_signature";
     /// A copy that failed the check before.
     RejectedBefore = "rejected_before";
-    /// A copy that made a handler panic before.
+    /// A copy whose handling or check panicked.
     Poison = "poison";
     /// No room for one more signature check.
     InFlightFull = "in_flight_full";

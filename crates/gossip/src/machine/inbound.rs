@@ -5,8 +5,9 @@ use peerage_machine::Time;
 use peerage_queue::SessionId;
 use peerage_wire::{NodeId, Penalty};
 
+use super::blame::{Handling, Suspect};
 use super::cache::Slots;
-use super::contract::{Count, DropReason, Handling, Out};
+use super::contract::{Count, DropReason, Out};
 use super::flights::{Candidate, Joined};
 use super::wants::Asks;
 use super::{Fx, GossipMachine, dropped};
@@ -23,6 +24,8 @@ impl GossipMachine {
         for item in wire::items(payload, self.config.max_payload) {
             match item {
                 Ok(Item::Message(parcel)) => {
+                    #[cfg(any(test, feature = "fault-injection"))]
+                    crate::poison::at(crate::poison::DECODE, &parcel.payload);
                     // A kept slice would keep the whole session message in memory.
                     let parcel = if parcel.bytes.len() < whole / 2 { parcel.detached() } else { parcel };
                     self.message(now, session, from, parcel, fx);
@@ -51,7 +54,8 @@ impl GossipMachine {
         }
         let id = parcel.id();
         let fingerprint = Fingerprint::of(&id, parcel.origin.as_ref());
-        self.handling = Some(Handling::Message(fingerprint));
+        let check = check_of(&id, &parcel);
+        self.handling = Some(Handling::Message(Suspect { fingerprint, sender: session, check }));
         if self.seen.contains(&id) {
             if let (Some(entry), Some(peer)) = (self.cache.get_mut(&id), self.peers.get(session)) {
                 entry.has.insert(peer.slot);
@@ -102,7 +106,7 @@ impl GossipMachine {
 
     fn check(&mut self, now: Time, id: MessageId, candidate: Candidate, fx: &mut Fx) {
         #[cfg(any(test, feature = "fault-injection"))]
-        assert!(candidate.parcel.payload != super::POISON, "injected");
+        crate::poison::at(crate::poison::UNCHECKED, &candidate.parcel.payload);
         let Some(check) = check_of(&id, &candidate.parcel) else {
             return self.take_in(now, id, candidate, fx);
         };
@@ -116,7 +120,7 @@ impl GossipMachine {
 
     pub(super) fn verified(&mut self, now: Time, token: u64, ok: bool, fx: &mut Fx) {
         let Some((id, candidate, next)) = self.flights.checked(token, ok) else { return };
-        self.handling = Some(Handling::Message(candidate.fingerprint));
+        self.handling = candidate.suspect(&id).map(Handling::Message);
         if ok {
             return self.take_in(now, id, candidate, fx);
         }
@@ -125,6 +129,23 @@ impl GossipMachine {
         for session in candidate.senders {
             self.blame(session, Penalty::InvalidMessage, fx);
         }
+        self.try_next(now, id, next, fx);
+    }
+
+    /// The check of a copy panicked. An honest relayer checks before it sends on, so whoever sent this had not.
+    pub(super) fn check_panicked(&mut self, now: Time, token: u64, fx: &mut Fx) {
+        let Some((id, candidate, next)) = self.flights.checked(token, false) else { return };
+        let fingerprint = candidate.fingerprint;
+        dropped(DropReason::Poison, fx);
+        self.poison.insert(now, fingerprint);
+        for session in candidate.senders {
+            fx.emit(Out::Crashed { session, fingerprint });
+        }
+        self.try_next(now, id, next, fx);
+    }
+
+    /// A copy did not pass its check: the next one that waits is checked, or who announced the message is asked.
+    fn try_next(&mut self, now: Time, id: MessageId, next: Option<u64>, fx: &mut Fx) {
         let next = next.and_then(|token| {
             let (id, candidate) = self.flights.checking(token)?;
             check_of(id, &candidate.parcel).map(|check| (token, check))
@@ -140,6 +161,8 @@ impl GossipMachine {
     }
 
     fn take_in(&mut self, now: Time, id: MessageId, candidate: Candidate, fx: &mut Fx) {
+        #[cfg(any(test, feature = "fault-injection"))]
+        crate::poison::at(crate::poison::CHECKED, &candidate.parcel.payload);
         // The node may have left the topic while the signature was checked.
         if !self.subscriptions.contains_key(&candidate.parcel.topic) {
             self.wants.settle(&id);
@@ -166,8 +189,9 @@ impl GossipMachine {
         }
         let slot = peer.slot;
         if std::mem::replace(&mut peer.beat.answered, true) {
-            // At most one answer a heartbeat, or small questions would make large traffic.
+            // At most one answer a heartbeat, or small questions would make large traffic and much work.
             peer.owed_topics = peer.owed_topics.or(Some(false));
+            peer.forgot = true;
         } else {
             self.send_topics(session, false, fx);
             // Who asks may have restarted and forgotten what it was told.
@@ -201,8 +225,17 @@ impl GossipMachine {
     }
 }
 
+impl Candidate {
+    fn suspect(&self, id: &MessageId) -> Option<Suspect> {
+        let (fingerprint, sender) = (self.fingerprint, *self.senders.first()?);
+        Some(Suspect { fingerprint, sender, check: check_of(id, &self.parcel) })
+    }
+}
+
 /// The signature check of a signed message.
 fn check_of(id: &MessageId, parcel: &Parcel) -> Option<Check> {
     let Origin { publisher, issued, signature, .. } = parcel.origin.as_ref()?;
+    #[cfg(any(test, feature = "fault-injection"))]
+    let issued = if parcel.payload == crate::poison::CHECK { &crate::poison::ISSUED } else { issued };
     Some(Check { publisher: *publisher, claim: Claim { id: *id, issued: *issued }, signature: *signature })
 }

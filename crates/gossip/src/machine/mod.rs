@@ -5,6 +5,7 @@
 //! delivered and sent on. Marking earlier would let a forged copy censor the true one.
 
 mod aged;
+mod blame;
 mod cache;
 mod contract;
 mod flights;
@@ -16,7 +17,7 @@ mod repair;
 mod tests;
 mod wants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,9 +26,8 @@ use peerage_queue::{Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
 
-pub use self::contract::{
-    Count, DropReason, Handling, In, Out, Outgoing, PublishError, Published, Stats, SubscribeError, Timer,
-};
+pub use self::blame::{Blame, Handling, Suspect};
+pub use self::contract::{Count, DropReason, In, Out, Outgoing, PublishError, Published, Stats, SubscribeError, Timer};
 
 use self::aged::AgedSet;
 use self::cache::{Cache, Slots};
@@ -49,12 +49,6 @@ mod tag {
 /// Messages that made a handler panic, remembered so long and so many.
 const POISON_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MAX_POISON: usize = 1024;
-
-/// A payload that makes the machine panic, for tests of what a panic is charged to.
-#[cfg(any(test, feature = "fault-injection"))]
-#[cfg_attr(not(feature = "fault-injection"), expect(unreachable_pub, reason = "exported with the feature"))]
-#[doc(hidden)]
-pub const POISON: &[u8] = b"peerage: make the gossip machine panic";
 
 type Fx = Effects<Out, Timer>;
 
@@ -152,6 +146,7 @@ impl GossipMachine {
             }
             None => {
                 self.control(self.peers.everyone(), Lane::Control, wire::subscribe(&topic), tag::TOPICS, fx);
+                self.peers.topic_matters(&topic);
                 self.subscriptions.insert(topic, policy);
                 Ok(())
             }
@@ -161,6 +156,7 @@ impl GossipMachine {
     fn unsubscribe(&mut self, topic: &Topic, fx: &mut Fx) {
         if self.subscriptions.remove(topic).is_some() {
             self.control(self.peers.everyone(), Lane::Control, wire::unsubscribe(topic), tag::TOPICS, fx);
+            self.peers.topic_matters(topic);
         }
     }
 
@@ -232,7 +228,15 @@ impl GossipMachine {
         fx.emit(Out::Report { session, penalty });
     }
 
-    fn restore(&mut self, seen: Vec<(MessageId, Time)>, sequence: u64) {
+    fn tell_of_use(&mut self, fx: &mut Fx) {
+        let subscriptions = &self.subscriptions;
+        for (session, useful) in self.peers.news_of_use(|topic| subscriptions.contains_key(topic)) {
+            fx.emit(Out::Useful { session, useful });
+        }
+    }
+
+    fn restore(&mut self, seen: Vec<(MessageId, Time)>, sequence: u64, useful: BTreeSet<SessionId>) {
+        self.peers.restore(useful);
         for (id, at) in seen {
             self.seen.insert(at, id);
         }
@@ -266,10 +270,12 @@ impl Machine for GossipMachine {
             In::Signed { token, signature } => self.signed(now, token, signature, fx),
             In::Inbound { session, payload } => self.inbound(now, session, payload, fx),
             In::Verified { token, ok } => self.verified(now, token, ok, fx),
+            In::CheckPanicked { token } => self.check_panicked(now, token, fx),
             In::SendFailed { session, tag } => self.send_failed(session, tag),
-            In::Restore { seen, sequence } => self.restore(seen, sequence),
+            In::Restore { seen, sequence, useful } => self.restore(seen, sequence, useful),
             In::Refuse { fingerprint } => drop(self.poison.insert(now, fingerprint)),
         }
+        self.tell_of_use(fx);
         // A panic leaves it set, which is what it is for.
         self.handling = None;
     }

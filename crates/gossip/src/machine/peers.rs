@@ -36,6 +36,10 @@ pub(super) struct Peer {
     pub(super) asked_at: Option<Time>,
     /// It must be sent our topics at the next heartbeat; with a request for its own, if `Some(true)`.
     pub(super) owed_topics: Option<bool>,
+    /// It must be told again of what it was told, at the next heartbeat.
+    pub(super) forgot: bool,
+    /// Whether it was last told to be useful; `None` if it is to be told anew.
+    pub(super) useful: Option<bool>,
     pub(super) beat: Beat,
 }
 
@@ -52,14 +56,51 @@ pub(super) struct Peers {
     by_session: BTreeMap<SessionId, Peer>,
     by_topic: BTreeMap<Topic, Members>,
     free_slots: BTreeSet<usize>,
+    /// Those that an earlier life told to be useful and that are not here yet; no more than it had told.
+    useful_before: BTreeSet<SessionId>,
+    /// Those whose common topics may have changed; they are all here.
+    changed: BTreeSet<SessionId>,
     fanout: usize,
     rng: Rng,
 }
 
 impl Peers {
     pub(super) fn new(fanout: usize, rng: Rng) -> Peers {
-        let (by_session, by_topic, free_slots) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Peers { by_session, by_topic, free_slots, fanout, rng }
+        Peers {
+            by_session: BTreeMap::new(),
+            by_topic: BTreeMap::new(),
+            free_slots: BTreeSet::new(),
+            useful_before: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            fanout,
+            rng,
+        }
+    }
+
+    /// Remembers what an earlier life told.
+    pub(super) fn restore(&mut self, useful: BTreeSet<SessionId>) {
+        self.useful_before = useful;
+    }
+
+    /// Notes that the peers of a topic may have a topic more or less in common with this node.
+    pub(super) fn topic_matters(&mut self, topic: &Topic) {
+        if let Some(members) = self.by_topic.get(topic) {
+            self.changed.extend(&members.sessions);
+        }
+    }
+
+    /// The peers that became useful, or stopped being so, given what this node wants.
+    pub(super) fn news_of_use(&mut self, wanted: impl Fn(&Topic) -> bool) -> Vec<(SessionId, bool)> {
+        let mut news = Vec::new();
+        for session in std::mem::take(&mut self.changed) {
+            if let Some(peer) = self.by_session.get_mut(&session) {
+                let useful = peer.topics.iter().any(&wanted);
+                if peer.useful.replace(useful) != Some(useful) {
+                    news.push((session, useful));
+                }
+            }
+        }
+        news
     }
 
     /// Adds a peer; false if the session is there already.
@@ -77,6 +118,8 @@ impl Peers {
             topics: BTreeSet::new(),
             asked_at: Some(now),
             owed_topics: None,
+            forgot: false,
+            useful: if self.useful_before.remove(&session) { None } else { Some(false) },
             beat: Beat::default(),
         };
         self.by_session.insert(session, peer);
@@ -90,6 +133,7 @@ impl Peers {
             self.leave(session, topic);
         }
         self.free_slots.insert(peer.slot);
+        self.changed.remove(&session);
         Some(peer.slot)
     }
 
@@ -119,6 +163,7 @@ impl Peers {
             return false;
         }
         peer.topics.insert(topic.clone());
+        self.changed.insert(session);
         let rng = &mut self.rng;
         let members = self.by_topic.entry(topic).or_insert_with(|| Members {
             salt: rng.next_u64(),
@@ -133,6 +178,7 @@ impl Peers {
     /// The peer no longer wants a topic.
     pub(super) fn part(&mut self, session: SessionId, topic: &Topic) {
         if self.by_session.get_mut(&session).is_some_and(|peer| peer.topics.remove(topic)) {
+            self.changed.insert(session);
             self.leave(session, topic);
         }
     }
@@ -140,6 +186,7 @@ impl Peers {
     /// The peer wants these topics and no others; false if they are too many, and then only the first.
     pub(super) fn replace(&mut self, session: SessionId, topics: Vec<Topic>, max_topics: usize) -> bool {
         let Some(peer) = self.by_session.get_mut(&session) else { return true };
+        self.changed.insert(session);
         let wanted: BTreeSet<Topic> = topics.into_iter().collect();
         let gone: Vec<Topic> = peer.topics.difference(&wanted).cloned().collect();
         for topic in gone {

@@ -40,7 +40,7 @@ impl GossipMachine {
         self.rejected.expire(now);
         self.poison.expire(now);
         self.cache.expire(now);
-        let mut owed = Vec::new();
+        let (mut owed, mut forgetful) = (Vec::new(), Vec::new());
         for (session, peer) in self.peers.iter_mut() {
             peer.beat = super::peers::Beat::default();
             if peer.asked_at.is_some_and(|at| now.since(at) >= self.config.ask_topics) {
@@ -50,7 +50,11 @@ impl GossipMachine {
             if let Some(want_reply) = peer.owed_topics.take() {
                 owed.push((session, want_reply));
             }
+            if std::mem::take(&mut peer.forgot) {
+                forgetful.push(peer.slot);
+            }
         }
+        forgetful.into_iter().for_each(|slot| self.cache.forget_told(slot));
         for (session, want_reply) in owed {
             self.send_topics(session, want_reply, fx);
         }

@@ -15,8 +15,8 @@ use super::ApiError;
 pub(super) const KIB_AT_A_TIME: u32 = 64 * 1024;
 /// How long a body may take to come, and to wait for its turn.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Largest JSON body.
-const JSON: usize = 16 * 1024;
+/// Largest JSON body, where no list is expected.
+pub(super) const JSON: usize = 16 * 1024;
 /// How much of a body that is refused is read and thrown away, and for how long. Who is still sending when
 /// the connection is closed does not get to read why.
 const IGNORED: usize = 64 * 1024 * 1024;
@@ -51,9 +51,10 @@ pub(super) async fn read<'a>(
     Ok(Held { bytes, _share: share })
 }
 
-/// Reads a JSON body.
+/// Reads a JSON body of at most `limit` bytes.
 pub(super) async fn json<T: DeserializeOwned>(
     shares: &Semaphore,
+    limit: usize,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, ApiError> {
@@ -63,7 +64,7 @@ pub(super) async fn json<T: DeserializeOwned>(
         let sentence = "send JSON, and say so: `Content-Type: application/json`";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
     }
-    let held = read(shares, JSON, headers, body).await?;
+    let held = read(shares, limit, headers, body).await?;
     serde_json::from_slice(&held.bytes)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not the JSON expected: {error}")))
 }

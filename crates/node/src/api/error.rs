@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use peerage::server::gossip::SubscribeError;
-use peerage::{AskError, Policy, PublishError, TopicError};
+use peerage::{AddStaticFailed, AskError, Policy, PublishError, TopicError};
 use serde::Serialize;
 
 /// A refusal.
@@ -48,6 +48,15 @@ impl IntoResponse for ApiError {
             }
         }
         response
+    }
+}
+
+impl From<AddStaticFailed> for ApiError {
+    fn from(error: AddStaticFailed) -> ApiError {
+        match error {
+            AddStaticFailed::Ask(error) => error.into(),
+            error => ApiError::new(StatusCode::BAD_REQUEST, error.to_string()),
+        }
     }
 }
 
@@ -94,6 +103,11 @@ impl From<PublishError> for ApiError {
             }
         }
     }
+}
+
+/// What was asked makes no sense.
+pub(super) fn bad(error: impl std::fmt::Display) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 /// For paths that nothing is behind.

@@ -1,15 +1,13 @@
-//! What the node is, who its peers are, and who its static and trusted peers should be.
+//! What the node is, how it is, and who its peers are.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::StatusCode;
 use peerage::server::wire::address;
-use peerage::{NodeId, PeerAddress, PeerInfo, Status};
-use serde::{Deserialize, Serialize};
+use peerage::{PeerInfo, Status};
+use serde::Serialize;
 
-use super::{Api, ApiError, body};
+use super::{Api, ApiError};
 
 #[derive(Serialize)]
 pub(super) struct NodeBody {
@@ -54,6 +52,7 @@ pub(super) struct PeerBody {
     #[serde(rename = "static")]
     is_static: bool,
     trusted: bool,
+    blame: u32,
     rtt_us: Option<u64>,
     connected_since_unix_ms: u64,
     bytes_in: u64,
@@ -70,6 +69,7 @@ impl From<PeerInfo> for PeerBody {
             agent: peer.agent,
             is_static: peer.is_static,
             trusted: peer.is_trusted,
+            blame: peer.blame,
             rtt_us: peer.round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             connected_since_unix_ms: u64::try_from(peer.connected_at.as_millis()).unwrap_or(u64::MAX),
             bytes_in: peer.bytes_in,
@@ -99,73 +99,4 @@ pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<HealthBo
             (StatusCode::SERVICE_UNAVAILABLE, Json(HealthBody { status: "stopped", reasons }))
         }
     }
-}
-
-#[derive(Deserialize)]
-struct AddressBody {
-    address: String,
-}
-
-#[derive(Deserialize, Serialize)]
-pub(super) struct IdBody {
-    id: String,
-}
-
-impl From<NodeId> for IdBody {
-    fn from(id: NodeId) -> IdBody {
-        IdBody { id: id.to_string() }
-    }
-}
-
-fn bad(error: impl std::fmt::Display) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
-}
-
-pub(super) async fn add_static(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<IdBody>, ApiError> {
-    let AddressBody { address } = body::json(&api.0.bodies, &headers, body).await?;
-    let peer: PeerAddress = address.parse().map_err(bad)?;
-    let node = &api.0.setup.node;
-    if peer.id == node.id() {
-        return Err(bad("that is this node's own address; name another node"));
-    }
-    let id = peer.id;
-    node.add_static(peer);
-    Ok(Json(id.into()))
-}
-
-pub(super) async fn remove_static(
-    State(api): State<Api>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<IdBody>, ApiError> {
-    let id = path_id(id)?;
-    api.0.setup.node.remove_static(id);
-    Ok(Json(id.into()))
-}
-
-pub(super) async fn add_trusted(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<IdBody>, ApiError> {
-    let IdBody { id } = body::json(&api.0.bodies, &headers, body).await?;
-    let id: NodeId = id.parse().map_err(bad)?;
-    api.0.setup.node.add_trusted(id);
-    Ok(Json(id.into()))
-}
-
-pub(super) async fn remove_trusted(
-    State(api): State<Api>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<IdBody>, ApiError> {
-    let id = path_id(id)?;
-    api.0.setup.node.remove_trusted(id);
-    Ok(Json(id.into()))
-}
-
-fn path_id(id: Result<Path<String>, PathRejection>) -> Result<NodeId, ApiError> {
-    id.map_err(bad)?.0.parse().map_err(bad)
 }

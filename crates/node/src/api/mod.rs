@@ -4,6 +4,8 @@ mod body;
 mod error;
 mod guard;
 mod info;
+mod peers;
+mod policy;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -15,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get};
 use peerage::Node;
 use tokio::sync::Semaphore;
 
@@ -67,10 +69,14 @@ pub(crate) fn router(setup: Setup) -> Router {
         .route("/v1/node", get(info::node))
         .route("/v1/health", get(info::health))
         .route("/v1/peers", get(info::peers))
-        .route("/v1/peers/static", post(info::add_static))
-        .route("/v1/peers/static/{id}", delete(info::remove_static))
-        .route("/v1/peers/trusted", post(info::add_trusted))
-        .route("/v1/peers/trusted/{id}", delete(info::remove_trusted))
+        .route("/v1/peers/{id}", delete(peers::remove))
+        .route("/v1/peers/static", get(peers::statics).post(peers::add_static))
+        .route("/v1/peers/static/{id}", delete(peers::remove_static))
+        .route("/v1/peers/trusted", get(peers::trusted).post(peers::add_trusted))
+        .route("/v1/peers/trusted/{id}", delete(peers::remove_trusted))
+        .route("/v1/bans", get(policy::bans).post(policy::ban))
+        .route("/v1/bans/{banned}", delete(policy::unban))
+        .route("/v1/admission", get(policy::admission).put(policy::set_admission))
         .route("/v1/events", get(stream::events))
         .route("/v1/topics/{topic}", get(topics::subscribe).post(topics::publish))
         .fallback(not_found)

@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use peerage::server::wire::address;
-use peerage::{Event, RecvError};
+use peerage::server::wire::frame::Lane;
+use peerage::{Event, NodeId, RecvError};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,7 +70,13 @@ fn peer_event(change: Event) -> Sent {
                 "duration_ms": u64::try_from(lived.as_millis()).unwrap_or(u64::MAX),
             }),
         ),
+        Event::MsgSent { id, protocol, lane, size } => message("message_sent", id, &protocol, lane, size),
+        Event::MsgReceived { id, protocol, lane, size } => message("message_received", id, &protocol, lane, size),
     }
+}
+
+fn message(name: &str, id: NodeId, protocol: &str, lane: Lane, size: u64) -> Sent {
+    event(name, &json!({ "id": id.to_string(), "protocol": protocol, "lane": lane.label(), "size": size }))
 }
 
 /// Changes among the peers, from now on.

@@ -1,5 +1,7 @@
 //! The API over TCP, in front of real nodes.
 
+mod lists;
+
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -189,20 +191,9 @@ async fn what_is_asked_wrongly_is_refused_with_its_status_and_a_sentence() {
     served.ask(&format!("POST /v1/peers/static{json}"), pathless).await.refused(400, "copy the whole address");
     let own = served.node.addresses().await.expect("runs").remove(0);
     let own = format!("{{\"address\":\"{own}\"}}");
-    served.ask(&format!("POST /v1/peers/static{json}"), own).await.refused(400, "own address");
+    served.ask(&format!("POST /v1/peers/static{json}"), own).await.refused(400, "this node itself");
     let huge = vec![b' '; 20_000];
     served.ask(&format!("POST /v1/peers/static{json}"), huge).await.refused(413, "16384 bytes");
-    served.stop().await;
-}
-
-#[tokio::test]
-async fn trusted_peers_come_and_go() {
-    let served = served(Builder::local()).await;
-    let id = "12D3KooWPW8NCp5gTny3CUywj9ieJJpgg9vxGRZKSxLnqkdYQdVP";
-    let head = "POST /v1/peers/trusted\r\ncontent-type: application/json\r\n";
-    assert_eq!(served.ask(head, format!("{{\"id\":\"{id}\"}}")).await.json()["id"], id);
-    assert_eq!(served.ask(&format!("DELETE /v1/peers/trusted/{id}"), "").await.json()["id"], id);
-    assert_eq!(served.ask(&format!("DELETE /v1/peers/static/{id}"), "").await.json()["id"], id);
     served.stop().await;
 }
 

@@ -25,7 +25,9 @@ pub(crate) fn command(data_dir: &Path, more: &[&str]) -> Command {
     command.arg("--data-dir").arg(data_dir).args(more);
     for (flag, value) in [("--listen", "/ip4/127.0.0.1/tcp/0"), ("--api", "127.0.0.1:0"), ("--metrics", "127.0.0.1:0")]
     {
-        if !more.contains(&flag) {
+        // What binds nothing has nowhere to listen.
+        let nowhere = flag == "--listen" && more.contains(&"--no-listen") && more.contains(&"--no-discovery");
+        if !more.contains(&flag) && !nowhere {
             command.args([flag, value]);
         }
     }
@@ -82,6 +84,11 @@ impl Process {
         self.seen.iter().find_map(value).unwrap_or_else(|| panic!("{name} is not among {:#?}", self.seen))
     }
 
+    /// Whether a line that begins so was printed so far.
+    pub(crate) fn printed(&self, start: &str) -> bool {
+        self.seen.iter().any(|line| line.starts_with(start))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
@@ -100,12 +107,18 @@ impl Process {
     }
 
     /// Ends it by SIGINT, and checks that it does so in time and in order.
-    pub(crate) fn interrupt(mut self) {
+    pub(crate) fn interrupt(self) {
+        assert_eq!(self.interrupt_and_hear(), "");
+    }
+
+    /// Likewise one that has something to say on stderr, and returns that.
+    pub(crate) fn interrupt_and_hear(mut self) -> String {
         let begun = Instant::now();
         self.signal(Signal::INT);
         let (status, said) = self.end();
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+        assert_eq!(status.code(), Some(0), "{said}");
+        said
     }
 
     pub(crate) fn get(&self, path: &str) -> serde_json::Value {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use peerage_machine::Time;
 use peerage_peer_session::handshake::{Acceptor, Dialler, Keys, LocalEnd, Presented};
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
-use peerage_peer_session::peerage_wire::{Capability, Hello, Keypair, NetworkId, RecordDraft};
+use peerage_peer_session::peerage_wire::codec::{List, Text};
+use peerage_peer_session::peerage_wire::{Capability, ForkId, Hello, Keypair, NetworkId, RecordDraft};
 use peerage_peer_session::{Ciphers, Config};
 use zeroize::Zeroizing;
 
@@ -19,21 +19,21 @@ pub(crate) fn end(n: u8, ciphers: Ciphers) -> End {
     let hello = Hello {
         version: Hello::VERSION,
         network,
-        fork_id: Blob::default(),
+        fork_id: ForkId::default(),
         instance: 1,
         agent: Text::new("bench").expect("short"),
         capabilities: List::truncated(Capability::new("a", 1)),
     };
     let record = RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys).expect("small");
-    (LocalEnd::new(&keys).with_ciphers(ciphers), Presented { record, hello })
+    (LocalEnd::new(&keys).with_ciphers(ciphers), Presented { record, hello, accepted_forks: List::default() })
 }
 
 /// A whole handshake: the keys of the end that dials, and of the other.
 pub(crate) fn handshake((alice, alice_says): &End, (bob, bob_says): &End) -> (Keys, Keys) {
     let (config, now) = (Config::recommended(), Time::new(Duration::ZERO, UNIX));
     let (dialler, m1) = Dialler::begin(alice, Zeroizing::new([8; 32]), bob_says.record.id()).expect("begins");
-    let m1 = m1.try_into().expect("of m1's length");
-    let (acceptor, m2) = Acceptor::answer(bob, Zeroizing::new([9; 32]), bob_says, &m1).expect("answers");
+    let asked = Acceptor::asked(bob, &m1).expect("a first message");
+    let (acceptor, m2) = asked.answer(Zeroizing::new([9; 32]), bob_says).expect("answers");
     let (knowing, _) = dialler.read_m2(&config, now, alice_says, &m2).expect("Bob's");
     let (m3, dialled) = knowing.write_m3(alice_says).expect("fits");
     let (accepted, _) = acceptor.read_m3(&config, now, bob_says, &m3).expect("Alice's");

@@ -1,6 +1,9 @@
 //! The handshake's rules, tested on the machines alone.
 
+use std::time::Duration;
+
 use peerage_wire::codec::Text;
+use peerage_wire::handshake::{M1_LEN, M1_SECRET_LEN};
 use peerage_wire::{Capability, NetworkId, RecordDraft};
 
 use super::*;
@@ -16,17 +19,22 @@ fn presented(keys: &Keypair, signed: u64, change: impl FnOnce(&mut Hello)) -> Pr
     let mut hello = Hello {
         version: Hello::VERSION,
         network,
-        fork_id: Blob::default(),
+        fork_id: ForkId::default(),
         instance: 1,
         agent: Text::new("test/1").expect("short"),
         capabilities: List::truncated(Capability::new("gossip", 1)),
     };
     change(&mut hello);
-    Presented { record: RecordDraft::new(signed, network).sign(keys).expect("small"), hello }
+    let record = RecordDraft::new(signed, network).sign(keys).expect("small");
+    Presented { record, hello, accepted_forks: List::default() }
 }
 
 fn secret(n: u8) -> Zeroizing<[u8; 32]> {
     Zeroizing::new([n; 32])
+}
+
+fn shared(bytes: &[u8]) -> NetworkSecret {
+    NetworkSecret::new(bytes).expect("long")
 }
 
 fn alice() -> Keypair {
@@ -41,26 +49,25 @@ type Outcome = (Result<(Keys, NodeId), HandshakeError>, Option<Result<(Keys, Nod
 
 /// Alice dials Bob; `tamper` sees each message on the way.
 fn run(alice_says: &Presented, bob_says: &Presented, expected: NodeId, tamper: impl Fn(u8, &mut Vec<u8>)) -> Outcome {
-    run_with([Ciphers::best(); 2], alice_says, bob_says, expected, tamper)
+    run_with(speaking([Ciphers::best(); 2]), alice_says, bob_says, expected, tamper)
+}
+
+/// Alice's end and Bob's, with these ciphers.
+fn speaking([of_alice, of_bob]: [Ciphers; 2]) -> [LocalEnd; 2] {
+    [LocalEnd::new(&alice()).with_ciphers(of_alice), LocalEnd::new(&bob()).with_ciphers(of_bob)]
 }
 
 fn run_with(
-    [alice_speaks, bob_speaks]: [Ciphers; 2],
+    [alice, bob]: [LocalEnd; 2],
     alice_says: &Presented,
     bob_says: &Presented,
     expected: NodeId,
     tamper: impl Fn(u8, &mut Vec<u8>),
 ) -> Outcome {
     let config = Config::recommended();
-    let alice = LocalEnd::new(&alice()).with_ciphers(alice_speaks);
-    let bob = LocalEnd::new(&bob()).with_ciphers(bob_speaks);
     let (dialler, mut m1) = Dialler::begin(&alice, secret(8), expected).expect("begins");
     tamper(1, &mut m1);
-    let answered = m1
-        .as_slice()
-        .try_into()
-        .map_err(|_| HandshakeError::Length(m1.len()))
-        .and_then(|m1| Acceptor::answer(&bob, secret(9), bob_says, m1));
+    let answered = Acceptor::asked(&bob, &m1).and_then(|asked| asked.answer(secret(9), bob_says));
     let (acceptor, mut m2) = match answered {
         Ok(answered) => answered,
         Err(error) => return (Err(error), None),
@@ -87,9 +94,13 @@ fn honest() -> (Presented, Presented) {
 fn both_ends_know_each_other_and_share_keys() {
     let (a, b) = honest();
     let (dialled, accepted) = run(&a, &b, bob().id(), |_, _| {});
-    let (mut a_keys, b_id) = dialled.expect("dialled");
-    let (mut b_keys, a_id) = accepted.expect("m3 sent").expect("accepted");
+    let (a_keys, b_id) = dialled.expect("dialled");
+    let (b_keys, a_id) = accepted.expect("m3 sent").expect("accepted");
     assert_eq!((a_id, b_id), (alice().id(), bob().id()));
+    understand_each_other(a_keys, b_keys);
+}
+
+fn understand_each_other(mut a_keys: Keys, mut b_keys: Keys) {
     let mut buffer = Vec::new();
     for (from, to) in [(&mut a_keys.sealer, &mut b_keys.opener), (&mut b_keys.sealer, &mut a_keys.opener)] {
         buffer.clear();
@@ -104,18 +115,19 @@ fn both_ends_know_each_other_and_share_keys() {
 /// The three messages and the first record of each end, hashed: fixed keys make them the same for ever, in every build.
 #[test]
 fn a_handshake_is_these_bytes() {
-    assert_eq!(digests(Ciphers::pure()), CHACHA_BYTES);
+    assert_eq!(digests(Ciphers::pure(), None), CHACHA_BYTES);
+    assert_eq!(digests(Ciphers::pure(), Some(b"sixteen bytes ok")), SECRET_BYTES);
     // Without AES in the processor there is nothing to compare.
     if Ciphers::only(CipherId::AES_256_GCM).is_some() {
-        assert_eq!(digests(Ciphers::best()), AES_BYTES);
+        assert_eq!(digests(Ciphers::best(), None), AES_BYTES);
     }
 }
 
-fn digests(ciphers: Ciphers) -> Vec<String> {
+fn digests(ciphers: Ciphers, secret: Option<&[u8]>) -> Vec<String> {
     let (a, b) = honest();
     let seen = std::cell::RefCell::new(Vec::new());
-    let speak = [ciphers; 2];
-    let (dialled, accepted) = run_with(speak, &a, &b, bob().id(), |_, bytes| seen.borrow_mut().push(bytes.clone()));
+    let ends = speaking([ciphers; 2]).map(|end| end.with_secret(secret.map(shared)));
+    let (dialled, accepted) = run_with(ends, &a, &b, bob().id(), |_, bytes| seen.borrow_mut().push(bytes.clone()));
     let mut seen = seen.into_inner();
     for keys in [dialled.expect("dialled").0, accepted.expect("m3 sent").expect("accepted").0] {
         let (mut keys, mut record) = (keys, Vec::new());
@@ -138,6 +150,14 @@ const CHACHA_BYTES: [&str; 5] = [
     "243 358690e5479e8c0c",
     "23 0e27b115d0b0696b",
     "23 2ac017ca6d94ec86",
+];
+
+const SECRET_BYTES: [&str; 5] = [
+    "52 043adaff872739c9",
+    "275 ba73b8c87237ac06",
+    "243 6194c1528b4b84e0",
+    "23 5ca8959305e16da3",
+    "23 6e33d7ffa2dcc915",
 ];
 
 const AES_BYTES: [&str; 5] = [
@@ -171,8 +191,8 @@ fn a_cipher_that_was_not_offered_is_refused_and_so_is_having_none_in_common() {
     let config = Config::recommended();
     let bob = LocalEnd::new(&bob());
     let (dialler, m1) = Dialler::begin(&LocalEnd::new(&alice()), secret(8), b.record.id()).expect("begins");
-    let m1 = m1.try_into().expect("of m1's length");
-    let (mut acceptor, m2) = Acceptor::answer(&bob, secret(9), &b, &m1).expect("answers");
+    let asked = Acceptor::asked(&bob, &m1).expect("a first message");
+    let (mut acceptor, m2) = asked.answer(secret(9), &b).expect("answers");
     let (knowing, _) = dialler.read_m2(&config, now(), &a, &m2).expect("proves itself");
     let chosen = knowing.suite.cipher();
     let (m3, _) = knowing.write_m3(&a).expect("fits");
@@ -181,7 +201,7 @@ fn a_cipher_that_was_not_offered_is_refused_and_so_is_having_none_in_common() {
     let refused = acceptor.read_m3(&config, now(), &b, &m3).map(drop);
     assert_eq!(refused, Err(HandshakeError::WrongCipher(chosen)));
 
-    let (dialled, accepted) = run_with([Ciphers::best(), Ciphers::none()], &a, &b, b.record.id(), |_, _| {});
+    let (dialled, accepted) = run_with(speaking([Ciphers::best(), Ciphers::none()]), &a, &b, b.record.id(), |_, _| {});
     assert_eq!(dialled.map(drop), Err(HandshakeError::NoCipher));
     assert!(accepted.is_none(), "m3 was not sent");
 }
@@ -216,7 +236,7 @@ fn each_disagreement_has_its_reason_on_both_ends() {
     let cases: [(Change, u64, DisconnectReason); 7] = [
         (|hello| hello.version = 2, NOW, DisconnectReason::IncompatibleVersion),
         (|hello| hello.network = NetworkId::named("other"), NOW, DisconnectReason::WrongNetwork),
-        (|hello| hello.fork_id = Blob::new([1]).expect("short"), NOW, DisconnectReason::WrongFork),
+        (|hello| hello.fork_id = ForkId::new(&[1]).expect("short"), NOW, DisconnectReason::WrongFork),
         (|hello| hello.capabilities = List::default(), NOW, DisconnectReason::NoCommonCapability),
         (
             |hello| hello.capabilities = List::truncated(Capability::new("gossip", 9)),
@@ -232,12 +252,110 @@ fn each_disagreement_has_its_reason_on_both_ends() {
         assert_eq!(dialled.expect_err("differs").reason(), reason, "seen by the dialler");
         let odd = presented(&alice(), signed, change);
         // The dialler takes anybody here, so that the acceptor's answer can be seen.
-        let lenient = Presented { hello: odd.hello.clone(), record: odd.record.clone() };
+        let lenient = odd.clone();
         let (dialled, accepted) = run(&lenient, &b, bob().id(), |_, _| {});
         match accepted {
             Some(accepted) => assert_eq!(accepted.expect_err("differs").reason(), reason, "seen by the acceptor"),
             None => assert_eq!(dialled.expect_err("differs too").reason(), reason),
         }
+    }
+}
+
+#[test]
+fn two_ends_with_one_secret_know_each_other_whatever_their_ciphers() {
+    let (a, b) = honest();
+    let kinds = [Ciphers::pure(), Ciphers::best()];
+    for pair in kinds.iter().flat_map(|a| kinds.map(|b| [*a, b])) {
+        let ends = speaking(pair).map(|end| end.with_secret(Some(shared(&[7; 32]))));
+        let (dialled, accepted) = run_with(ends, &a, &b, bob().id(), |_, _| {});
+        let (a_keys, b_id) = dialled.expect("dialled");
+        let (b_keys, a_id) = accepted.expect("m3 sent").expect("accepted");
+        assert_eq!((a_id, b_id), (alice().id(), bob().id()));
+        understand_each_other(a_keys, b_keys);
+    }
+}
+
+#[test]
+fn who_has_no_secret_or_another_is_told_apart_at_its_first_message() {
+    let (a, b) = honest();
+    let secrets = [None, Some(shared(&[7; 32])), Some(shared(&[8; 32]))];
+    for (n, of_alice) in secrets.iter().enumerate() {
+        for (m, of_bob) in secrets.iter().enumerate() {
+            let [end, other] = speaking([Ciphers::best(); 2]);
+            let ends = [end.with_secret(of_alice.clone()), other.with_secret(of_bob.clone())];
+            let refused = match (n, m) {
+                _ if n == m => None,
+                (0, _) => Some(HandshakeError::SecretNeeded),
+                (_, 0) => Some(HandshakeError::SecretUnknown),
+                _ => Some(HandshakeError::OtherSecret),
+            };
+            let answered = |n, _: &mut Vec<u8>| assert!(n == 1 || refused.is_none(), "m{n} after a stranger's m1");
+            let (dialled, _) = run_with(ends, &a, &b, bob().id(), answered);
+            assert_eq!(dialled.err(), refused, "{n} {m}");
+            let reason = refused.map_or(DisconnectReason::NotAllowed, |error| error.reason());
+            assert_eq!(reason, DisconnectReason::NotAllowed);
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_a_first_message_with_a_secret_can_be_flipped_and_none_is_answered() {
+    let (a, b) = honest();
+    for bit in 0..M1_SECRET_LEN * 8 {
+        let ends = speaking([Ciphers::best(); 2]).map(|end| end.with_secret(Some(shared(&[7; 32]))));
+        let (dialled, _) = run_with(ends, &a, &b, bob().id(), |n, bytes| match n {
+            1 => bytes[bit / 8] ^= 1 << (bit % 8),
+            n => panic!("m{n} was sent"),
+        });
+        let error = dialled.map(drop).expect_err("changed");
+        let expected = if bit < 32 { HandshakeError::Magic } else { HandshakeError::OtherSecret };
+        assert_eq!(error, expected, "bit {bit}");
+    }
+}
+
+/// What somebody without the secret can do with what passed between two who have it.
+#[test]
+fn a_first_message_sent_again_leads_to_nothing_that_its_sender_can_read_or_go_on_with() {
+    let (a, b) = honest();
+    let ends = || speaking([Ciphers::best(); 2]).map(|end| end.with_secret(Some(shared(&[7; 32]))));
+    let seen = std::cell::RefCell::new(Vec::new());
+    let (dialled, _) = run_with(ends(), &a, &b, bob().id(), |_, bytes| seen.borrow_mut().push(bytes.clone()));
+    dialled.expect("dialled");
+    let [m1, m2, m3] = seen.into_inner().try_into().expect("three messages");
+    let asked = Acceptor::asked(&ends()[1], &m1).expect("who knew the secret made it");
+    let (acceptor, again) = asked.answer(secret(10), &b).expect("answers");
+    assert!(again[..32] != m2[..32] && again[32..] != m2[32..], "another key, and all behind it");
+    let shows = |what: &[u8]| again.windows(what.len()).any(|bytes| bytes == what);
+    assert!(!shows(b.record.id().as_bytes()) && !shows(&bob().noise_public()) && !shows(b"gossip"));
+    let config = Config::recommended();
+    let went_on = acceptor.read_m3(&config, now(), &b, &m3).map(drop);
+    assert!(matches!(went_on, Err(HandshakeError::Noise(NoiseError::Forged(_)))), "{went_on:?}");
+}
+
+#[test]
+fn forks_that_are_accepted_besides_ones_own_pass_and_others_do_not() {
+    let fork = |n: u8| ForkId::new(&[n]).expect("short");
+    let accepting = |keys: &Keypair, own: u8, others: &[u8]| Presented {
+        accepted_forks: List::truncated(others.iter().map(|n| fork(*n))),
+        ..presented(keys, NOW, |hello| hello.fork_id = fork(own))
+    };
+    // Each one's own fork and those it accepts, and who takes the other.
+    type Case = (u8, &'static [u8], u8, &'static [u8], bool, bool);
+    let cases: [Case; 5] = [
+        (1, &[], 1, &[], true, true),
+        (1, &[2, 3], 3, &[1], true, true),
+        (1, &[2], 3, &[1], false, true),
+        (1, &[3], 3, &[], true, false),
+        (1, &[], 2, &[3], false, false),
+    ];
+    for (a, of_a, b, of_b, a_takes, b_takes) in cases {
+        let (alice_says, bob_says) = (accepting(&alice(), a, of_a), accepting(&bob(), b, of_b));
+        let (dialled, accepted) = run(&alice_says, &bob_says, bob().id(), |_, _| {});
+        let wrong = Err(HandshakeError::Refused(DisconnectReason::WrongFork));
+        assert_eq!(dialled.map(drop), if a_takes { Ok(()) } else { wrong.clone() }, "{a} {b}");
+        let answered = a_takes.then_some(if b_takes { Ok(()) } else { wrong });
+        assert_eq!(accepted.map(|accepted| accepted.map(drop)), answered, "{a} {b}");
+        assert_eq!((alice_says.accepts_fork(&fork(b)), bob_says.accepts_fork(&fork(a))), (a_takes, b_takes));
     }
 }
 
@@ -254,7 +372,6 @@ fn a_node_that_reaches_itself_and_a_borrowed_record_are_refused() {
 
 #[test]
 fn bytes_of_another_protocol_are_told_apart_at_once() {
-    let b = presented(&bob(), NOW, |_| {});
-    let answer = Acceptor::answer(&LocalEnd::new(&bob()), secret(1), &b, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r");
-    assert_eq!(answer.map(drop), Err(HandshakeError::Magic));
+    let asked = Acceptor::asked(&LocalEnd::new(&bob()), b"GET / HTTP/1.1\r\nHost: example.org\r\n\r");
+    assert_eq!(asked.map(drop), Err(HandshakeError::Magic));
 }

@@ -121,6 +121,9 @@ impl Pump {
                 let permit = self.returned.permit(flow, delivery.cost());
                 match self.routes.0.get_mut(usize::from(delivery.channel.0) - 1) {
                     Some(route) => {
+                        if let Some(tap) = &self.tap {
+                            tap.received(&delivery);
+                        }
                         route.tally.0 += 1;
                         route.tally.1 += delivery.payload.len() as u64;
                         route.backlog.push_back(Inbound { delivery, permit });

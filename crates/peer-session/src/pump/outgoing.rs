@@ -141,7 +141,7 @@ impl Pump {
     /// Seals the session's own frames and then as much of the lanes as a turn takes, many frames a record.
     fn seal(&mut self, now: Time, cx: &mut Context<'_>) {
         let mut out = self.buffers.write();
-        let Pump { keys, own, lanes, metrics, batch, turn, .. } = self;
+        let Pump { keys, own, lanes, metrics, tap, batch, turn, .. } = self;
         loop {
             let start = keys.sealer.begin(&mut out);
             let text = out.len();
@@ -154,6 +154,9 @@ impl Pump {
             // Own frames come first and do not count: a turn of them alone would never reach the lanes.
             let room = (MAX_PLAIN - (out.len() - text)).min(turn.size.saturating_sub(text).max(SMALLEST / 2));
             lanes.pop_batch(now, room, cx, batch);
+            if let Some(tap) = tap {
+                batch.iter().for_each(|fragment| tap.sealed(fragment));
+            }
             for fragment in batch.drain(..) {
                 let total = fragment.total.map(u32::to_be_bytes);
                 let len = fragment.payload.len() + total.map_or(0, |total| total.len());

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use peerage_machine::{Rng, Time};
-use peerage_peer_session::Config;
 use peerage_peer_session::handshake::{Acceptor, Dialler, HandshakeError, LocalEnd};
 use peerage_peer_session::peerage_transport::Stream;
 use peerage_peer_session::peerage_wire::DisconnectReason;
 use peerage_peer_session::peerage_wire::frame::Lane;
-use peerage_peer_session::peerage_wire::handshake::{M1_LEN, MAGIC, MAX_MESSAGE};
+use peerage_peer_session::peerage_wire::handshake::{M1_LEN, MAGIC, MAGIC_SECRET, MAX_MESSAGE};
+use peerage_peer_session::{Config, NetworkSecret};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -47,8 +47,8 @@ async fn garbage_of_every_length_fails_a_handshake_on_either_end_with_its_reason
             let start = Instant::now();
             let garbage = noise(&mut rng, len);
             let error = told(&node, false, &garbage, closes).await;
-            let whole = len >= M1_LEN;
-            match (whole, closes) {
+            // Its first four bytes say that it is none.
+            match (len >= MAGIC.len(), closes) {
                 (true, _) => assert_eq!(error, HandshakeError::Magic, "{len} bytes"),
                 (false, true) => assert_eq!(error.reason(), DisconnectReason::NetworkError, "{len} bytes"),
                 (false, false) => assert_eq!(error, HandshakeError::TimedOut, "{len} bytes"),
@@ -318,9 +318,9 @@ proptest! {
         let mut m1 = MAGIC.to_vec();
         let len = theirs.write_message(&[], &mut buffer).expect("m1");
         m1.extend_from_slice(&buffer[..len]);
-        let m1 = m1.try_into().expect("of m1's length");
         let local = LocalEnd::new(&keys(2));
-        let (acceptor, m2) = Acceptor::answer(&local, Zeroizing::new([9; 32]), &bob, &m1).expect("answers");
+        let asked = Acceptor::asked(&local, &m1).expect("a first message");
+        let (acceptor, m2) = asked.answer(Zeroizing::new([9; 32]), &bob).expect("answers");
         theirs.read_message(&m2, &mut buffer).expect("m2");
         let len = theirs.write_message(&payload, &mut buffer).expect("m3");
         let read = acceptor.read_m3(&config, now, &bob, &buffer[..len]).and_then(|(_, examined)| examined);
@@ -340,12 +340,17 @@ proptest! {
         let (alice, bob) = (presented(1), presented(2));
         let (dialler, m1) = Dialler::begin(&LocalEnd::new(&keys(1)), Zeroizing::new([8; 32]), keys(2).id()).expect("begins");
         prop_assert!(dialler.read_m2(&config, now, &alice, &bytes).is_err());
-        let m1 = m1.try_into().expect("of m1's length");
-        let (acceptor, _) = Acceptor::answer(&LocalEnd::new(&keys(2)), Zeroizing::new([9; 32]), &bob, &m1).expect("answers");
+        let asked = Acceptor::asked(&LocalEnd::new(&keys(2)), &m1).expect("a first message");
+        let (acceptor, _) = asked.answer(Zeroizing::new([9; 32]), &bob).expect("answers");
         prop_assert!(acceptor.read_m3(&config, now, &bob, &bytes).is_err());
-        if let Some(m1) = bytes.first_chunk::<M1_LEN>() {
-            let answered = Acceptor::answer(&LocalEnd::new(&keys(2)), Zeroizing::new([9; 32]), &bob, m1);
-            prop_assert_eq!(answered.map(drop), Err(HandshakeError::Magic));
+        let local = LocalEnd::new(&keys(2));
+        let secret = NetworkSecret::new(&[7; 32]).expect("long");
+        for (local, magic) in [(local.clone(), MAGIC), (local.with_secret(Some(secret)), MAGIC_SECRET)] {
+            prop_assert!(Acceptor::asked(&local, &bytes).is_err());
+            let m1 = [&magic[..], &bytes].concat();
+            let asked = Acceptor::asked(&local, &m1).map(drop);
+            // A key alone is all that there is to a first message without a secret.
+            prop_assert!(asked.is_err() || magic == MAGIC && m1.len() == M1_LEN);
         }
     }
 }

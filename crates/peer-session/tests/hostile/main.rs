@@ -6,6 +6,7 @@ mod ends;
 mod frames;
 mod handshakes;
 mod records;
+mod secret;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;

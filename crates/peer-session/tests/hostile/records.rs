@@ -20,8 +20,8 @@ fn pair(ciphers: Ciphers) -> (Keys, Keys) {
     let (alice, bob) = (presented(1), presented(2));
     let local = |n| LocalEnd::new(&keys(n)).with_ciphers(ciphers);
     let (dialler, m1) = Dialler::begin(&local(1), Zeroizing::new([8; 32]), keys(2).id()).expect("begins");
-    let m1 = m1.try_into().expect("of m1's length");
-    let (acceptor, m2) = Acceptor::answer(&local(2), Zeroizing::new([9; 32]), &bob, &m1).expect("answers");
+    let asked = Acceptor::asked(&local(2), &m1).expect("a first message");
+    let (acceptor, m2) = asked.answer(Zeroizing::new([9; 32]), &bob).expect("answers");
     let (knowing, _) = dialler.read_m2(&config, now, &alice, &m2).expect("Bob's");
     let (m3, dialling) = knowing.write_m3(&alice).expect("fits");
     (dialling, acceptor.read_m3(&config, now, &bob, &m3).expect("Alice's").0)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::peerage_transport::Stream;
-use peerage_peer_session::peerage_wire::codec::{Blob, List, Text};
-use peerage_peer_session::peerage_wire::{Capability, Hello, Keypair, NetworkId, RecordDraft};
+use peerage_peer_session::peerage_wire::codec::{List, Text};
+use peerage_peer_session::peerage_wire::{Capability, ForkId, Hello, Keypair, NetworkId, RecordDraft};
 use tokio::io::DuplexStream;
 
 /// The wall clock when a test begins.
@@ -23,12 +23,13 @@ pub(crate) fn presented(n: u8) -> Presented {
     let hello = Hello {
         version: Hello::VERSION,
         network,
-        fork_id: Blob::default(),
+        fork_id: ForkId::default(),
         instance: u64::from(n),
         agent: Text::new("test").expect("short"),
         capabilities: List::truncated([Capability::new("a", 1), Capability::new("b", 1)].into_iter().flatten()),
     };
-    Presented { record: RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small"), hello }
+    let record = RecordDraft::new(UNIX.as_millis() as u64, network).sign(&keys(n)).expect("small");
+    Presented { record, hello, accepted_forks: List::default() }
 }
 
 pub(crate) fn stream(io: DuplexStream) -> Stream {

@@ -119,6 +119,7 @@ impl Node {
             inbound: share,
             buffers: self.buffers.clone(),
             routes: (1..).map(ChannelId).zip(outlets).collect(),
+            traffic: None,
             ended: Port::from_fn(move |ended| {
                 let _ = ended_to.send(ended);
             }),

@@ -219,6 +219,32 @@ fn a_waiter_that_gains_weight_is_served_from_its_share() {
     assert_eq!((granted, budget.waiting()), (vec![(a, 10)], 0));
 }
 
+/// Trust given and taken while messages are under way: the same pool is shared anew each time.
+#[test]
+fn a_weight_that_changes_back_and_forth_moves_no_byte_that_is_held() {
+    let mut granted = Vec::new();
+    let mut budget = pool(20, 100, 20, 0);
+    let (a, b) = (budget.join(1), budget.join(1));
+    assert!(budget.take_all(a, 70) && budget.take_all(b, 50));
+    assert_eq!((parts(&budget, a), parts(&budget, b), left(&budget)), ((20, 50, 0), (0, 50, 0), (0, 0)));
+    for weight in [0, 9, 1, u64::MAX, 0] {
+        budget.set_weight(b, weight, &mut granted);
+        assert_eq!((parts(&budget, a), parts(&budget, b), left(&budget)), ((20, 50, 0), (0, 50, 0), (0, 0)));
+    }
+    assert_eq!(budget.take(a, 40), 0, "all is a's now, and b still holds half");
+    assert_eq!(give_back(&mut budget, b, 30), [(a, 30)]);
+    budget.set_weight(b, 4, &mut granted);
+    assert_eq!(give_back(&mut budget, b, 20), [], "a holds four times its share");
+    assert_eq!(budget.take(b, 90), 20);
+    budget.set_weight(a, 16, &mut granted);
+    assert_eq!(give_back(&mut budget, a, 10), [(a, 10)], "its part is its own again");
+    assert_eq!((budget.wanted(a), budget.wanted(b)), (0, 70));
+    budget.leave(b, &mut granted);
+    assert_eq!((granted, budget.held(a), budget.waiting()), (vec![], 100, 0));
+    give_back(&mut budget, a, 100);
+    assert_eq!((left(&budget), budget.used()), ((20, 100), 0));
+}
+
 #[test]
 fn one_that_has_left_is_ignored_and_its_place_is_taken_by_another() {
     let mut granted = Vec::new();

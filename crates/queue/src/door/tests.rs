@@ -1,6 +1,7 @@
 use peerage_mailbox::{Capacity, Inlet, data_queue};
 
 use super::*;
+use crate::PoolConfig;
 
 fn message(len: usize, tag: u64, failures: &Outlet<SendFailed>) -> Message {
     Message::new(ChannelId(1), Lane::Normal, Bytes::from(vec![0; len])).report(failures.clone(), SessionId(9), tag)
@@ -241,4 +242,46 @@ fn pressure_is_over_half_when_the_peers_lanes_are() {
     assert!(!pool.pressure().over_half(), "one slow peer of two is not the node");
     drop(fast_end);
     assert!(pool.pressure().over_half());
+}
+
+/// Who trusts a peer, or no longer does, while its session lives.
+#[tokio::test]
+async fn a_peers_share_grows_and_shrinks_with_its_weight_and_nothing_is_lost() {
+    let pool = Pool::new(PoolConfig { at_large: 0, shared: 100, holder_max: 0, aside: 0 });
+    let peer = |weight| lanes(LanesConfig::recommended(), &pool, weight);
+    let (trusted, mut trusted_end) = peer(1);
+    let (door, mut end) = peer(0);
+    let say = |door: &Door, len: usize| door.offer(Message::new(ChannelId(1), Lane::Normal, vec![0; len].into()));
+    assert_eq!(say(&door, 1), Err(Refusal::PoolFull), "no share");
+    let waits = tokio::spawn({
+        let door = door.clone();
+        async move { door.offer_when_room(Message::new(ChannelId(1), Lane::Normal, vec![0; 30].into())).await }
+    });
+    settle().await;
+    assert!(!waits.is_finished());
+    door.set_weight(1);
+    assert_eq!(waits.await.expect("no panic"), Ok(()), "woken by its new share");
+    assert_eq!((say(&door, 20), say(&door, 1)), (Ok(()), Err(Refusal::PoolFull)), "half of it");
+    assert_eq!((say(&trusted, 51), say(&trusted, 50)), (Err(Refusal::PoolFull), Ok(())), "the other half");
+
+    door.set_weight(0);
+    assert_eq!((pool.used(), say(&door, 1)), (100, Err(Refusal::PoolFull)), "what is queued stays");
+    while end.pop(Time::ZERO).is_some() {}
+    assert_eq!((pool.used(), say(&door, 1)), (50, Err(Refusal::PoolFull)), "and its room goes to the other");
+    assert_eq!(say(&trusted, 50), Ok(()));
+    while trusted_end.pop(Time::ZERO).is_some() {}
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn closed_lanes_have_no_share_whatever_weight_they_are_given() {
+    let pool = Pool::new(PoolConfig { at_large: 0, shared: 100, holder_max: 0, aside: 0 });
+    let (gone, end) = lanes(LanesConfig::recommended(), &pool, 9);
+    let account = pool.account(1);
+    assert!(!account.charge(100));
+    drop(end);
+    assert!(account.charge(100), "although somebody still has the door");
+    account.give_back(100);
+    gone.set_weight(u64::MAX);
+    assert!(account.charge(100));
 }

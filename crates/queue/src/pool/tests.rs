@@ -156,3 +156,42 @@ fn wakers_are_woken_and_dropped_without_the_lock() {
     drop((account, busy, second));
     assert_eq!((pool.used(), pool.waiting()), (0, 0));
 }
+
+/// Who trusts a peer, or no longer does, while its session holds the share and waits for more.
+#[tokio::test]
+async fn an_inbound_share_grows_and_shrinks_with_its_weight_wherever_it_has_gone() {
+    let pool = InboundPool::new(100, PoolConfig { at_large: 0, shared: 100, holder_max: 0, aside: 0 });
+    let other = pool.admit(10, 1).expect("room");
+    let share = pool.admit(10, 0).expect("room");
+    let weight = share.weight();
+    assert!(!share.beyond().charge(1));
+    assert_eq!(share.beyond().take(60), 0);
+    let waits = tokio::spawn(async move { (poll_fn(|cx| share.beyond().poll_granted(cx)).await, share) });
+    tokio::task::yield_now().await;
+    assert_eq!(pool.waiting(), 1);
+    weight.set(1);
+    let (granted, share) = waits.await.expect("no panic");
+    assert_eq!((granted, pool.waiting(), pool.used()), (50, 1, (20, 50)), "its half, at once");
+    weight.clone().set(3);
+    assert_eq!(poll_fn(|cx| share.beyond().poll_granted(cx)).await, 10, "the rest of what it waited for");
+
+    weight.set(0);
+    assert_eq!(share.beyond().held(), 60, "what it holds it keeps");
+    assert!(!share.beyond().charge(1) && other.beyond().charge(40) && !other.beyond().charge(1));
+    share.beyond().give_back(60);
+    assert!(!share.beyond().charge(1) && other.beyond().charge(60), "and its part goes to the other");
+    drop((share, other));
+    assert_eq!((pool.used(), pool.waiting()), ((0, 0), 0));
+}
+
+#[test]
+fn a_weight_outlives_its_share_without_holding_or_changing_anything() {
+    let pool = InboundPool::new(100, PoolConfig { at_large: 0, shared: 100, holder_max: 0, aside: 0 });
+    let gone = pool.admit(100, 1).expect("room");
+    let weight = gone.weight();
+    drop(gone);
+    let (next, other) = (pool.admit(50, 0).expect("all is back"), pool.admit(50, 1).expect("all is back"));
+    weight.set(u64::MAX);
+    assert!(!next.beyond().charge(1), "it has the place, and not the weight");
+    assert!(other.beyond().charge(100));
+}

@@ -58,7 +58,8 @@ fn a_candidate_is_checked_in_geths_order() {
     let without = RecordDraft::new(1, NetworkId::named("test"));
     let unusable = without.clone().address("/ip4/192.0.2.1/tcp/0".parse().expect("multiaddr"));
     let own = without.clone().sign(&keys(0)).expect("fits");
-    rig.tell(In::Candidates(vec![own, without.sign(&keys(1)).expect("fits"), unusable.sign(&keys(1)).expect("fits")]));
+    let bad = [own, without.sign(&keys(1)).expect("fits"), unusable.sign(&keys(1)).expect("fits")];
+    rig.tell(In::Candidates(bad.map(found).to_vec()));
     assert_eq!(Rig::refusals(&rig.take()), [Refusal::OwnId, Refusal::NoAddress, Refusal::NoAddress]);
 
     rig.pass(secs(1));
@@ -240,4 +241,158 @@ fn the_memory_of_dials_is_bounded_and_holds_new_ones_back_when_full() {
     rig.tell(In::Candidates(records([9])));
     rig.dial_of(9);
     assert_eq!(rig.driver.machine().status().remembered, 3);
+}
+
+#[test]
+fn nodes_that_dial_each_other_at_once_give_every_slot_back() {
+    for (n, seed) in (1..=200).zip(0u64..) {
+        let mut rng = Rng::new(seed);
+        let mut rig = Rig::new(wants(1, 50));
+        rig.tell(In::Candidates(records([n])));
+        let attempt = rig.dial_of(n);
+        let mut events = vec![
+            In::InboundPending(node(n)),
+            In::PeerUp { id: node(n), dialled: false },
+            In::InboundDone(node(n)),
+            In::Done { attempt, outcome: DialOutcome::HandshakeFailed(DisconnectReason::AlreadyConnected) },
+        ];
+        // The answer to the dial comes at any moment; the others in their order.
+        if let (Some(done), Some(place)) = (events.pop(), rng.index(4)) {
+            events.insert(place, done);
+        }
+        events.into_iter().for_each(|event| rig.tell(event));
+        let status = rig.driver.machine().status();
+        assert_eq!((status.dialing, status.dialled_peers, status.free_slots), (0, 0, 2));
+        rig.down(n, false, secs(1));
+        rig.pass(secs(35));
+        rig.take();
+        rig.tell(In::Candidates(records([n])));
+        rig.dial_of(n);
+    }
+}
+
+#[test]
+fn a_node_that_never_answers_is_dialled_a_few_times_a_day() {
+    for outcome in [DialOutcome::ConnectFailed, DialOutcome::HandshakeFailed(DisconnectReason::TooManyPeers)] {
+        let mut rig = Rig::new(wants(16, 50));
+        let mut dialled = 0;
+        for _ in 0..24 * 360 {
+            rig.pass(secs(10));
+            rig.tell(In::Candidates(records([1])));
+            for (attempt, _) in rig.dials() {
+                dialled += 1;
+                rig.done(attempt, outcome);
+            }
+        }
+        assert!((40..=110).contains(&dialled), "{dialled} times, at most half an hour apart");
+    }
+}
+
+#[test]
+fn a_node_that_wants_one_peer_dials_for_it() {
+    let mut rig = Rig::new(wants(crate::dial_share(1, 3), 50));
+    rig.tell(In::Candidates(records([1])));
+    let attempt = rig.dial_of(1);
+    rig.connect(attempt, 1);
+    rig.take();
+    rig.pass(secs(60));
+    assert_eq!(Rig::wanted(&rig.take()), []);
+}
+
+#[test]
+fn many_names_do_not_aim_all_dials_at_one_socket() {
+    let mut rig = Rig::new(config());
+    let mut dialled = 0;
+    for wave in 0..5u8 {
+        let names = (1..=16).map(|n| found(record_at(wave * 16 + n, 1, 200))).collect();
+        rig.tell(In::Candidates(names));
+        for (attempt, target) in rig.dials() {
+            assert_eq!(target.addresses, [address(200)]);
+            dialled += 1;
+            rig.done(attempt, DialOutcome::ConnectFailed);
+        }
+        rig.pass(secs(2));
+    }
+    assert_eq!(dialled, 1, "connections to a bystander from this node alone in ten seconds");
+    // Nor by a name that has an address of its own besides.
+    let two = |n: u8| (record(n), vec![address(200), address(n)]);
+    rig.tell(In::Candidates(vec![two(100)]));
+    assert_eq!(rig.dials()[0].1.addresses, [address(100)]);
+    rig.pass(secs(2));
+    rig.tell(In::Candidates(vec![found(record_at(101, 1, 200))]));
+    assert_eq!(Rig::refusals(&rig.take()), [Refusal::AddressDialled]);
+    rig.pass(secs(35));
+    rig.tell(In::Candidates(vec![two(102)]));
+    assert_eq!(rig.dials()[0].1.addresses, [address(200), address(102)]);
+}
+
+#[test]
+fn a_static_peer_and_a_bootnode_are_dialled_where_somebody_else_was() {
+    let mut rig = Rig::stopped(config(), 7);
+    rig.tell(In::Bootnodes(vec![StaticPeer::new(node(3), [address(200)])]));
+    rig.tell(In::Start);
+    rig.tell(In::Candidates(vec![found(record_at(1, 1, 200))]));
+    let attempt = rig.dial_of(1);
+    rig.done(attempt, DialOutcome::ConnectFailed);
+    rig.tell(In::AddStatic(StaticPeer::new(node(2), [address(200)])));
+    rig.dial_of(2);
+    rig.pass(secs(20));
+    rig.dial_of(3);
+}
+
+#[test]
+fn a_peer_that_was_of_no_use_is_left_alone_although_it_stayed() {
+    use Consequence as C;
+    let blamed = C::Blame(peerage_wire::Penalty::BrokenProtocol);
+    for (consequence, kept_away) in [(C::Avoid, true), (blamed, true), (C::BackOff, false), (C::Ignore, false)] {
+        let mut rig = Rig::new(wants(16, 50));
+        rig.tell(In::Candidates(records([1])));
+        let attempt = rig.dial_of(1);
+        rig.connect(attempt, 1);
+        rig.pass(secs(130));
+        rig.ended(1, true, secs(130), consequence);
+        rig.pass(secs(600));
+        rig.take();
+        rig.tell(In::Candidates(records([1])));
+        let refused = Rig::refusals(&rig.outs) == [Refusal::BackingOff];
+        assert_eq!((refused, rig.dials().is_empty()), (kept_away, kept_away), "{consequence:?}");
+        if kept_away {
+            rig.pass(secs(1_200));
+            rig.tell(In::Candidates(records([1])));
+            rig.dial_of(1);
+        }
+    }
+}
+
+#[test]
+fn visitors_of_no_use_do_not_fill_the_memory_of_dials() {
+    let mut rig = Rig::new(wants(16, 50));
+    for n in 1..=200 {
+        rig.up(n, false);
+        rig.ended(n, false, secs(130), Consequence::Avoid);
+    }
+    assert_eq!(rig.driver.machine().status().remembered, 0);
+    // Whom this node dialled before is known, whoever dialled last.
+    rig.tell(In::Candidates(records([201])));
+    let attempt = rig.dial_of(201);
+    rig.done(attempt, DialOutcome::ConnectFailed);
+    rig.up(201, false);
+    rig.ended(201, false, secs(130), Consequence::Avoid);
+    rig.pass(secs(600));
+    rig.take();
+    rig.tell(In::Candidates(records([201])));
+    assert_eq!(Rig::refusals(&rig.take()), [Refusal::BackingOff]);
+}
+
+#[test]
+fn where_nobody_can_be_asked_no_candidates_are_asked_for_and_others_are_dialled_as_ever() {
+    let mut rig = Rig::stopped(Config { candidates: false, ..config() }, 7);
+    rig.tell(In::Anchors(vec![named(1)]));
+    rig.tell(In::Bootnodes(vec![named(2)]));
+    rig.tell(In::AddStatic(named(3)));
+    rig.tell(In::Start);
+    assert_eq!(rig.dials().len(), 2, "the anchor and the static peer");
+    rig.pass(secs(20));
+    assert_eq!(Rig::wanted(&rig.outs), []);
+    rig.dial_of(2);
 }

@@ -1,18 +1,24 @@
 //! The dialer's rules, one event after the other; most are geth's scenarios (`p2p/dial_test.go`).
 
 mod candidates;
+mod lonely;
+mod policy;
 mod properties;
+mod seeking;
 mod small_network;
 mod statics;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::{Driver, Rng, Time};
-use peerage_wire::{Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, Verified};
+use peerage_wire::{Admission, Consequence, Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, Verified};
 
 use super::DialerMachine;
-use crate::{Attempt, Config, Count, DialOutcome, DialTarget, In, Out, Refusal, StaticPeer};
+use crate::{
+    Attempt, Candidate, Cause, Config, Count, Diagnosis, DialOutcome, DialTarget, In, Out, Refusal, StaticPeer,
+};
 
 const STABLE: Duration = Duration::from_secs(3_600);
 
@@ -43,8 +49,14 @@ fn record(n: u8) -> Verified<NodeRecord> {
     record_at(n, 1, n)
 }
 
-fn records(numbers: impl IntoIterator<Item = u8>) -> Vec<Verified<NodeRecord>> {
-    numbers.into_iter().map(record).collect()
+/// As discovery finds it, where its record says.
+fn found(record: Verified<NodeRecord>) -> Candidate {
+    let addresses = StaticPeer::from(&*record).addresses;
+    (record, addresses)
+}
+
+fn records(numbers: impl IntoIterator<Item = u8>) -> Vec<Candidate> {
+    numbers.into_iter().map(record).map(found).collect()
 }
 
 fn named(n: u8) -> StaticPeer {
@@ -93,7 +105,11 @@ impl Rig {
     }
 
     fn down(&mut self, n: u8, dialled: bool, lived: Duration) {
-        self.tell(In::PeerDown { id: node(n), dialled, lived });
+        self.ended(n, dialled, lived, Consequence::BackOff);
+    }
+
+    fn ended(&mut self, n: u8, dialled: bool, lived: Duration, consequence: Consequence) {
+        self.tell(In::PeerDown { id: node(n), dialled, lived, consequence });
     }
 
     /// The dial of `n` succeeds.
@@ -141,6 +157,28 @@ impl Rig {
         let resolves: Vec<_> = self.take().into_iter().filter_map(resolve).collect();
         assert_eq!(resolves.iter().map(|(_, id)| *id).collect::<Vec<_>>(), [node(n)]);
         resolves[0].0
+    }
+
+    /// The attempts called off since the last look.
+    fn cancels(&mut self) -> Vec<Attempt> {
+        let cancel = |out| match out {
+            Out::Cancel(attempt) => Some(attempt),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(cancel).collect()
+    }
+
+    /// What was said about missing peers since the last look.
+    fn reports(&mut self) -> Vec<Option<Diagnosis>> {
+        let report = |out| match out {
+            Out::Seeking(diagnosis) => Some(diagnosis),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(report).collect()
+    }
+
+    fn admit(&mut self, admission: Admission) {
+        self.tell(In::Admission(Arc::new(admission)));
     }
 
     fn refusals(outs: &[Out]) -> Vec<Refusal> {

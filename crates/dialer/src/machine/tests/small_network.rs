@@ -152,7 +152,10 @@ impl Network {
             let (dialler, since) = self.sessions.remove(&(a, b)).expect("listed a line above");
             let survivor = if a == n { b } else { a };
             let lived = self.now.since(since);
-            self.tell(survivor, In::PeerDown { id: node(n), dialled: dialler == survivor, lived });
+            self.tell(
+                survivor,
+                In::PeerDown { id: node(n), dialled: dialler == survivor, lived, consequence: Consequence::BackOff },
+            );
         }
         // A dead node keeps no timers.
         self.nodes[usize::from(n)] = dialer(n, 99);

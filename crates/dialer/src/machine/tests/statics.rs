@@ -3,6 +3,7 @@
 use peerage_wire::DisconnectReason;
 
 use super::*;
+use crate::RACED;
 use crate::machine::Timer;
 
 /// No candidates are wanted, so that only static peers are dialled.
@@ -119,7 +120,7 @@ fn a_pending_inbound_connection_keeps_a_static_peer_from_being_dialled_until_it_
     rig.tell(In::InboundPending(node(1)));
     rig.tell(In::Start);
     rig.tell(In::InboundDone(node(1)));
-    rig.pass(secs(120));
+    rig.pass(secs(29));
     assert_eq!(rig.dials(), [], "one of two is still pending");
     rig.up(1, false);
     rig.tell(In::InboundDone(node(1)));
@@ -131,8 +132,12 @@ fn a_pending_inbound_connection_keeps_a_static_peer_from_being_dialled_until_it_
     // One that comes to nothing.
     rig.tell(In::InboundPending(node(1)));
     rig.done(attempt, REFUSED);
-    rig.pass(secs(120));
-    assert_eq!(rig.dials(), []);
+    for _ in 0..6 {
+        rig.pass(secs(25));
+        assert_eq!(rig.dials(), []);
+        rig.tell(In::InboundPending(node(1)));
+        rig.tell(In::InboundDone(node(1)));
+    }
     rig.tell(In::InboundDone(node(1)));
     rig.dial_of(1);
     rig.tell(In::InboundDone(node(9)));
@@ -149,7 +154,7 @@ fn a_static_peer_without_an_address_is_resolved_first() {
         [Out::Count(Count::Finished { outcome: DialOutcome::Unresolved, is_static: true })],
         "a record of another node is none"
     );
-    while rig.outs.is_empty() {
+    while !rig.outs.iter().any(|out| matches!(out, Out::Resolve { .. })) {
         rig.pass(secs(1));
     }
     let attempt = rig.resolve_of(1);
@@ -246,4 +251,202 @@ fn static_peers_are_bounded_and_never_this_node() {
     }
     let refused = rig.take().into_iter().filter(|out| *out == Out::Count(Count::StaticRefused)).count();
     assert_eq!((refused, rig.driver.machine().status().statics), (2, 2));
+}
+
+#[test]
+fn a_set_up_whose_end_is_never_told_does_not_lose_a_static_peer() {
+    let mut rig = Rig::new(statics_only());
+    rig.tell(In::InboundPending(node(1)));
+    rig.tell(In::AddStatic(named(1)));
+    rig.pass(secs(59));
+    assert_eq!(rig.dials(), []);
+    rig.pass(secs(1));
+    rig.dial_of(1);
+    // It is told after all.
+    rig.tell(In::InboundDone(node(1)));
+}
+
+#[test]
+fn a_peer_removed_and_added_again_is_dialled_soon_and_not_hammered() {
+    let mut rig = Rig::new(statics_only());
+    let mut dialled = 0;
+    for _ in 0..60 {
+        rig.tell(In::AddStatic(named(1)));
+        for (attempt, _) in rig.dials() {
+            dialled += 1;
+            rig.done(attempt, DialOutcome::HandshakeFailed(DisconnectReason::WrongNetwork));
+        }
+        rig.pass(secs(1));
+        rig.tell(In::RemoveStatic(node(1)));
+    }
+    assert_eq!(dialled, 12, "in a minute, although it will not do better soon");
+    rig.pass(secs(60));
+    rig.tell(In::AddStatic(named(1)));
+    rig.dial_of(1);
+}
+
+#[test]
+fn a_dial_of_a_candidate_that_is_named_a_static_peer_meanwhile_is_no_surplus() {
+    let mut rig = Rig::new(Config { max_dial_peers: 1, ..config() });
+    rig.tell(In::Candidates(records([1, 2])));
+    let dials = rig.dials();
+    rig.tell(In::AddStatic(named(1)));
+    rig.connect(dials[1].0, 2);
+    assert_eq!(rig.cancels(), []);
+    rig.connect(dials[0].0, 1);
+    assert_eq!(rig.driver.machine().status().dialled_peers, 1, "and takes no place");
+}
+
+#[test]
+fn a_static_peer_is_dialled_first_whatever_waits() {
+    let mut rig = Rig::stopped(Config { max_dial_peers: 1, ..config() }, 7);
+    rig.tell(In::Anchors(vec![named(2), named(3)]));
+    rig.tell(In::Bootnodes(vec![named(4)]));
+    rig.tell(In::AddStatic(named(1)));
+    rig.tell(In::Start);
+    let dials = rig.dials();
+    assert!(dials[0].1.is_static);
+    assert_eq!(dials.len(), 3);
+}
+
+#[test]
+fn a_candidate_that_failed_for_good_is_dialled_soon_when_it_is_named_a_static_peer() {
+    let mut rig = Rig::new(config());
+    rig.tell(In::Candidates(records([1])));
+    let attempt = rig.dial_of(1);
+    rig.done(attempt, DialOutcome::HandshakeFailed(DisconnectReason::WrongNetwork));
+    rig.tell(In::AddStatic(named(1)));
+    rig.pass(secs(4));
+    assert_eq!(rig.dials(), []);
+    rig.pass(secs(1));
+    rig.dial_of(1);
+}
+
+#[test]
+fn a_static_peer_that_has_moved_is_dialled_where_its_record_says_however_many_addresses_it_was_named_with() {
+    let mut rig = Rig::new(statics_only());
+    rig.tell(In::AddStatic(StaticPeer::new(node(1), [address(11), address(12), address(13)])));
+    let attempt = rig.dial_of(1);
+    rig.done(attempt, DialOutcome::ConnectFailed);
+    rig.resolve_of(1);
+    rig.resolved(attempt, Some(record_at(1, 2, 20)));
+    assert_eq!(rig.dials()[0].1.addresses, [address(20)]);
+    rig.connect(attempt, 1);
+    rig.pass(secs(3_600));
+    rig.down(1, true, STABLE);
+    // Nobody listens at the first three any more.
+    for _ in 0..20 {
+        rig.pass(secs(120));
+        for out in rig.take() {
+            match out {
+                Out::Dial { target, .. } if target.addresses.iter().take(RACED).any(|at| *at == address(20)) => return,
+                Out::Dial { attempt, .. } => rig.done(attempt, DialOutcome::ConnectFailed),
+                Out::Resolve { attempt, .. } => rig.resolved(attempt, Some(record_at(1, 2, 20))),
+                _ => {}
+            }
+        }
+    }
+    panic!("forty minutes, and it was never tried where its newest record says that it is");
+}
+
+#[test]
+fn a_static_peer_is_looked_up_when_somebody_else_answers_where_it_was() {
+    let mut rig = Rig::new(statics_only());
+    rig.tell(In::AddStatic(named(1)));
+    for _ in 0..20 {
+        for out in rig.take() {
+            match out {
+                Out::Dial { attempt, .. } => {
+                    // Its address was given to another machine, or somebody took it.
+                    rig.done(attempt, DialOutcome::HandshakeFailed(DisconnectReason::UnexpectedIdentity));
+                }
+                Out::Resolve { .. } => return,
+                _ => {}
+            }
+        }
+        rig.pass(secs(120));
+    }
+    panic!("forty minutes, and it was never asked where it is now");
+}
+
+#[test]
+fn every_address_of_a_static_peer_is_tried_however_many_it_has() {
+    let mut rig = Rig::new(statics_only());
+    rig.tell(In::AddStatic(StaticPeer::new(node(1), [11, 12, 13, 14, 15].map(address))));
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        for out in rig.take() {
+            match out {
+                Out::Dial { attempt, target } => {
+                    tried.extend(target.addresses.into_iter().take(RACED));
+                    rig.done(attempt, DialOutcome::ConnectFailed);
+                }
+                Out::Resolve { attempt, .. } => rig.resolved(attempt, None),
+                _ => {}
+            }
+        }
+        rig.pass(secs(120));
+    }
+    assert_eq!(tried.len(), 5);
+}
+
+#[test]
+fn static_peers_take_no_more_than_their_places_and_the_others_come_when_one_is_free() {
+    let mut rig = Rig::stopped(Config { max_static_peers: 2, ..statics_only() }, 7);
+    for n in 1..=4 {
+        rig.tell(In::AddStatic(named(n)));
+    }
+    rig.up(4, false);
+    rig.tell(In::Start);
+    let number = |id: NodeId| (1..=4).find(|n| node(*n) == id).expect("one of them");
+    let mut dialled = std::collections::BTreeSet::new();
+    let mut dial = |rig: &mut Rig| {
+        let dials = rig.dials();
+        assert_eq!(dials.len(), 1, "one is connected");
+        dialled.insert(number(dials[0].1.id));
+        (dials[0].0, number(dials[0].1.id))
+    };
+    let mut last = dial(&mut rig);
+    // Each that fails makes room for the next.
+    for _ in 0..2 {
+        rig.done(last.0, DialOutcome::ConnectFailed);
+        rig.resolve_of(last.1);
+        rig.resolved(last.0, None);
+        last = dial(&mut rig);
+    }
+    rig.connect(last.0, last.1);
+    rig.pass(secs(3_600));
+    assert_eq!(rig.dials(), [], "both places are taken");
+    // One that comes by itself is about to take the place.
+    rig.down(4, false, STABLE);
+    let (attempt, _) = dial(&mut rig);
+    rig.done(attempt, REFUSED);
+    dial(&mut rig);
+    assert!(dialled.len() >= 3, "{dialled:?}");
+}
+
+#[test]
+fn no_static_peer_is_dialled_for_a_place_that_another_is_coming_for() {
+    let mut rig = Rig::stopped(Config { max_static_peers: 1, ..statics_only() }, 7);
+    rig.tell(In::AddStatic(named(1)));
+    rig.tell(In::AddStatic(named(2)));
+    rig.tell(In::InboundPending(node(2)));
+    rig.tell(In::Start);
+    assert_eq!(rig.dials(), []);
+    rig.tell(In::InboundDone(node(2)));
+    assert_eq!(rig.dials().len(), 1);
+}
+
+#[test]
+fn a_static_peer_that_was_of_no_use_comes_back_with_its_own_back_off() {
+    let mut rig = Rig::new(statics_only());
+    rig.tell(In::AddStatic(named(1)));
+    let attempt = rig.dial_of(1);
+    rig.connect(attempt, 1);
+    rig.pass(secs(130));
+    rig.ended(1, true, secs(130), Consequence::Avoid);
+    rig.pass(secs(59));
+    assert_eq!(rig.dials(), [], "the longest static back-off is two minutes, at least half of it");
+    rig.pass(secs(61));
+    rig.dial_of(1);
 }

@@ -202,3 +202,43 @@ fn a_new_record_of_ours_is_what_others_get() {
     let record = newer.record.into_inner();
     assert_eq!(sent(&outs)[0].packet.message, Message::RecordResponse { record });
 }
+
+#[test]
+fn a_node_is_not_handed_out_to_be_dialled_at_another_host_than_the_one_that_answered() {
+    let addr = SocketAddr::from(([20, 1, 1, 1], 30303));
+    // Every node that learns of it would connect to somebody else's ssh.
+    let sly = RecordDraft::new(1, network())
+        .address("/ip4/198.51.100.7/tcp/22".parse().expect("multiaddr"))
+        .address(address::from_udp(addr));
+    let sly = Peer::with(1, addr, sly);
+    let mut solo = Solo::knowing(config(), &[&sly]);
+    let ping = solo.check_of(&sly);
+    solo.tell(sly.answers(&ping, Message::Pong { record_seq: 1, observed: addr }));
+    assert_eq!(candidates(&solo.tell(In::Want(5))), []);
+}
+
+#[test]
+fn a_node_is_dialled_at_the_host_that_answered_and_a_local_one_at_the_other_addresses_of_its_computer_too() {
+    let address = |text: &str| text.parse::<peerage_wire::Multiaddr>().expect("multiaddr");
+    let cases = [
+        ("20.1.1.1", &["30.1.1.1", "20.1.1.1", "10.0.0.1"][..], &["20.1.1.1:30303"][..]),
+        (
+            "192.168.1.5",
+            &["20.1.1.1", "172.17.0.1", "192.168.1.5", "127.0.0.1"],
+            &["192.168.1.5:30303", "172.17.0.1:30303"],
+        ),
+        ("127.0.0.1", &["192.168.1.5"], &["192.168.1.5:30303"]),
+    ];
+    for (answered, named, dialled) in cases {
+        let addr = SocketAddr::new(answered.parse().expect("ip"), 30303);
+        let draft = RecordDraft::new(1, network()).address(address::from_udp(addr));
+        let draft = named.iter().fold(draft, |draft, ip| draft.address(address(&format!("/ip4/{ip}/tcp/30303"))));
+        let mut solo = Solo::knowing(config(), &[&Peer::with(1, addr, draft)]);
+        let sockets = solo.tell(In::Want(1)).into_iter().find_map(|out| match out {
+            Out::Candidates(found) => found.into_iter().next().map(|(_, sockets)| sockets),
+            _ => None,
+        });
+        let sockets: Vec<String> = sockets.expect("handed out").iter().map(ToString::to_string).collect();
+        assert_eq!(sockets, dialled, "{answered}");
+    }
+}

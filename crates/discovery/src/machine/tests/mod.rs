@@ -1,5 +1,6 @@
 //! The machine's rules, one machine at a time; `world` runs many.
 
+mod admission;
 mod handing;
 mod hostile;
 mod rules;
@@ -85,11 +86,19 @@ pub(super) fn config() -> Config {
 
 impl Solo {
     pub(super) fn new(config: Config, bootnodes: &[&Peer]) -> Solo {
+        Solo::with(config, bootnodes, |machine| machine)
+    }
+
+    pub(super) fn with(
+        config: Config,
+        bootnodes: &[&Peer],
+        also: impl FnOnce(DiscoveryMachine) -> DiscoveryMachine,
+    ) -> Solo {
         let me = Peer::new(9_999);
         let bootnodes = bootnodes.iter().map(|peer| peer.bootnode()).collect();
         let machine = DiscoveryMachine::new(config, me.record.clone(), Families::BOTH, bootnodes, 1);
         let now = Time::new(Duration::from_secs(100), Duration::from_secs(1_700_000_000));
-        Solo { driver: Driver::new(machine), now, me }
+        Solo { driver: Driver::new(also(machine)), now, me }
     }
 
     /// One that has begun a network and so takes whoever comes.
@@ -228,7 +237,7 @@ pub(super) fn answer(outs: &[Out], token: u64) -> Option<Vec<NodeId>> {
 pub(super) fn candidates(outs: &[Out]) -> Vec<NodeId> {
     outs.iter()
         .filter_map(|out| match out {
-            Out::Candidates(records) => Some(records.iter().map(|record| record.id())),
+            Out::Candidates(found) => Some(found.iter().map(|(record, _)| record.id())),
             _ => None,
         })
         .flatten()

@@ -138,7 +138,7 @@ fn an_outcome_at_an_old_address_says_nothing_of_the_new_one() {
     let moved = Peer::at(3, new, 2);
     let machine = solo.driver.machine_mut();
     machine.table.heard_of(Contact { id: peer.id, addr: new, record: moved.record });
-    machine.table.check_passed(peer.id, old);
+    machine.table.check_passed(Time::ZERO, peer.id, old);
     let entry = machine.table.get(peer.id).expect("known");
     assert_eq!((entry.live, entry.list), (false, List::Fast));
 }

@@ -83,14 +83,14 @@ impl World {
                         let records = records.into_iter().map(Verified::assume).collect();
                         self.nodes[number].driver.handle(self.now, In::Verified { token, records });
                     }
-                    Out::Candidates(records) => {
-                        self.nodes[number].candidates.extend(records.iter().map(|record| record.id()));
+                    Out::Candidates(found) => {
+                        self.nodes[number].candidates.extend(found.iter().map(|(record, _)| record.id()));
                     }
                     Out::Answer { token, records } => {
                         let ids = records.iter().map(|record| record.id()).collect();
                         self.nodes[number].answers.insert(token, ids);
                     }
-                    Out::Drop(_) | Out::Event(_) => {}
+                    Out::Alive(_) | Out::Drop(_) | Out::Event(_) => {}
                 }
             }
         }

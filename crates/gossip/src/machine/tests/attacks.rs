@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::poison;
 
 #[test]
 fn a_forged_copy_that_comes_first_does_not_censor_the_true_one() {
@@ -195,20 +196,72 @@ fn a_small_message_in_a_large_one_does_not_keep_it_in_memory() {
     assert!(!bytes.as_ptr_range().contains(&kept.as_ptr()));
 }
 
-#[test]
-fn a_panic_is_charged_to_the_message_and_its_relayer_goes_free() {
-    let mut node = Node::subscribed(Policy::Signed, [1]);
-    let poison = parcel(50, 1, at(0), POISON);
-    let caught =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.inbound(at(1), 1, poison.bytes.clone())));
+/// What a panic over this is charged to.
+fn charged(node: &mut Node, session: u64, bytes: Bytes) -> Handling {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.inbound(at(1), session, bytes)));
     assert!(caught.is_err());
-    let Some(Handling::Message(fingerprint)) = node.driver.machine().handling() else { panic!("charged") };
+    node.driver.machine().handling().expect("charged")
+}
 
-    let mut next_life = Node::subscribed(Policy::Signed, [1]);
-    next_life.feed(at(2), In::Refuse { fingerprint });
-    let outs = next_life.inbound(at(3), 1, poison.bytes);
-    assert_eq!((drops(&outs), reports(&outs)), (vec![DropReason::Poison], vec![]));
-    assert_eq!(next_life.driver.machine().handling(), None);
+#[test]
+fn a_panic_over_a_signed_message_is_its_publishers_and_its_relayer_goes_free() {
+    for stage in [poison::UNCHECKED, poison::CHECKED] {
+        let mut node = Node::subscribed(Policy::Signed, [1]);
+        let message = parcel(50, 1, at(0), stage);
+        let Handling::Message(suspect) = charged(&mut node, 1, message.bytes.clone()) else { panic!("a message's") };
+        assert_eq!(suspect.blame(), Some(Blame::Publisher(keys(50).id())));
+
+        let mut next_life = Node::subscribed(Policy::Signed, [1]);
+        next_life.feed(at(2), In::Refuse { fingerprint: suspect.fingerprint });
+        let outs = next_life.inbound(at(3), 1, message.bytes);
+        assert_eq!((drops(&outs), reports(&outs)), (vec![DropReason::Poison], vec![]));
+        assert_eq!(next_life.driver.machine().handling(), None);
+    }
+}
+
+#[test]
+fn who_sends_a_forged_message_that_panics_cannot_frame_its_publisher() {
+    let mut node = Node::subscribed(Policy::Signed, [1]);
+    let forgery = forged(&parcel(50, 1, at(0), poison::UNCHECKED), 1);
+    let Handling::Message(suspect) = charged(&mut node, 1, forgery.bytes) else { panic!("a message's") };
+    assert_eq!(suspect.blame(), Some(Blame::Session(SessionId(1))));
+}
+
+#[test]
+fn a_panic_over_an_anonymous_message_is_nobodys_and_over_bytes_that_do_not_decode_the_senders() {
+    let mut node = Node::subscribed(Policy::Anonymous, [1]);
+    let message = Parcel::new(topic(), None, poison::CHECKED);
+    let Handling::Message(suspect) = charged(&mut node, 1, message.bytes.clone()) else { panic!("a message's") };
+    assert_eq!((suspect.blame(), suspect.fingerprint), (None, Fingerprint::of(&message.id(), None)));
+
+    let mut node = Node::subscribed(Policy::Anonymous, [1]);
+    let bytes = Parcel::new(topic(), None, poison::DECODE).bytes;
+    assert_eq!(charged(&mut node, 1, bytes), Handling::Session(SessionId(1)));
+}
+
+#[test]
+fn a_check_that_panics_is_charged_to_who_sent_that_copy_and_the_next_copy_is_checked() {
+    let mut node = Node::subscribed(Policy::Signed, 1..=3);
+    node.checks = false;
+    let message = parcel(50, 1, at(0), b"hi");
+    let bad = forged(&message, 1);
+    let token = checks(&node.inbound(at(1), 1, bad.bytes.clone()))[0];
+    node.inbound(at(1), 2, bad.bytes.clone());
+    node.inbound(at(1), 3, message.bytes.clone());
+    let outs = node.feed(at(2), In::CheckPanicked { token });
+    let crashed: Vec<u64> = outs
+        .iter()
+        .filter_map(|out| if let Out::Crashed { session, .. } = out { Some(session.0) } else { None })
+        .collect();
+    assert_eq!((crashed, reports(&outs), drops(&outs)), (vec![1, 2], vec![], vec![DropReason::Poison]));
+    let outs = node.feed(at(3), In::Verified { token: checks(&outs)[0], ok: true });
+    assert_eq!((delivered(&outs).len(), reports(&outs)), (1, vec![]));
+    let fresh = parcel(50, 2, at(0), b"ho");
+    let bad = forged(&fresh, 1);
+    let token = checks(&node.inbound(at(4), 1, bad.bytes.clone()))[0];
+    node.feed(at(5), In::CheckPanicked { token });
+    let outs = node.inbound(at(6), 2, bad.bytes);
+    assert_eq!((checks(&outs).len(), drops(&outs)), (0, vec![DropReason::Poison]), "not checked again");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod attacks;
 mod network;
 mod publishing;
 mod repairing;
+mod useful;
 
 use std::time::Duration;
 
@@ -324,7 +325,7 @@ fn a_message_for_a_topic_left_during_its_check_is_not_marked_as_seen() {
 fn what_an_earlier_life_had_seen_is_not_delivered_again() {
     let mut node = Node::subscribed(Policy::Signed, [1]);
     let message = parcel(50, 1, at(0), b"hi");
-    node.feed(at(0), In::Restore { seen: vec![(message.id(), at(0))], sequence: 0 });
+    node.feed(at(0), In::Restore { seen: vec![(message.id(), at(0))], sequence: 0, useful: BTreeSet::new() });
     assert_eq!(delivered(&node.inbound(at(1), 1, message.bytes)).len(), 0);
 }
 

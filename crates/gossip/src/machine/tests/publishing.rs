@@ -49,7 +49,7 @@ fn sequences_start_at_the_clock_and_rise_even_when_it_is_set_back() {
     assert_eq!(u128::from(first), at(0).unix().as_nanos());
     assert_eq!(sequence(at(0)), first + 1);
     assert_eq!(sequence(Time::new(Duration::from_secs(9), Duration::ZERO)), first + 2);
-    node.feed(at(0), In::Restore { seen: vec![], sequence: u64::MAX });
+    node.feed(at(0), In::Restore { seen: vec![], sequence: u64::MAX, useful: BTreeSet::new() });
     assert!(results(&node.publish(at(1), Policy::Signed, "last"))[0].is_ok(), "the last sequence does not overflow");
 }
 

@@ -144,3 +144,15 @@ fn who_asks_for_our_topics_may_have_forgotten_what_it_was_told() {
     node.inbound(at(1_300), 1, wire::topics(true, [&topic()]));
     assert_eq!(told(&node.expire(at(2_500))), [(1, vec![id])]);
 }
+
+/// Each question may come from a new life of the peer, which knows nothing of what it was told since the last one.
+#[test]
+fn a_peer_that_asks_again_before_the_answer_is_told_again_of_all_it_was_told() {
+    let mut node = Node::subscribed(Policy::Signed, [1]);
+    for (millis, payload) in [(0, "hi"), (200, "ho")] {
+        node.publish(at(millis), Policy::Signed, payload);
+        node.inbound(at(millis + 100), 1, wire::topics(true, [&topic()]));
+    }
+    let told = told(&node.expire(at(2_500)));
+    assert_eq!(told.iter().map(|(session, ids)| (*session, ids.len())).collect::<Vec<_>>(), [(1, 2)]);
+}

@@ -1,0 +1,215 @@
+//! What the command line may say, and what it may not.
+
+use peerage::Config;
+
+use super::*;
+
+fn read(arguments: &[&str]) -> Result<Settings, NoRun> {
+    parse(["node"].iter().chain(arguments).map(Into::into))
+}
+
+fn wrong(arguments: &[&str]) -> String {
+    match read(arguments) {
+        Err(NoRun::Wrong(sentence)) => {
+            assert!(!sentence.contains('\n'), "one sentence: {sentence}");
+            sentence
+        }
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+const ID: &str = "12D3KooWPW8NCp5gTny3CUywj9ieJJpgg9vxGRZKSxLnqkdYQdVP";
+
+#[test]
+fn nothing_said_is_the_default() {
+    let settings = read(&[]).expect("fine");
+    assert!(settings.listen.is_empty() && settings.bootnodes.is_empty() && settings.api.is_none());
+    assert_eq!((settings.network.as_str(), settings.local), ("peerage", false));
+    assert!(settings.discovery && settings.dialing && settings.listening && settings.warnings.is_empty());
+    // What the help says is what the crates below have.
+    for config in [Config::recommended(), Config::local()] {
+        assert_eq!((settings.max_peers, settings.max_static_peers), (config.max_peers, config.max_static_peers));
+        assert_eq!((settings.dial_ratio, settings.max_pending), (config.dial_ratio, config.listener.slots));
+        assert_eq!((&settings.fork_id, &settings.admission), (&config.fork_id, &config.admission));
+        assert_eq!((settings.churn, settings.message_events), (config.churn.is_some(), config.message_events));
+    }
+}
+
+#[test]
+fn a_node_with_nothing_but_loopback_is_local() {
+    let bootnode = |ip: &str| format!("/ip4/{ip}/tcp/1/p2p/{ID}");
+    let local = |listen: &str, ip: &str| read(&["--listen", listen, "--bootnode", &bootnode(ip)]).expect("fine").local;
+    assert!(local("/ip4/127.0.0.1/tcp/0", "127.0.0.1"));
+    assert!(local("/ip6/::1/tcp/0", "127.0.0.1"));
+    assert!(!local("/ip4/0.0.0.0/tcp/0", "127.0.0.1"));
+    assert!(!local("/ip4/127.0.0.1/tcp/0", "192.0.2.1"));
+    assert!(!read(&["--bootnode", &bootnode("127.0.0.1")]).expect("fine").local);
+    let with_static = |ip: &str, more: &[&str]| {
+        let address = bootnode(ip);
+        read(&[&["--static-peer", address.as_str()], more].concat()).expect("fine").local
+    };
+    let listen = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    assert!(with_static("127.0.0.1", &listen) && !with_static("192.0.2.1", &listen));
+    // Nothing is bound: who is named decides.
+    let nowhere = ["--no-listen", "--no-discovery"];
+    assert!(with_static("127.0.0.1", &nowhere) && !with_static("192.0.2.1", &nowhere));
+    assert!(!with_static("127.0.0.1", &["--no-listen"]), "UDP is bound on every address");
+}
+
+#[test]
+fn a_pasted_address_with_its_id_can_be_listened_at() {
+    let settings = read(&["--listen", &format!("/ip4/127.0.0.1/tcp/9/p2p/{ID}"), "--listen", "/ip6/::1/tcp/0"]);
+    let expected: [SocketAddr; 2] = ["127.0.0.1:9".parse().expect("socket"), "[::1]:0".parse().expect("socket")];
+    assert_eq!(settings.expect("fine").listen, expected);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence_with_the_remedy() {
+    assert!(wrong(&["--listen", "/ip4/127.0.0.1/udp/1/quic-v1"]).contains("transport `quic-v1`"));
+    assert!(wrong(&["--listen", "/ip4/127.0.0.1/tcp/1/ws"]).contains("transport `ws`"));
+    assert!(wrong(&["--listen", "127.0.0.1:1"]).contains("write it like /ip4/127.0.0.1/tcp/30303"));
+    assert!(wrong(&["--bootnode", "/ip4/127.0.0.1/tcp/1"]).contains("copy the whole address"));
+    assert!(wrong(&["--bootnode", "pnr:AAAA"]).contains("record"));
+    assert!(wrong(&["--max-peers", "0"]).contains("1..=10000"));
+    assert!(wrong(&["--max-peers", "many"]).contains("--max-peers"));
+    assert!(wrong(&["--api", "0.0.0.0:1"]).contains("only loopback"));
+    assert!(wrong(&["--metrics", "192.0.2.1:1"]).contains("only loopback"));
+    assert!(wrong(&["--api", "30380"]).contains("127.0.0.1:30380"));
+    assert!(wrong(&["--log", "a=b=c"]).contains("write it like `info`"));
+    assert!(wrong(&["--network", ""]).contains("has a name"));
+    assert!(wrong(&["--data-dir", ""]).contains("--data-dir"));
+    assert!(wrong(&["--listne", "x"]).contains("did you mean --listen?"));
+    assert!(wrong(&["--nonsense"]).contains("--help"));
+    assert!(wrong(&["file"]).contains("--help"));
+    assert!(wrong(&["--listen"]).contains("--listen"));
+    assert!(wrong(&["--static-peer", "/ip4/127.0.0.1/tcp/1"]).contains("copy the whole address"));
+    assert!(wrong(&["--trusted", "nobody"]).contains("`id:`"));
+    assert!(wrong(&["--only", "/ip4/127.0.0.1/tcp/1"]).contains("copy the whole address"));
+    assert!(wrong(&["--allow-net", "10.0.0.0/33"]).contains("written like 10.0.0.0/8"));
+    assert!(wrong(&["--deny-net", "localhost"]).contains("written like 10.0.0.0/8"));
+    assert!(wrong(&["--agent", &"x".repeat(65)]).contains("at most 64"));
+    let (dir, absent) = (tempfile::tempdir().expect("a directory"), "/nowhere/at/all");
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "hunter2\n").expect("writable");
+    let path = file.to_str().expect("UTF-8");
+    assert!(wrong(&["--secret-file", path]).contains("7 bytes: at least 16"));
+    assert!(wrong(&["--secret-file", absent]).contains(absent));
+    std::fs::write(&file, "s".repeat(5_000)).expect("writable");
+    assert!(wrong(&["--secret-file", path]).contains("is it the right file?"));
+    std::fs::write(&file, "correct horse battery staple\n").expect("writable");
+    assert!(read(&["--secret-file", path]).expect("fine").secret.is_some());
+    assert!(wrong(&["--fork-id", "xyz"]).contains("pairs of hexadecimal digits"));
+    assert!(wrong(&["--fork-id", "abc"]).contains("pairs of hexadecimal digits"));
+    assert!(wrong(&["--fork-id", &"00".repeat(33)]).contains("at most 32"));
+    assert!(wrong(&["--dial-ratio", "0"]).contains("1..=10000"));
+    assert!(wrong(&["--max-pending", "0"]).contains("--max-pending"));
+    assert!(wrong(&["--max-static-peers", "many"]).contains("--max-static-peers"));
+    assert!(wrong(&["--no-dail"]).contains("did you mean --no-dial?"));
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for asked in ["--help", "-h", "--version"] {
+        assert!(matches!(read(&[asked]), Err(NoRun::Asked(_))));
+    }
+}
+
+#[test]
+fn every_switch_is_heard() {
+    let address = format!("/ip4/127.0.0.1/tcp/1/p2p/{ID}");
+    let address = address.as_str();
+    let settings = read(&[
+        "--no-discovery",
+        "--no-listen",
+        "--churn",
+        "--message-events",
+        "--static-peer",
+        address,
+        "--trusted",
+        ID,
+        "--trusted",
+        address,
+        "--agent",
+        "miner/7",
+        "--fork-id",
+        "0xFC64ec04",
+        "--max-static-peers",
+        "1",
+        "--dial-ratio",
+        "2",
+        "--max-pending",
+        "9",
+        "--allow-net",
+        "127.1.2.3/8",
+        "--allow-net",
+        "::1",
+        "--deny-net",
+        "10.0.0.0/8",
+        "--only",
+        address,
+    ])
+    .expect("fine");
+    assert_eq!((settings.discovery, settings.dialing, settings.listening), (false, true, false));
+    assert!(settings.churn && settings.message_events && !read(&["--no-dial"]).expect("fine").dialing);
+    let id: NodeId = ID.parse().expect("an id");
+    assert_eq!((settings.statics[0].id, &settings.trusted[..]), (id, &[id, id][..]));
+    assert_eq!(
+        (settings.agent.as_deref(), settings.fork_id.as_bytes()),
+        (Some("miner/7"), &[0xfc, 0x64, 0xec, 0x04][..])
+    );
+    assert_eq!((settings.max_static_peers, settings.dial_ratio, settings.max_pending), (1, 2, 9));
+    let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("network")).collect::<Vec<IpNet>>();
+    let allowed = networks(&["127.0.0.0/8", "::1/128"]);
+    let only = Some(BTreeSet::from([id]));
+    assert_eq!(settings.admission, Admission { allowed, denied: networks(&["10.0.0.0/8"]), only });
+}
+
+#[test]
+fn those_to_admit_may_stand_in_a_file() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("only");
+    let file = path.to_str().expect("text");
+    assert!(wrong(&["--only-file", file]).contains("cannot be read"));
+    let other = peerage::Keypair::from_seed([7; 32]).id();
+    std::fs::write(&path, format!("# miners\n\n{ID} # the first\n/ip4/127.0.0.1/tcp/1/p2p/{ID}\n")).expect("written");
+    let settings = read(&["--only-file", file, "--only", &other.to_string()]).expect("fine");
+    assert_eq!(settings.admission.only, Some([ID.parse().expect("an id"), other].into()));
+    std::fs::write(&path, format!("{ID}\nnobody\n")).expect("written");
+    assert!(wrong(&["--only-file", file]).contains("line 2"));
+    std::fs::write(&path, "# nobody yet\n").expect("written");
+    let settings = read(&["--only-file", file]).expect("fine");
+    assert_eq!((settings.admission.only.as_ref().map(BTreeSet::len), settings.warnings.len()), (Some(0), 1));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let address = format!("/ip4/192.0.2.1/tcp/1/p2p/{ID}");
+    let address = address.as_str();
+    let other = peerage::Keypair::from_seed([7; 32]).id().to_string();
+    let bootnode = ["--bootnode", address];
+    let with = |named: &[&str], more: &[&str]| wrong(&[named, more].concat());
+    assert!(with(&bootnode, &["--no-dial", "--no-discovery"]).contains("nobody would ask it"));
+    assert!(read(&[&bootnode[..], &["--no-dial"]].concat()).is_ok(), "others find it by discovery, and dial it");
+    let listen = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    assert!(with(&listen, &["--no-listen", "--no-discovery"]).contains("nothing to bind"));
+    assert!(read(&[&listen[..], &["--no-listen"]].concat()).is_ok(), "UDP is bound there");
+    assert!(with(&["--static-peer", address], &["--max-static-peers", "0"]).contains("raise it"));
+    for named in [["--bootnode", address], ["--static-peer", address], ["--trusted", ID]] {
+        assert!(with(&named, &["--only", &other]).contains(&format!("add --only {ID}")), "{named:?}");
+    }
+    for named in [["--bootnode", address], ["--static-peer", address]] {
+        assert!(with(&named, &["--deny-net", "192.0.2.0/24"]).contains("do not admit 192.0.2.1"), "{named:?}");
+        assert!(with(&named, &["--allow-net", "10.0.0.0/8"]).contains("do not admit 192.0.2.1"), "{named:?}");
+    }
+    let many: Vec<String> = (0..=512).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect();
+    let many: Vec<&str> = many.iter().flat_map(|network| ["--deny-net", network.as_str()]).collect();
+    assert!(wrong(&many).contains("at most 512"));
+}
+
+#[test]
+fn what_is_not_meant_most_likely_is_warned_of() {
+    let address = format!("/ip4/192.0.2.1/tcp/1/p2p/{ID}");
+    let address = address.as_str();
+    let settings = read(&["--static-peer", address, "--no-dial"]).expect("fine");
+    assert!(settings.warnings[0].contains("have to dial this node"), "{:?}", settings.warnings);
+}

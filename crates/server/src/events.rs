@@ -1,0 +1,60 @@
+//! Who is told of what happens among the peers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use peerage_mailbox::{Outlet, Port};
+use peerage_peer_session::{Traffic, TrafficDirection};
+use peerage_queue::ChannelId;
+use peerage_wire::{MatchedCapability, NodeId};
+use tokio::sync::watch;
+
+use crate::types::Event;
+
+/// Subscribers to events.
+const MAX_SUBSCRIBERS: usize = 1024;
+
+/// The subscribers to events. Clones are the same list: what sessions tell of their messages does not go through the
+/// root.
+#[derive(Clone, Debug)]
+pub(crate) struct Events(watch::Sender<Vec<Outlet<Event>>>);
+
+impl Events {
+    pub(crate) fn new() -> Events {
+        Events(watch::Sender::new(Vec::new()))
+    }
+
+    /// Adds a subscriber; false if there are as many as there may be.
+    pub(crate) fn add(&self, outlet: Outlet<Event>) -> bool {
+        self.0.send_if_modified(|outlets| {
+            outlets.retain(|outlet| !outlet.is_closed());
+            let room = outlets.len() < MAX_SUBSCRIBERS;
+            if room {
+                outlets.push(outlet);
+            }
+            room
+        })
+    }
+
+    /// Where a session tells of its messages.
+    pub(crate) fn traffic(&self, id: NodeId, channels: &[MatchedCapability]) -> Port<Traffic> {
+        let events = self.clone();
+        let named = |matched: &MatchedCapability| (ChannelId(matched.channel), Arc::from(&*matched.capability.name));
+        let protocols: BTreeMap<ChannelId, Arc<str>> = channels.iter().map(named).collect();
+        Port::from_fn(move |Traffic { direction, channel, lane, size, .. }| {
+            let Some(protocol) = protocols.get(&channel).cloned() else { return };
+            events.tell(&match direction {
+                TrafficDirection::Sent => Event::MsgSent { id, protocol, lane, size },
+                TrafficDirection::Received => Event::MsgReceived { id, protocol, lane, size },
+            });
+        })
+    }
+
+    /// A subscriber that is full loses its oldest; one that is gone is forgotten.
+    pub(crate) fn tell(&self, event: &Event) {
+        let gone = self.0.borrow().iter().filter(|outlet| outlet.offer(event.clone()).is_err()).count();
+        if gone > 0 {
+            self.0.send_modify(|outlets| outlets.retain(|outlet| !outlet.is_closed()));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole nodes, over the in-memory network and over sockets: how connections become sessions, and what the root does with them.
+
+mod dialling;
+mod hostile;
+mod listening;
+mod net;
+mod run_loop;
+mod support;
