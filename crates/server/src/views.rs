@@ -64,7 +64,10 @@ impl State {
             && self.sessions.is_empty()
             && !(self.bootnodes.is_empty() && self.statics.is_empty())
         {
-            reasons.push(why.to_string());
+            // An empty table and a full network want different remedies.
+            let known = self.services.discovery.as_ref().map(|discovery| discovery.table_len());
+            let known = known.map(|nodes| format!("; discovery knows {nodes} nodes")).unwrap_or_default();
+            reasons.push(format!("{why}{known}"));
         }
         let status = if reasons.is_empty() { Status::Ok } else { Status::Degraded };
         Health { status, reasons }
