@@ -67,6 +67,8 @@ struct World {
     link: Link,
     rng: Rng,
     listeners: BTreeMap<SocketAddr, mpsc::Sender<Stream>>,
+    /// How many accepts will fail.
+    failing: BTreeMap<SocketAddr, usize>,
     datagrams: BTreeMap<SocketAddr, mpsc::Sender<(Vec<u8>, SocketAddr)>>,
     /// Pipes that may have to be cut; the dead ones are swept as new ones come.
     streams: Vec<(IpAddr, IpAddr, Weak<Pipe>)>,
@@ -88,6 +90,7 @@ impl MemoryNetwork {
             link,
             rng: Rng::new(seed),
             listeners: BTreeMap::new(),
+            failing: BTreeMap::new(),
             datagrams: BTreeMap::new(),
             streams: Vec::new(),
             cut: BTreeSet::new(),
@@ -117,6 +120,12 @@ impl MemoryNetwork {
     /// Joins two hosts again.
     pub fn heal(&self, a: IpAddr, b: IpAddr) {
         self.lock().cut.remove(&pair(a, b));
+    }
+
+    /// Lets the next `count` accepts at this address fail, as they do where no file descriptor is left. Whoever connects
+    /// meanwhile waits.
+    pub fn fail_accepts(&self, at: SocketAddr, count: usize) {
+        self.lock().failing.insert(at, count);
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
@@ -241,6 +250,10 @@ pub(crate) struct MemoryListener {
 
 impl MemoryListener {
     pub(crate) async fn accept(&mut self) -> io::Result<Stream> {
+        if let Some(left) = self.network.lock().failing.get_mut(&self.at).filter(|left| **left > 0) {
+            *left -= 1;
+            return Err(io::Error::other("no file descriptor is left"));
+        }
         self.accepted.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 

@@ -9,7 +9,7 @@ use peerage_server::{Args, Config, Event, Listen, PeerAddress, PeerInfo, ServerM
 use peerage_transport::{Link, MemoryNetwork, Transport};
 use peerage_wire::{Keypair, NodeId};
 
-const PORT: u16 = 30303;
+pub(crate) const PORT: u16 = 30303;
 
 /// A network of nodes, each at an address of its own.
 pub(crate) struct Net {

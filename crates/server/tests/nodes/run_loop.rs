@@ -150,6 +150,19 @@ async fn a_subscriber_that_is_too_slow_loses_the_oldest_events_and_is_told_how_m
     assert!(matches!(slow.recv().await, Ok(Event::PeerDown { .. })));
 }
 
+/// go-ethereum issues 19684, 21878: a failing accept that is tried again at once takes a whole core.
+#[tokio::test(start_paused = true)]
+async fn a_listener_whose_accepts_fail_pauses_before_each_new_try_and_goes_on() {
+    let net = Net::new();
+    net.network.fail_accepts((ip(1), crate::net::PORT).into(), 10);
+    let one = net.node(1, |_| {}).await;
+    let began = net.clock.now();
+    let two = net.node(2, |args| args.statics = vec![one.address.clone()]).await;
+    two.until_peers(1).await;
+    let waited = net.clock.now().since(began);
+    assert!(waited >= 2 * SECOND && waited < 4 * SECOND, "ten pauses of 200 ms: {waited:?}");
+}
+
 /// avalanchego TestNewNetwork, TestIngressConnCount.
 #[tokio::test(start_paused = true)]
 async fn three_nodes_mesh_and_each_knows_who_came_to_it() {
