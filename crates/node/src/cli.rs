@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ErrorKind};
-use peerage::{Admission, ForkId, IpNet, NetworkSecret, NodeId, PeerAddress};
+use peerage::{Admission, ForkId, IpNet, NetworkSecret, NodeId, PeerAddress, SharedAddress};
 use tracing_subscriber::EnvFilter;
 
-use values::{agent, filter, fork_id, id, listen, loopback, network, peer};
+use values::{agent, filter, fork_id, id, listen, loopback, network, peer, shared};
 
 pub(crate) use values::ip_net;
 
@@ -101,6 +101,11 @@ struct Arguments {
         help_heading = LIMITS)]
     max_pending: u16,
 
+    /// Addresses that many peers share, as behind a carrier's NAT: each may have so many times the connections and
+    /// places of another one; may be repeated
+    #[arg(long, value_name = "CIDR=TIMES", value_parser = shared, help_heading = LIMITS)]
+    shared_net: Vec<SharedAddress>,
+
     /// Have to do with addresses of this network only, like 10.0.0.0/8; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = ip_net, help_heading = ADMISSION)]
     allow_net: Vec<IpNet>,
@@ -167,6 +172,7 @@ pub(crate) struct Settings {
     pub(crate) max_static_peers: u32,
     pub(crate) dial_ratio: u32,
     pub(crate) max_pending: usize,
+    pub(crate) shared: Vec<SharedAddress>,
     pub(crate) admission: Admission,
     /// Nothing for the default.
     pub(crate) api: Option<SocketAddr>,
@@ -235,6 +241,7 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
         max_static_peers: arguments.max_static_peers,
         dial_ratio: arguments.dial_ratio,
         max_pending: arguments.max_pending.into(),
+        shared: arguments.shared_net,
         admission: Admission { allowed: arguments.allow_net, denied: arguments.deny_net, only },
         api: arguments.api,
         metrics: arguments.metrics,

@@ -92,6 +92,7 @@ fn builder(settings: Settings, config: Config) -> Builder {
         .max_static_peers(settings.max_static_peers)
         .dial_ratio(settings.dial_ratio)
         .max_pending(settings.max_pending)
+        .shared_addresses(settings.shared)
         .configure(|config| config.admission = settings.admission);
     if let Some(secret) = settings.secret {
         builder = builder.network_secret(secret);

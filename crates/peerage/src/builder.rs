@@ -17,8 +17,8 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::keeper;
 use crate::node::Node;
 use crate::{
-    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, NetworkSecret, NodeId, PeerAddress, ToListenAddress,
-    ToPeerAddress, Transport,
+    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, NetworkSecret, NodeId, PeerAddress, SharedAddress,
+    ToListenAddress, ToPeerAddress, Transport,
 };
 
 /// Why a node did not start. Nothing is left running, and nothing that was not there before is left behind.
@@ -194,6 +194,12 @@ impl Builder {
             config.listener.slots = count;
             config.listener.reserved = config.listener.reserved.min(count / 8);
         })
+    }
+
+    /// Addresses that many peers share, as behind a carrier's NAT: the limits by host and site are so many times higher
+    /// for them. Said more than once, all that were named are.
+    pub fn shared_addresses(self, shared: impl IntoIterator<Item = SharedAddress>) -> Builder {
+        self.configure(|config| config.listener.shared_addresses.extend(shared))
     }
 
     /// Whether to look for nodes over UDP. If not, no UDP port is bound, and the node knows only whom it is told of

@@ -58,6 +58,6 @@ pub use peerage_server::wire::{
     Admission, AdmissionError, Capability, DisconnectReason, ForkId, IpNet, Keypair, Multiaddr, NodeId, NodeRecord,
 };
 pub use peerage_server::{
-    AddStaticFailed, Banned, Churn, Config, Door, Event, Health, LocalNode, PeerAddress, PeerInfo, Reputation, Status,
-    Visitor,
+    AddStaticFailed, Banned, Churn, Config, Door, Event, Health, LocalNode, PeerAddress, PeerInfo, Reputation,
+    SharedAddress, Status, Visitor,
 };

@@ -88,6 +88,10 @@ fn what_is_wrong_is_said_in_one_sentence_with_the_remedy() {
     assert!(wrong(&["--allow-net", "10.0.0.0/33"]).contains("written like 10.0.0.0/8"));
     assert!(wrong(&["--deny-net", "localhost"]).contains("written like 10.0.0.0/8"));
     assert!(wrong(&["--agent", &"x".repeat(65)]).contains("at most 64"));
+    assert!(wrong(&["--shared-net", "192.0.2.1"]).contains("192.0.2.1=20"));
+    assert!(wrong(&["--shared-net", "192.0.2.1=0"]).contains("from 1 to 10000"));
+    let shared = read(&["--shared-net", "192.0.2.1=20"]).expect("fine").shared;
+    assert_eq!((shared[0].network.to_string().as_str(), shared[0].factor), ("192.0.2.1/32", 20));
     let (dir, absent) = (tempfile::tempdir().expect("a directory"), "/nowhere/at/all");
     let file = dir.path().join("secret");
     std::fs::write(&file, "hunter2\n").expect("writable");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use peerage::server::wire::address;
-use peerage::{ForkId, IpNet, NetworkSecret, NodeId, PeerAddress, ToListenAddress};
+use peerage::{ForkId, IpNet, NetworkSecret, NodeId, PeerAddress, SharedAddress, ToListenAddress};
 use zeroize::Zeroizing;
 
 use super::log_filter;
@@ -60,6 +60,13 @@ pub(super) fn agent(text: &str) -> Result<String, String> {
     } else {
         Ok(text.into())
     }
+}
+
+pub(super) fn shared(text: &str) -> Result<SharedAddress, String> {
+    let (network, factor) = text.split_once('=').ok_or("write it like 192.0.2.1=20 or 192.0.2.0/24=20")?;
+    let factor = factor.parse().ok().filter(|factor| (1..=10_000).contains(factor));
+    let factor = factor.ok_or("what follows the = is how many times, from 1 to 10000")?;
+    Ok(SharedAddress { network: ip_net(network)?, factor })
 }
 
 /// The secret in a file, without the end of its last line, which editors add.
