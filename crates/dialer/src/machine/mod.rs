@@ -43,7 +43,7 @@ pub enum Timer {
     Ask,
     /// Every static peer is looked at.
     Sweep,
-    /// There was no peer at all for too long.
+    /// There was neither a dialled nor a static peer for too long.
     Lonely,
     /// It is said why peers are missing.
     Report,
