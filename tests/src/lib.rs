@@ -4,7 +4,6 @@
 //! takes a second, and equal seeds give equal runs.
 
 pub mod attack;
-mod counts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,14 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::{Rng, Time};
 use peerage_server::gossip::{Message, Policy, Publish, PublishError, Published, Topic};
-use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, Outlet, RecvError, ask, data_queue};
+use peerage_server::mailbox::{Capacity, Clock, Counts, Inlet, Meter, Outlet, RecvError, ask, data_queue};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::peer_session::handshake::Direction;
 use peerage_server::transport::{Link, MemoryNetwork, Transport};
 use peerage_server::wire::{Keypair, NodeId};
 use peerage_server::{Args, Config, Event, Listen, PeerAddress, ServerMailbox, start};
-
-pub use counts::Counts;
 
 /// The wall clock of every simulated world when it begins.
 const UNIX: Duration = Duration::from_secs(1_700_000_000);

@@ -82,72 +82,36 @@ fn add(counters: &[Counter], index: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
-    use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use peerage_mailbox::Counts;
 
     use super::*;
 
-    /// Keeps counters by their printed key.
-    #[derive(Default)]
-    struct Notes(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
-
-    impl Notes {
-        fn cell(&self, key: &Key) -> Arc<AtomicU64> {
-            let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-            let name = format!("{}{{{}}}", key.name(), labels.join(","));
-            self.0.lock().expect("no panic").entry(name).or_default().clone()
-        }
-
-        fn value(&self, name: &str) -> Option<u64> {
-            self.0.lock().expect("no panic").get(name).map(|cell| cell.load(Ordering::Relaxed))
-        }
-    }
-
-    impl Recorder for Notes {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            Counter::from_arc(self.cell(key))
-        }
-
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-            Gauge::from_arc(self.cell(key))
-        }
-
-        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::noop()
-        }
-    }
-
     #[test]
     fn every_count_goes_to_its_own_label() {
-        let notes = Arc::new(Notes::default());
-        let metrics = Metrics::new(&Meter::new(notes.clone()));
+        let counts = Counts::default();
+        let metrics = Metrics::new(&Meter::new(Arc::new(counts.clone())));
         Kind::ALL.into_iter().for_each(|kind| metrics.received(kind));
         metrics.sent(Kind::Cookie);
         DropReason::ALL.iter().for_each(|reason| metrics.dropped(*reason));
         Event::ALL.iter().for_each(|event| metrics.event(*event));
         metrics.table(std::array::from_fn(|bucket| bucket));
-        let value = |name: &str| notes.value(name);
-        assert_eq!(value("peerage_discovery_packets_total{direction=in,type=find_node}"), Some(1));
-        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=cookie}"), Some(1));
-        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=ping}"), Some(0));
+        let value = |name: &str| counts.counter(name);
+        assert_eq!(value("peerage_discovery_packets_total{direction=in,type=find_node}"), 1);
+        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=cookie}"), 1);
+        assert_eq!(value("peerage_discovery_packets_total{direction=out,type=ping}"), 0);
         for reason in DropReason::ALL {
             let name = format!("peerage_discovery_drops_total{{reason={}}}", reason.label());
-            assert_eq!(value(&name), Some(1), "{name}");
+            assert_eq!(value(&name), 1, "{name}");
         }
         for event in Event::ALL {
             let name = format!("peerage_discovery_events_total{{event={}}}", event.label());
-            assert_eq!(value(&name), Some(1), "{name}");
+            assert_eq!(value(&name), 1, "{name}");
         }
         for bucket in 0..BUCKETS {
-            let bits = (bucket as f64).to_bits();
-            assert_eq!(value(&format!("peerage_discovery_table_nodes{{bucket={bucket}}}")), Some(bits));
+            let name = format!("peerage_discovery_table_nodes{{bucket={bucket}}}");
+            assert_eq!(counts.gauge(&name), Some(bucket as f64), "{name}");
         }
     }
 }

@@ -40,6 +40,7 @@
 mod actor;
 mod bell;
 mod clock;
+mod counts;
 mod meter;
 mod port;
 mod queue;
@@ -50,6 +51,7 @@ mod sync;
 pub use actor::{Child, SpawnError, Supervisor, spawn_child};
 pub use bell::{Alarm, Bell};
 pub use clock::Clock;
+pub use counts::Counts;
 pub use meter::Meter;
 pub use port::Port;
 pub use queue::{Capacity, Inlet, Item, Outlet, Overflow, RecvError, Refused, SendError, data_queue};

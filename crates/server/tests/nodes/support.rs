@@ -1,13 +1,10 @@
 //! Whole nodes with their counters, and connections that say whatever a test wants.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use peerage_server::mailbox::{Clock, Meter};
+use peerage_server::mailbox::{self, Clock, Meter};
 use peerage_server::transport::{Stream, Transport};
 use peerage_server::wire::NodeId;
 use peerage_server::{Args, Config, Door, PeerAddress, ServerMailbox, start};
@@ -18,53 +15,25 @@ use tokio::io::AsyncReadExt;
 /// The wall clock of every test when it begins.
 const UNIX: Duration = Duration::from_secs(1_700_000_000);
 
-/// Counters and gauges by name and labels, as `name{label=value}`.
-#[derive(Debug, Default)]
-pub(crate) struct Counts(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+/// What a node counts, by what tests of connections ask.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts(mailbox::Counts);
 
 impl Counts {
-    fn cell(&self, key: &Key) -> Arc<AtomicU64> {
-        let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        self.0.lock().expect("no panic").entry(name).or_default().clone()
-    }
-
-    fn get(&self, name: &str) -> u64 {
-        self.0.lock().expect("no panic").get(name).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
     /// Inbound connections that were refused for this reason.
     pub(crate) fn refused(&self, reason: &str) -> u64 {
-        self.get(&format!("peerage_inbound_refused_total{{reason={reason}}}"))
+        self.0.counter(&format!("peerage_inbound_refused_total{{reason={reason}}}"))
     }
 
     /// Connections tried to single addresses, by outcome.
     pub(crate) fn tried(&self, outcome: &str) -> u64 {
-        self.get(&format!("peerage_dial_attempts_total{{outcome={outcome}}}"))
+        self.0.counter(&format!("peerage_dial_attempts_total{{outcome={outcome}}}"))
     }
 
     /// Slots in use: those for all, and the reserved ones.
     pub(crate) fn slots(&self) -> (f64, f64) {
-        let slots = |kind: &str| f64::from_bits(self.get(&format!("peerage_inbound_slots{{slots={kind}}}")));
+        let slots = |kind: &str| self.0.gauge(&format!("peerage_inbound_slots{{slots={kind}}}")).unwrap_or(0.0);
         (slots("open"), slots("reserved"))
-    }
-}
-
-impl Recorder for Counts {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.cell(key))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.cell(key))
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
     }
 }
 
@@ -74,7 +43,7 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     /// Where it listens.
     pub(crate) at: SocketAddr,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Counts,
 }
 
 impl Node {
@@ -99,10 +68,10 @@ pub(crate) fn config() -> Config {
 
 /// Starts the nth node.
 pub(crate) async fn node(n: u8, config: Config, transport: Transport, ip: IpAddr, doors: Vec<Door>) -> Node {
-    let counts = Arc::new(Counts::default());
+    let counts = Counts::default();
     // A socket's time is the computer's.
     let clock = if ip.is_loopback() { Clock::system() } else { Clock::simulated(UNIX) };
-    let meter = Meter::new(counts.clone());
+    let meter = Meter::new(Arc::new(counts.0.clone()));
     let args = Args { config, doors, meter, ..net::args(n, (ip, 0).into(), transport, clock) };
     let id = args.keys.id();
     let server = start(args).await.expect("a free address and a sound configuration");

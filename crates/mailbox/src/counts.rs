@@ -1,12 +1,23 @@
-//! A recorder that a test can read: what a node counts is what its operator sees.
+//! Counts that can be read back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::atomics::AtomicU64;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
-/// One node's counters and gauges by name and labels; distributions are not kept. Clones are the same counts.
+/// A recorder whose counters and gauges can be read, by name and labels: for tests, and for programs without an
+/// exporter. Distributions are not kept. Clones are the same counts.
+///
+/// ```
+/// use std::sync::Arc;
+/// use peerage_mailbox::{Counts, Meter};
+///
+/// let counts = Counts::default();
+/// Meter::new(Arc::new(counts.clone())).counter("dropped_total", &[("reason", "late")]).increment(2);
+/// assert_eq!(counts.counter("dropped_total{reason=late}"), 2);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<Values>>);
 
@@ -27,22 +38,23 @@ impl Counts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A counter by its full name, like `peerage_restarts_total{actor=gossip}`; zero if it never counted.
+    /// A counter by its full name, like `peerage_restarts_total{actor=gossip}`, labels in order; zero if it never
+    /// counted.
     pub fn counter(&self, name: &str) -> u64 {
-        self.lock().counters.get(name).map_or(0, |value| value.load(std::sync::atomic::Ordering::Acquire))
+        self.lock().counters.get(name).map_or(0, |value| value.load(Ordering::Acquire))
     }
 
     /// A gauge by its full name; nothing if it was never set.
     pub fn gauge(&self, name: &str) -> Option<f64> {
         let values = self.lock();
-        Some(f64::from_bits(values.gauges.get(name)?.load(std::sync::atomic::Ordering::Acquire)))
+        Some(f64::from_bits(values.gauges.get(name)?.load(Ordering::Acquire)))
     }
 
     /// All counters whose full name begins so, those at zero left out.
     pub fn counters(&self, start: &str) -> BTreeMap<String, u64> {
         let values = self.lock();
         let counted = values.counters.iter().filter(|(name, _)| name.starts_with(start));
-        let read = counted.map(|(name, value)| (name.clone(), value.load(std::sync::atomic::Ordering::Acquire)));
+        let read = counted.map(|(name, value)| (name.clone(), value.load(Ordering::Acquire)));
         read.filter(|(_, value)| *value > 0).collect()
     }
 }
