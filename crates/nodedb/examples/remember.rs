@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use peerage_machine::{Rng, Time};
+use peerage_nodedb::peerage_machine::{Rng, Time};
+use peerage_nodedb::peerage_wire::{Keypair, NetworkId, RecordDraft};
 use peerage_nodedb::{Anchor, Banned, Config, NodeDb};
-use peerage_wire::{Keypair, NetworkId, RecordDraft};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -48,6 +48,8 @@ use peerage_wire::{NodeId, NodeRecord, Verified};
 use book::Book;
 pub use book::{Anchor, Entries};
 pub use config::Config;
+pub use peerage_machine;
+pub use peerage_wire;
 pub use peerage_wire::Banned;
 
 /// Why a database did not open. Somebody has to do something about each of these; a file that is damaged or of another
