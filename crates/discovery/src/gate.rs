@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use peerage_machine::{QuotaTable, Time};
-use peerage_wire::address::{host, site};
+use peerage_wire::address::{host, is_local, site};
 use peerage_wire::{Admission, IpNet, NetworkId, NodeId};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::count::DropReason;
-use crate::net::{canonical, is_local};
+use crate::net::canonical;
 use crate::secrets::Secrets;
 use crate::wire::{self, Envelope, Kind, Packet};
 

@@ -1,18 +1,13 @@
-//! Which addresses are local, and which may be passed on by whom.
+//! Which addresses may be passed on by whom.
 
 use std::net::{IpAddr, SocketAddr};
 
-use peerage_wire::address::{Scope, scope};
+use peerage_wire::address::is_local;
 
 /// The address as everything here compares it: IPv4 inside IPv6 is unwrapped, or answers would not
 /// match the requests they belong to (go-ethereum issue 29944).
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
-}
-
-/// Whether an address is of this host or its local network.
-pub(crate) fn is_local(ip: IpAddr) -> bool {
-    scope(ip) != Scope::Global
 }
 
 /// Whether an address of `ip` that `teller` told us about may be used: a node of the open network must not

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_peer_session::handshake::MAX_FORKS;
-use peerage_wire::address::{Scope, scope};
+use peerage_wire::address::is_local;
 use peerage_wire::{Admission, ForkId, Penalty};
 
 use crate::listener::ListenerConfig;
@@ -213,7 +213,7 @@ impl Config {
 
     /// Whether limits by address spare this one.
     pub(crate) fn is_exempt(&self, ip: IpAddr) -> bool {
-        self.exempt_local && scope(ip) != Scope::Global
+        self.exempt_local && is_local(ip)
     }
 
     pub(crate) fn check_forks(accepted: &[ForkId]) -> Result<(), String> {

@@ -82,6 +82,11 @@ pub fn scope(ip: IpAddr) -> Scope {
     }
 }
 
+/// Whether an address is of this computer or its local networks: no wider than [`Scope::Private`].
+pub fn is_local(ip: IpAddr) -> bool {
+    scope(ip) != Scope::Global
+}
+
 /// The network of so many leading bits that `ip` lies in.
 fn network(ip: IpAddr, v4: u8, v6: u8) -> IpNet {
     let prefix = match ip.to_canonical() {

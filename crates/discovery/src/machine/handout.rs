@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use peerage_machine::Time;
-use peerage_wire::address::{host, tcp_socket};
+use peerage_wire::address::{host, is_local, tcp_socket};
 use peerage_wire::{Admission, NodeId};
 
 use super::table::Entry;
 use super::{DiscoveryMachine, Fx, Out, Timer};
 use crate::key::Key;
-use crate::net::{is_local, may_relay};
+use crate::net::may_relay;
 
 /// Where the dialer may dial this node, those of the host that answered us first; nowhere if it did not answer.
 ///

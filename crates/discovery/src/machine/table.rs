@@ -7,12 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use peerage_machine::{Rng, Time};
-use peerage_wire::address::site;
+use peerage_wire::address::{is_local, site};
 use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
 
 use crate::config::Config;
 use crate::key::{BUCKETS, Key};
-use crate::net::is_local;
 
 /// Nodes in a bucket (Kademlia's k).
 pub(crate) const BUCKET_SIZE: usize = 16;

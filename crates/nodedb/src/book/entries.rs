@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peerage_wire::address::{self, Scope};
+use peerage_wire::address;
 use peerage_wire::{Banned, IpNet, NodeId, NodeRecord, Verified};
 
 use super::bounded::Worth;
@@ -125,7 +125,7 @@ impl Node {
     /// The site that it last answered from, if that is one of the internet.
     pub(crate) fn site(&self) -> Option<IpNet> {
         let (ip, _) = self.proofs.iter().filter(|(_, proof)| proof.pong > 0).max_by_key(|(_, proof)| proof.pong)?;
-        (address::scope(*ip) == Scope::Global).then(|| address::site(*ip))
+        (!address::is_local(*ip)).then(|| address::site(*ip))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

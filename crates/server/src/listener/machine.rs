@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
-use peerage_wire::address::{Scope, host, scope, site};
+use peerage_wire::address::{host, is_local, site};
 use peerage_wire::{Admission, IpNet};
 use serde::Serialize;
 
@@ -167,7 +167,7 @@ impl ListenerMachine {
         if !self.admission.permits_ip(ip) {
             return Err(Refusal::NotAllowed);
         }
-        if !(self.exempt_local && scope(ip) != Scope::Global) {
+        if !(self.exempt_local && is_local(ip)) {
             let factor = self.config.factor(ip);
             let (host, site) = (host(ip), site(ip));
             let spared = self.privileged.contains(&ip);
