@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::{Rng, Time};
 use peerage_server::gossip::{Message, Policy, Publish, PublishError, Published, Topic};
+use peerage_server::journal::Journals;
 use peerage_server::mailbox::{Capacity, Clock, Counts, Inlet, Meter, Outlet, RecvError, ask, data_queue};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::peer_session::handshake::Direction;
@@ -46,6 +47,8 @@ pub struct TestNode {
     pub counts: Counts,
     /// Its changes among the peers.
     pub tally: Tally,
+    /// What happened to its machines in this life, if the world records it.
+    pub journals: Journals,
     /// Since when it runs; nothing while it is down.
     pub up_since: Option<Time>,
 }
@@ -75,6 +78,8 @@ pub struct World {
     pub clock: Clock,
     /// Of all random decisions of the test itself.
     pub rng: Rng,
+    /// How many bytes each node keeps of a machine's life in its journals from now on; none if not set.
+    pub recorded: Option<usize>,
     /// Everything an application saw, in order, for the digest.
     log: blake3::Hasher,
     /// How many entries the log has.
@@ -158,6 +163,7 @@ pub fn args(config: Config, keys: Keypair, transport: Transport, listen: Vec<Soc
         transport,
         clock,
         meter: Meter::none(),
+        journals: Journals::off(),
         db: memory(),
         doors: Vec::new(),
         secret: None,
@@ -192,6 +198,7 @@ impl World {
             config,
             clock: Clock::simulated(UNIX),
             rng: Rng::new(seed),
+            recorded: None,
             log: blake3::Hasher::new(),
             logged: 0,
         }
@@ -215,10 +222,12 @@ impl World {
     async fn boot(&mut self, n: usize, keys: Keypair, db: NodeDb) -> TestNode {
         let listen = SocketAddr::new(ip(n), PORT);
         let counts = Counts::default();
+        let journals = self.recorded.map_or(Journals::off(), |bytes| Journals::recording(bytes, |_| {}));
         let bootnodes = self.nodes.first().filter(|_| n > 0).map(|first| first.address.clone());
         let args = Args {
             bootnodes: bootnodes.into_iter().collect(),
             meter: Meter::new(Arc::new(counts.clone())),
+            journals: journals.clone(),
             seed: self.rng.next_u64(),
             db: db.clone(),
             ..args(self.config.clone(), keys.clone(), self.network.host(ip(n)), vec![listen], self.clock)
@@ -231,7 +240,7 @@ impl World {
         let address = PeerAddress { id, addresses: vec![listen] };
         let up_since = Some(self.clock.now());
         let (delivered, tally) = (BTreeMap::new(), Tally::default());
-        TestNode { server, id, address, events, messages, keys, db, delivered, counts, tally, up_since }
+        TestNode { server, id, address, events, messages, keys, db, delivered, counts, tally, journals, up_since }
     }
 
     /// Ends these nodes as a crash would, without a word to their peers.

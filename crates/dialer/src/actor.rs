@@ -1,13 +1,14 @@
 //! The dialer's shell: an actor that feeds the machine, sends what it asks for, and counts.
 
-use peerage_machine::{Driver, Rng};
+use peerage_machine::Driver;
+use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_mailbox::{Alarm, Child, Clock, Meter, Port, SpawnError, Supervisor, spawn_child};
-use peerage_wire::NodeId;
+use peerage_wire::{NodeId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::ingress::Msg;
 use crate::metrics::Metrics;
-use crate::{Config, Diagnosis, DialerMachine, DialerMailbox, Out};
+use crate::{Config, Diagnosis, DialerGenesis, DialerMachine, DialerMailbox, Out};
 
 /// What a dialer is started with.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Args {
     pub clock: Clock,
     /// Where it counts.
     pub meter: Meter,
+    /// Where its machine's inputs are kept, in a build with the feature `journal`.
+    pub journals: Journals,
     /// Takes what it asks for; [`Out::Count`] is not sent.
     pub out: Port<Out>,
 }
@@ -51,9 +54,10 @@ impl Actor for Dialer {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let machine = DialerMachine::new(args.config, args.id, Rng::new(args.seed))?;
+        let genesis = DialerGenesis { config: args.config, id: args.id, seed: args.seed };
+        let recorder = args.journals.begin(args.clock.now(), || genesis.clone(), codec::encode, codec::encode);
         Ok(State {
-            driver: Driver::new(machine),
+            driver: Driver::new(genesis.build()?).recorded(recorder),
             clock: args.clock,
             alarm: Alarm::new(&myself, args.clock, || Msg::Tick),
             metrics: Metrics::new(args.meter),

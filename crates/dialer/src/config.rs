@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use peerage_machine::Backoff;
+use serde::{Deserialize, Serialize};
 
 /// The dialer's bounds and intervals. Nothing here needs to agree across a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Whether anybody is dialled at all. If not, static peers are only remembered and no candidates asked for.
     pub dialing: bool,

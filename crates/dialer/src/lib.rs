@@ -49,6 +49,7 @@
 
 mod config;
 mod diagnosis;
+mod genesis;
 mod machine;
 mod messages;
 
@@ -61,6 +62,7 @@ mod metrics;
 
 pub use config::{Config, ConfigError, dial_share};
 pub use diagnosis::{Cause, Diagnosis};
+pub use genesis::DialerGenesis;
 pub use machine::{DialerMachine, Status, Timer};
 pub use messages::{
     Attempt, Candidate, Count, DialOutcome, DialTarget, In, MAX_ADDRESSES, MAX_ANCHORS, MAX_BOOTNODES, Out, RACED,

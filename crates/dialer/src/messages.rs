@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_wire::address::{scope, tcp_socket};
-use peerage_wire::{Admission, Consequence, DisconnectReason, Multiaddr, NodeId, NodeRecord, Verified};
-use serde::Serialize;
+use peerage_wire::address::scope;
+use peerage_wire::{Admission, Consequence, DisconnectReason, NodeId, NodeRecord, Verified};
+use serde::{Deserialize, Serialize};
 
 use crate::{Cause, Diagnosis};
 
@@ -25,7 +25,7 @@ pub const MAX_ANCHORS: usize = 16;
 pub const MAX_BOOTNODES: usize = 64;
 
 /// Numbers the attempts to reach a node. Rising; never used twice, not by a restarted dialer either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt(pub u64);
 
 /// Whom to dial, and where.
@@ -40,7 +40,7 @@ pub struct DialTarget {
 }
 
 /// A peer to be kept connected, as somebody named it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticPeer {
     /// Its identity.
     pub id: NodeId,
@@ -70,7 +70,7 @@ pub type Candidate = (Verified<NodeRecord>, Vec<SocketAddr>);
 /// The addresses of a record that a TCP connection can be made to, of those that reach as far as its first one:
 /// a node of the internet could otherwise make us connect to our own computer and network.
 pub(crate) fn dialable(record: &NodeRecord) -> Vec<SocketAddr> {
-    let mut sockets = record.addresses().iter().filter_map(|address: &Multiaddr| tcp_socket(address)).peekable();
+    let mut sockets = record.tcp_sockets().iter().copied().peekable();
     let reach = sockets.peek().map(|first| scope(first.ip()));
     let alike = sockets.filter(|socket| Some(scope(socket.ip())) == reach);
     alike.filter(is_dialable).take(MAX_ADDRESSES).collect()
@@ -81,7 +81,7 @@ fn is_dialable(address: &SocketAddr) -> bool {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DialOutcome {
     /// The peer was added.
     Connected,
@@ -125,7 +125,7 @@ impl DialOutcome {
 }
 
 /// What may happen to the dialer. Written beside each group: who sends it, and what bounds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum In {
     // ---- From the root. Bounded by its API permits, its slots and its sessions.
     /// Dialling may begin. After a restart the root first replays the policy, bootnodes, static peers and

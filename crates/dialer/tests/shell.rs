@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_dialer::{Args, Attempt, Candidate, Cause, Config, DialOutcome, DialerMailbox, Out, StaticPeer, spawn};
+use peerage_machine::journal::Journals;
 use peerage_mailbox::{Child, Clock, Meter, Port, Supervisor};
 use peerage_wire::{Admission, Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, Verified};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -34,7 +35,7 @@ fn friend() -> StaticPeer {
 async fn dialer(config: Config, clock: Clock) -> (DialerMailbox, Child, UnboundedReceiver<Out>) {
     let (send, outs) = unbounded_channel();
     let out = Port::from_fn(move |out| drop(send.send(out)));
-    let args = Args { config, id: node(0), seed: 7, clock, meter: Meter::none(), out };
+    let args = Args { config, id: node(0), seed: 7, clock, meter: Meter::none(), journals: Journals::off(), out };
     let (mailbox, child) = spawn(args, &Supervisor::none()).await.expect("starts");
     (mailbox, child, outs)
 }
@@ -89,7 +90,15 @@ async fn candidates_are_dialled_as_they_come_and_asked_for_again_while_none_come
 async fn a_configuration_that_cannot_work_is_refused_in_words() {
     let config = Config { history: Duration::ZERO, ..Config::local() };
     let clock = Clock::simulated(Duration::ZERO);
-    let args = Args { config, id: node(0), seed: 7, clock, meter: Meter::none(), out: Port::closed() };
+    let args = Args {
+        config,
+        id: node(0),
+        seed: 7,
+        clock,
+        meter: Meter::none(),
+        journals: Journals::off(),
+        out: Port::closed(),
+    };
     let error = spawn(args, &Supervisor::none()).await.expect_err("no history").to_string();
     assert!(error.contains("history must be longer than zero"), "{error}");
 }

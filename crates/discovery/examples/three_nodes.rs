@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peerage_discovery::peerage_machine::journal::Journals;
 use peerage_discovery::peerage_mailbox::{Child, Clock, Meter, Port, Supervisor};
 use peerage_discovery::peerage_transport::Transport;
 use peerage_discovery::peerage_wire::{Admission, Keypair, NetworkId, RecordDraft, address};
@@ -48,6 +49,7 @@ async fn node(
         seed: number as u64,
         clock,
         meter: Meter::none(),
+        journals: Journals::off(),
         out,
     };
     let (discovery, child) = spawn(args, &Supervisor::none()).await?;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use peerage_machine::Driver;
+use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_mailbox::{
     Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Port, SpawnError, Supervisor, data_queue, spawn_child,
 };
 use peerage_transport::Datagram;
-use peerage_wire::{Admission, AdmissionError, Keypair, NetworkId, NodeRecord, Verified};
+use peerage_wire::{Admission, AdmissionError, Keypair, NetworkId, NodeRecord, Verified, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
 use crate::count::DropReason;
 use crate::gate::{Gate, Inbound};
+use crate::genesis::DiscoveryGenesis;
 use crate::ingress::{Asked, DiscoveryMailbox, DiscoveryOut, Msg, TableGauge};
 use crate::machine::{Bootnode, DiscoveryMachine, In, Out, Outgoing};
 use crate::metrics::Metrics;
@@ -52,6 +54,8 @@ pub struct Args {
     pub clock: Clock,
     /// Where it counts.
     pub meter: Meter,
+    /// Where its machine's inputs are kept, in a build with the feature `journal`.
+    pub journals: Journals,
     /// Who takes what it finds.
     pub out: Port<DiscoveryOut>,
 }
@@ -123,8 +127,8 @@ impl Actor for DiscoveryActor {
         myself: ActorRef<Msg>,
         (args, table_len): (Args, TableGauge),
     ) -> Result<State, ActorProcessingErr> {
-        let Args { config, keys, record, sockets, bootnodes, seeds, admission, secrets, seed, clock, meter, out } =
-            args;
+        let Args { config, keys, record, sockets, bootnodes, seeds, admission, secrets, seed, clock, .. } = args;
+        let Args { meter, journals, out, .. } = args;
         let (network, metrics) = (record.network(), Metrics::new(&meter));
         let items = config.queue_packets;
         let (outlet, inlet) = data_queue(Capacity { items, weight: items * MAX_PACKET });
@@ -143,11 +147,18 @@ impl Actor for DiscoveryActor {
         let sockets = Sockets::new(&sockets);
         let turn = config.turn;
         warn_of_refused(&bootnodes, &admission.borrow());
-        let machine = DiscoveryMachine::new(config, record, sockets.families(), bootnodes.clone(), seed)
-            .admitting(admission.borrow().clone())
-            .seeded(seeds);
+        let genesis = DiscoveryGenesis {
+            config,
+            record,
+            families: sockets.families(),
+            bootnodes: bootnodes.clone(),
+            seeds,
+            admission: admission.borrow().clone(),
+            seed,
+        };
+        let recorder = journals.begin(clock.now(), || genesis.clone(), codec::encode, codec::encode);
         Ok(State {
-            driver: Driver::new(machine),
+            driver: Driver::new(genesis.build()?).recorded(recorder),
             alarm: Alarm::new(&myself, clock, || Msg::Tick),
             inlet,
             turn,
@@ -289,11 +300,8 @@ impl State {
     }
 
     fn send(&mut self, outgoing: Outgoing) {
-        let Outgoing { to, addr, mut packet } = outgoing;
+        let Outgoing { to, addr, packet } = outgoing.tied(&self.secrets);
         let kind = packet.message.kind();
-        if kind.is_request() {
-            packet.nonce.mac = self.secrets.nonce_mac(to, addr, packet.nonce.counter);
-        }
         if self.sockets.send(&packet.seal(self.network, &self.keys, to), addr) {
             self.metrics.sent(kind);
         } else {

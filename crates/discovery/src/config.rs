@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerage_machine::{Backoff, Quota};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum ConfigError {
 }
 
 /// What the machine and the gate are told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Local addresses (loopback, private, link-local) are under no per-address limit. Networks on one host
     /// need it; a test of a limit must switch it off.

@@ -1,12 +1,18 @@
 //! Where a node is in Kademlia's space: the hash of its id, compared by XOR.
 
 use std::fmt;
+use std::sync::LazyLock;
 
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use peerage_wire::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// How many buckets a table has.
 pub const BUCKETS: usize = 17;
+
+/// What BLAKE3 makes of the context first, which is the same for every id.
+static CONTEXT: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("peerage 2026-11 discovery key of a node id"));
 
 /// A point in the space that lookups walk through.
 ///
@@ -18,7 +24,7 @@ pub struct Key([u8; 32]);
 impl Key {
     /// Where a node is.
     pub fn of(id: NodeId) -> Key {
-        Key(blake3::derive_key("peerage 2026-11 discovery key of a node id", id.as_bytes()))
+        Key(*blake3::Hasher::new_from_context_key(&CONTEXT).update(id.as_bytes()).finalize().as_bytes())
     }
 
     /// The point with these bytes.

@@ -8,6 +8,9 @@
 //!   a forged source costs a hash, and no answer is larger than what it answers until the asker has proved itself.
 //! - [`DiscoveryMachine`]: the table, lookups, refresh and revalidation, and the records handed to a dialer.
 //!
+//! A world of machines needs no bytes: [`Gate::admit_value`] judges packets that are values by the same rules,
+//! [`Packet::encoded_len`](wire::Packet::encoded_len) tells their size, and [`Outgoing::tied`] makes a request's nonce.
+//!
 //! With the feature `actor` (on by default) [`spawn`] runs them over sockets that are lent to it, so that they
 //! survive its restart.
 //!
@@ -38,6 +41,7 @@
 mod config;
 mod count;
 mod gate;
+mod genesis;
 mod key;
 mod machine;
 mod net;
@@ -47,6 +51,7 @@ pub mod wire;
 pub use config::{Config, ConfigError};
 pub use count::{DropReason, Event};
 pub use gate::{Gate, Inbound, Verdict};
+pub use genesis::DiscoveryGenesis;
 pub use key::{BUCKETS, Distance, Key};
 pub use machine::{Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_SEEDS, Out, Outgoing, Timer};
 pub use secrets::Secrets;

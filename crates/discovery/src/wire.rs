@@ -17,12 +17,16 @@
 //! A `Cookie` packet ends after its cookie, at byte 108, and is not signed: it is sent before anything was
 //! checked, must cost nothing, and is shorter than any request so that it amplifies nothing.
 
+mod envelope;
+mod length;
+
 use std::net::{IpAddr, SocketAddr};
 
 use peerage_wire::codec::{self, Blob, List};
-use peerage_wire::{Domain, Keypair, MAX_RECORD, NetworkId, NodeId, NodeRecord, Signature};
+use peerage_wire::{Domain, Keypair, MAX_RECORD, NetworkId, NodeId, NodeRecord};
 use serde::{Deserialize, Serialize};
 
+pub use self::envelope::{Envelope, Header, Sealed};
 use crate::count::DropReason;
 use crate::key::Key;
 
@@ -117,7 +121,7 @@ impl Kind {
 }
 
 /// Ties an answer to its request: only who received the request can echo it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nonce {
     /// Which request of its sender.
     pub counter: u64,
@@ -127,7 +131,7 @@ pub struct Nonce {
 }
 
 /// What a node gives out to be shown again: proof that the sender receives at its address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cookie(pub [u8; 16]);
 
 impl Cookie {
@@ -136,7 +140,7 @@ impl Cookie {
 }
 
 /// What a packet says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Asks for a sign of life.
     Ping {
@@ -244,7 +248,7 @@ impl Message {
         fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, DropReason> {
             codec::decode_prefix(body, MAX_BODY).map(|(value, _)| value).map_err(|_| DropReason::Body)
         }
-        Ok(match kind {
+        let message = match kind {
             Kind::Ping => Message::Ping { record_seq: read(body)? },
             Kind::Pong => {
                 let pong: PongBody = read(body)?;
@@ -254,9 +258,6 @@ impl Message {
             Kind::FindNode => Message::FindNode { target: read(body)? },
             Kind::Neighbors => {
                 let NeighborsBody { index, total, records } = read(body)?;
-                if index >= total || usize::from(total) > MAX_NEIGHBOR_PACKETS {
-                    return Err(DropReason::Body);
-                }
                 let records = records.iter().filter_map(|bytes| NodeRecord::decode(bytes).ok()).collect();
                 Message::Neighbors { index, total, records }
             }
@@ -266,7 +267,21 @@ impl Message {
                 Message::RecordResponse { record: NodeRecord::decode(&bytes).map_err(|_| DropReason::BadRecord)? }
             }
             Kind::Cookie => Message::Cookie,
-        })
+        };
+        message.check()?;
+        Ok(message)
+    }
+
+    /// Checks what a body can hold and none may say.
+    pub(crate) fn check(&self) -> Result<(), DropReason> {
+        match self {
+            Message::Neighbors { index, total, records }
+                if index >= total || usize::from(*total) > MAX_NEIGHBOR_PACKETS || records.len() > MAX_NEIGHBORS =>
+            {
+                Err(DropReason::Body)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -294,7 +309,7 @@ pub fn neighbors<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> Vec<M
 }
 
 /// A packet without the parts that only a shell knows: sender, network and signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// The request's nonce; an answer echoes it.
     pub nonce: Nonce,
@@ -333,106 +348,6 @@ impl Packet {
         bytes.extend_from_slice(&signature);
         debug_assert!(bytes.len() <= MAX_PACKET, "a packet of {} bytes", bytes.len());
         bytes
-    }
-}
-
-/// The bytes of the `Cookie` that answers a request: its sender and recipient swapped, its nonce echoed.
-pub(crate) fn cookie_answer(request: &Envelope<'_>, cookie: Cookie) -> Vec<u8> {
-    Packet { nonce: request.nonce, cookie, expiry: 0, message: Message::Cookie }.start(
-        &request.network,
-        request.to,
-        request.from,
-    )
-}
-
-/// A received packet, split into its fields; nothing of it is believed yet.
-#[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
-    /// Its type.
-    pub kind: Kind,
-    /// The sender's network, as [`NetworkId::as_bytes`] gives it.
-    pub network: [u8; 8],
-    /// Who it says it is from.
-    pub from: NodeId,
-    /// Whom it is for.
-    pub to: NodeId,
-    /// The request's nonce.
-    pub nonce: Nonce,
-    /// The cookie shown or given.
-    pub cookie: Cookie,
-    /// Unix seconds; zero in a `Cookie`.
-    pub expiry: u64,
-    body: &'a [u8],
-    signed: Option<(&'a [u8], &'a Signature)>,
-}
-
-/// Takes fields off the front of a packet.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], DropReason> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DropReason::TooShort)?;
-        self.0 = rest;
-        Ok(*head)
-    }
-}
-
-impl<'a> Envelope<'a> {
-    /// Splits a packet.
-    ///
-    /// # Errors
-    /// Why it is none of this version.
-    pub fn read(bytes: &'a [u8]) -> Result<Envelope<'a>, DropReason> {
-        if bytes.len() > MAX_PACKET {
-            return Err(DropReason::TooLong);
-        }
-        let mut fields = Cursor(bytes);
-        if fields.take()? != MAGIC {
-            return Err(DropReason::Magic);
-        }
-        let [version, code] = fields.take()?;
-        if version != VERSION {
-            return Err(DropReason::Version);
-        }
-        let kind = Kind::from_code(code).ok_or(DropReason::UnknownType)?;
-        let mut envelope = Envelope {
-            kind,
-            network: fields.take()?,
-            from: NodeId::from_bytes(fields.take()?),
-            to: NodeId::from_bytes(fields.take()?),
-            nonce: Nonce { counter: u64::from_be_bytes(fields.take()?), mac: fields.take()? },
-            cookie: Cookie(fields.take()?),
-            expiry: 0,
-            body: &[],
-            signed: None,
-        };
-        if kind != Kind::Cookie {
-            envelope.expiry = u64::from_be_bytes(fields.take()?);
-            let (body, signature) = fields.0.split_last_chunk::<SIGNATURE>().ok_or(DropReason::TooShort)?;
-            envelope.body = body;
-            envelope.signed = bytes.split_last_chunk::<SIGNATURE>().map(|(signed, _)| (signed, signature));
-        }
-        Ok(envelope)
-    }
-
-    /// Checks the sender's signature. A `Cookie` has none and passes: its nonce speaks for it.
-    ///
-    /// # Errors
-    /// [`DropReason::Signature`].
-    pub fn verify(&self) -> Result<(), DropReason> {
-        match self.signed {
-            Some((bytes, signature)) => self.from.verify(DOMAIN, bytes, signature).map_err(|_| DropReason::Signature),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads what it says.
-    ///
-    /// # Errors
-    /// [`DropReason::Body`] or [`DropReason::BadRecord`].
-    pub fn open(&self) -> Result<Packet, DropReason> {
-        let message = Message::from_body(self.kind, self.body)?;
-        Ok(Packet { nonce: self.nonce, cookie: self.cookie, expiry: self.expiry, message })
     }
 }
 

@@ -76,7 +76,8 @@ fn every_packet_comes_back() {
     for packet in samples() {
         let bytes = sealed(&packet);
         let envelope = Envelope::read(&bytes).expect("its own bytes");
-        assert_eq!((envelope.from, envelope.to, envelope.network), (keys(1).id(), keys(2).id(), *network().as_bytes()));
+        let Header { from, to, network: of, .. } = envelope.header;
+        assert_eq!((from, to, of), (keys(1).id(), keys(2).id(), *network().as_bytes()));
         assert_eq!(opened(&bytes), Ok(packet));
     }
 }
@@ -113,11 +114,12 @@ fn a_cookie_is_smaller_than_any_request() {
     let shortest = requests.map(|packet| sealed(&packet).len()).min();
     assert!(shortest > Some(COOKIE_PACKET), "{shortest:?}");
     let request = sealed(&samples()[0]);
-    let answer = cookie_answer(&Envelope::read(&request).expect("a request"), Cookie([1; 16]));
+    let asked = Envelope::read(&request).expect("a request").header;
+    let answer = asked.challenge_bytes(&asked.challenge(Cookie([1; 16])));
     assert_eq!(answer.len(), COOKIE_PACKET);
-    let envelope = Envelope::read(&answer).expect("a cookie");
-    assert_eq!((envelope.from, envelope.to), (keys(2).id(), keys(1).id()));
-    assert_eq!((envelope.nonce, envelope.cookie), (samples()[0].nonce, Cookie([1; 16])));
+    let header = Envelope::read(&answer).expect("a cookie").header;
+    assert_eq!((header.from, header.to), (keys(2).id(), keys(1).id()));
+    assert_eq!((header.nonce, header.cookie), (samples()[0].nonce, Cookie([1; 16])));
 }
 
 #[test]
@@ -160,6 +162,37 @@ fn an_index_outside_the_total_is_refused() {
 }
 
 #[test]
+fn a_packet_as_a_value_has_the_header_of_its_bytes() {
+    for packet in samples() {
+        let bytes = sealed(&packet);
+        let value = Sealed { network: network(), from: keys(1).id(), to: keys(2).id(), packet, genuine: true };
+        assert_eq!(value.header(), Envelope::read(&bytes).expect("its own bytes").header);
+    }
+}
+
+/// A number of any length in bytes.
+fn numbers() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0..64u32).prop_map(|(number, shift)| number >> shift)
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let records = prop::collection::vec((0..=1u8, 1..4u8), 0..4).prop_map(|records| {
+        records.into_iter().map(|(long, seed)| if long == 1 { long_record(seed) } else { record(seed) }).collect()
+    });
+    let records = records.prop_map(|records: Vec<NodeRecord>| records);
+    prop_oneof![
+        numbers().prop_map(|record_seq| Message::Ping { record_seq }),
+        (numbers(), any::<SocketAddr>()).prop_map(|(record_seq, observed)| Message::Pong { record_seq, observed }),
+        any::<[u8; 32]>().prop_map(|bytes| Message::FindNode { target: Key::from_bytes(bytes) }),
+        (records, 0..16u8).prop_map(|(records, index)| Message::Neighbors { index, total: 16, records }),
+        Just(Message::RecordRequest),
+        any::<bool>()
+            .prop_map(|long| Message::RecordResponse { record: if long { long_record(1) } else { record(1) } }),
+        Just(Message::Cookie),
+    ]
+}
+
+#[test]
 fn foreign_packets_are_told_apart() {
     let bytes = sealed(&samples()[0]);
     let changed = |position: usize, to: u8| {
@@ -177,6 +210,12 @@ fn foreign_packets_are_told_apart() {
 }
 
 proptest! {
+    #[test]
+    fn the_length_told_is_that_of_the_bytes(message in messages()) {
+        let packet = packet(message);
+        prop_assert_eq!(packet.encoded_len(), sealed(&packet).len());
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1400)) {
         let _ = opened(&bytes);

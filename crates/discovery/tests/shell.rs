@@ -8,6 +8,7 @@ use peerage_discovery::wire::{Cookie, Envelope, Kind, MAX_PACKET, Message, Nonce
 use peerage_discovery::{
     Args, Bootnode, Config, ConfigError, DiscoveryMailbox, DiscoveryOut, Key, Secrets, StartError, spawn,
 };
+use peerage_machine::journal::Journals;
 use peerage_mailbox::{AskError, Child, Clock, Meter, Port, Supervisor, ask};
 use peerage_transport::{Datagram, Link, MemoryNetwork, Transport};
 use peerage_wire::{Admission, Keypair, NetworkId, NodeId, RecordDraft, address};
@@ -53,6 +54,7 @@ impl Node {
             seed: number.into(),
             clock,
             meter: Meter::none(),
+            journals: Journals::off(),
             out: Port::from_fn(move |out| drop(tell.send(out))),
         };
         let (mailbox, child) = spawn(args.clone(), &Supervisor::none()).await.expect("starts");
@@ -247,7 +249,7 @@ impl Raw {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         while let Ok(Ok((len, _))) = tokio::time::timeout_at(deadline, self.socket.recv_from(&mut buffer)).await {
             let bytes = buffer[..len].to_vec();
-            let kind = Envelope::read(&bytes).expect("a packet").kind;
+            let kind = Envelope::read(&bytes).expect("a packet").header.kind;
             all.push((bytes, kind));
         }
         all
@@ -270,7 +272,7 @@ async fn a_stranger_gets_a_cookie_first_and_nothing_with_anothers() {
     let received = raw.received().await;
     let [(cookie, Kind::Cookie)] = &received[..] else { panic!("{received:?}") };
     assert!(cookie.len() < sent, "nothing is amplified");
-    let cookie = Envelope::read(cookie).expect("a packet").cookie;
+    let cookie = Envelope::read(cookie).expect("a packet").header.cookie;
 
     let elsewhere = stranger(&memory, &nodes[0], "10.0.0.51:1").await;
     elsewhere.send(&elsewhere.packet(cookie, Message::Ping { record_seq: 1 }));
@@ -287,7 +289,7 @@ async fn nothing_answers_what_is_oversized_expired_forged_or_unasked() {
     let (memory, clock, nodes) = nodes(1).await;
     let raw = stranger(&memory, &nodes[0], "10.0.0.50:1").await;
     raw.send(&raw.packet(Cookie::NONE, Message::Ping { record_seq: 1 }));
-    let cookie = Envelope::read(&raw.received().await[0].0).expect("a packet").cookie;
+    let cookie = Envelope::read(&raw.received().await[0].0).expect("a packet").header.cookie;
     let ping = raw.packet(cookie, Message::Ping { record_seq: 1 });
 
     raw.send(&Packet { expiry: (clock.now().unix() - Duration::from_secs(3_600)).as_secs(), ..ping.clone() });

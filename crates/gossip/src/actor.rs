@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{
     Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
 };
 use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
-use peerage_wire::{Keypair, NodeId};
+use peerage_wire::{Keypair, NodeId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::config::{Config, Work};
+use crate::genesis::GossipGenesis;
 use crate::ingress::{Event, GossipMailbox, GossipMsg, Publish, Subscribe};
 use crate::machine::{Blame, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published};
 use crate::memory::{Memory, Recollection};
@@ -53,6 +55,8 @@ pub struct Args {
     pub meter: Meter,
     /// Of earlier lives.
     pub memory: Memory,
+    /// Where its machine's inputs are kept, in a build with the feature `journal`.
+    pub journals: Journals,
 }
 
 /// Starts the actor. Its parent tells it of every peer and subscriber, again after a restart, subscribers
@@ -95,9 +99,10 @@ impl Actor for Gossip {
         args.publish.bind(bell.clone());
         args.failures.bind(bell.clone());
         let work = if args.clock.is_simulated() { Work::Inline } else { args.config.work };
-        let machine = GossipMachine::new(args.config.clone(), args.keys.id(), args.seed);
+        let genesis = GossipGenesis { config: args.config.clone(), node: args.keys.id(), seed: args.seed };
+        let recorder = args.journals.begin(args.clock.now(), || genesis.clone(), codec::encode, codec::encode);
         let mut state = State {
-            driver: Driver::new(machine),
+            driver: Driver::new(genesis.build()?).recorded(recorder),
             alarm: Alarm::new(&myself, args.clock, || GossipMsg::Tick),
             checker: Checker::new(work, bell.clone()),
             bell: Some(bell),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::wire::{MAX_IDS, MAX_OVERHEAD, MAX_PAYLOAD, MAX_TOPICS};
 
 /// Limits and intervals of a node's gossip.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Peers a message is pushed to at once; a topic with at most so many peers uses all of them.
     pub fanout: usize,
@@ -74,7 +76,7 @@ pub struct Config {
 }
 
 /// Where signatures are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
     /// On tokio's blocking threads, at most `threads` at once.
     Pool {

@@ -29,6 +29,7 @@
 #[cfg(feature = "actor")]
 mod actor;
 mod config;
+mod genesis;
 #[cfg(feature = "actor")]
 mod ingress;
 mod machine;
@@ -47,6 +48,7 @@ mod work;
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
 pub use config::{Config, ConfigError, Work};
+pub use genesis::GossipGenesis;
 #[cfg(feature = "actor")]
 pub use ingress::{Event, GossipMailbox, Publish};
 pub use machine::{

@@ -4,18 +4,24 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::panic::catch_unwind;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use blake3::Hasher;
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use bytes::Bytes;
 use peerage_wire::{Domain, Keypair, NodeId, Signature};
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest topic name, in bytes.
 pub const MAX_TOPIC: usize = 64;
 
-const SIGNED_ID: &str = "peerage 2026-11 gossip id of a signed message";
-const ANONYMOUS_ID: &str = "peerage 2026-11 gossip id of an anonymous message";
-const FINGERPRINT: &str = "peerage 2026-11 gossip fingerprint of a copy";
+static SIGNED_ID: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("peerage 2026-11 gossip id of a signed message"));
+static ANONYMOUS_ID: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("peerage 2026-11 gossip id of an anonymous message"));
+static FINGERPRINT: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("peerage 2026-11 gossip fingerprint of a copy"));
 const DOMAIN: Domain = Domain::new("peerage gossip message 1");
 
 /// The name of a topic: 1 to [`MAX_TOPIC`] bytes of UTF-8, compared byte for byte.
@@ -59,6 +65,26 @@ impl Borrow<str> for Topic {
     }
 }
 
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Topic, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Topic;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a name of 1 to {MAX_TOPIC} bytes")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Topic, E> {
+                Topic::new(name).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Name)
+    }
+}
+
 impl FromStr for Topic {
     type Err = TopicError;
 
@@ -99,7 +125,7 @@ pub struct MessageId(pub [u8; 32]);
 impl MessageId {
     /// The id of a signed message. Its issue time and signature are not part of it.
     pub fn signed(topic: &Topic, publisher: &NodeId, sequence: u64, payload: &[u8]) -> MessageId {
-        let mut hasher = blake3::Hasher::new_derive_key(SIGNED_ID);
+        let mut hasher = Hasher::new_from_context_key(&SIGNED_ID);
         hasher.update(&[topic.len_byte()]);
         hasher.update(topic.as_str().as_bytes());
         hasher.update(publisher.as_bytes());
@@ -110,7 +136,7 @@ impl MessageId {
 
     /// The id of an anonymous message.
     pub fn anonymous(topic: &Topic, payload: &[u8]) -> MessageId {
-        let mut hasher = blake3::Hasher::new_derive_key(ANONYMOUS_ID);
+        let mut hasher = Hasher::new_from_context_key(&ANONYMOUS_ID);
         hasher.update(&[topic.len_byte()]);
         hasher.update(topic.as_str().as_bytes());
         hasher.update(payload);
@@ -139,7 +165,7 @@ impl Fingerprint {
     /// Of a copy. The id already is a hash of all but the origin's time and signature, so the payload is
     /// not hashed twice.
     pub fn of(id: &MessageId, origin: Option<&Origin>) -> Fingerprint {
-        let mut hasher = blake3::Hasher::new_derive_key(FINGERPRINT);
+        let mut hasher = Hasher::new_from_context_key(&FINGERPRINT);
         hasher.update(&id.0);
         if let Some(origin) = origin {
             hasher.update(&origin.issued.to_be_bytes());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_gossip::peerage_machine::journal::Journals;
 use peerage_gossip::peerage_mailbox::{
     AskError, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, RecvError, Supervisor, ask, data_queue,
 };
@@ -48,6 +49,7 @@ impl Node {
             }),
             clock,
             meter: Meter::none(),
+            journals: Journals::off(),
             memory: Memory::new(),
         };
         let (gossip, child) = peerage_gossip::spawn(args.clone(), &Supervisor::none()).await.expect("starts");

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 
+use crate::journal::Recorder;
 use crate::{Time, Timers};
 
 /// A protocol's rules: told what happened and when, it answers with [`Effects`].
@@ -21,6 +22,20 @@ pub trait Machine {
 
     /// Applies the expiry of a timer it armed. `now` may be later than the deadline, never earlier.
     fn expire(&mut self, now: Time, timer: Self::Timer, fx: &mut Effects<Self::Out, Self::Timer>);
+}
+
+impl<M: Machine + ?Sized> Machine for Box<M> {
+    type In = M::In;
+    type Out = M::Out;
+    type Timer = M::Timer;
+
+    fn handle(&mut self, now: Time, input: Self::In, fx: &mut Effects<Self::Out, Self::Timer>) {
+        (**self).handle(now, input, fx);
+    }
+
+    fn expire(&mut self, now: Time, timer: Self::Timer, fx: &mut Effects<Self::Out, Self::Timer>) {
+        (**self).expire(now, timer, fx);
+    }
 }
 
 /// One change to a timer.
@@ -87,12 +102,21 @@ pub struct Driver<M: Machine> {
     machine: M,
     timers: Timers<M::Timer>,
     fx: Effects<M::Out, M::Timer>,
+    recorder: Recorder<M>,
 }
 
 impl<M: Machine> Driver<M> {
     /// Wraps a machine that has armed nothing yet.
     pub fn new(machine: M) -> Self {
-        Driver { machine, timers: Timers::default(), fx: Effects::default() }
+        Driver { machine, timers: Timers::default(), fx: Effects::default(), recorder: Recorder::off() }
+    }
+
+    /// The same driver, which keeps a journal of what happens to its machine from now on; see
+    /// [`journal`](crate::journal). The machine must be as it was made.
+    #[must_use]
+    pub fn recorded(mut self, recorder: Recorder<M>) -> Self {
+        self.recorder = recorder;
+        self
     }
 
     /// The machine, to be asked.
@@ -101,19 +125,26 @@ impl<M: Machine> Driver<M> {
     }
 
     /// The machine, for set-up and for calls that answer at once. Effects it asks for outside
-    /// [`Machine::handle`] go through [`with`](Driver::with).
+    /// [`Machine::handle`] go through [`with`](Driver::with). What is changed so is in no journal, which
+    /// then says that it cannot be replayed.
     pub fn machine_mut(&mut self) -> &mut M {
+        self.recorder.passed_by();
         &mut self.machine
     }
 
     /// Applies one input.
     pub fn handle(&mut self, now: Time, input: M::In) {
+        self.recorder.begin(now, Some(&input), &self.fx.outs);
         self.machine.handle(now, input, &mut self.fx);
+        self.recorder.timers(&self.fx.timers);
         self.apply_timers();
+        self.recorder.end(&self.fx.outs);
     }
 
-    /// Calls a method of the machine that takes the effect buffer.
+    /// Calls a method of the machine that takes the effect buffer. As with
+    /// [`machine_mut`](Driver::machine_mut), no journal has it.
     pub fn with<R>(&mut self, call: impl FnOnce(&mut M, &mut Effects<M::Out, M::Timer>) -> R) -> R {
+        self.recorder.passed_by();
         let answer = call(&mut self.machine, &mut self.fx);
         self.apply_timers();
         answer
@@ -122,13 +153,20 @@ impl<M: Machine> Driver<M> {
     /// Expires every timer that is due at `now`, earliest first. A timer armed for an instant that
     /// is already due expires in the next call, so this always ends.
     pub fn expire_due(&mut self, now: Time) {
-        for timer in self.timers.take_due(now) {
+        let due = self.timers.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        self.recorder.begin(now, None, &self.fx.outs);
+        for timer in due {
             // An earlier expiry of this round may have moved or unset this one.
             if self.timers.claim(&timer) {
                 self.machine.expire(now, timer.into_name(), &mut self.fx);
+                self.recorder.timers(&self.fx.timers);
                 self.apply_timers();
             }
         }
+        self.recorder.end(&self.fx.outs);
     }
 
     /// When the shell must next call [`expire_due`](Driver::expire_due).
@@ -139,6 +177,12 @@ impl<M: Machine> Driver<M> {
     /// Takes what the machine asked for, oldest first.
     pub fn drain(&mut self) -> std::vec::Drain<'_, M::Out> {
         self.fx.drain()
+    }
+
+    /// The same as one buffer, which the machine does not keep room for: for shells of many machines that are
+    /// mostly idle.
+    pub fn take_outs(&mut self) -> Vec<M::Out> {
+        std::mem::take(&mut self.fx.outs)
     }
 
     fn apply_timers(&mut self) {

@@ -37,6 +37,7 @@
 mod backoff;
 mod decay;
 mod effects;
+pub mod journal;
 mod quota;
 mod rng;
 mod time;

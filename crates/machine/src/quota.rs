@@ -51,12 +51,17 @@ pub struct QuotaTable<K> {
     capacity: usize,
     /// When each key's burst will have fully recovered (GCRA's theoretical arrival time).
     recovered_at: BTreeMap<K, Time>,
+    /// With so many keys, those that have recovered are forgotten.
+    crowd: usize,
 }
+
+/// As few keys are not looked through.
+const FEW: usize = 16;
 
 impl<K: Ord + Clone> QuotaTable<K> {
     /// A table for `quota` that remembers at most `capacity` keys.
     pub fn new(quota: Quota, capacity: usize) -> Self {
-        QuotaTable { quota, capacity, recovered_at: BTreeMap::new() }
+        QuotaTable { quota, capacity, recovered_at: BTreeMap::new(), crowd: FEW.min(capacity) }
     }
 
     /// Takes one cell for `key`; false if none is free at `now`.
@@ -65,14 +70,20 @@ impl<K: Ord + Clone> QuotaTable<K> {
             return false;
         }
         let interval = self.quota.interval();
-        let known = self.recovered_at.get(key).copied();
-        let base = known.filter(|at| *at > now).unwrap_or(now);
+        let known = self.recovered_at.get_mut(key);
+        let base = known.as_deref().copied().filter(|at| *at > now).unwrap_or(now);
         let next = base + interval;
         if next.since(now) > self.quota.period {
             return false;
         }
-        if known.is_none() && self.recovered_at.len() >= self.capacity {
+        if let Some(at) = known {
+            *at = next;
+            return true;
+        }
+        if self.recovered_at.len() >= self.crowd {
             self.recovered_at.retain(|_, at| *at > now);
+            // Each look is paid for by as many new keys as it looks at.
+            self.crowd = (2 * self.recovered_at.len()).max(FEW).min(self.capacity);
             if self.recovered_at.len() >= self.capacity {
                 return false;
             }
@@ -113,6 +124,15 @@ mod tests {
         assert_eq!((0..100).filter(|key| table.take(Time::ZERO, key)).count(), 3);
         assert_eq!(table.len(), 3);
         assert!(table.take(Time::ZERO + Duration::from_secs(11), &200), "recovered keys make room");
+    }
+
+    #[test]
+    fn keys_that_have_recovered_do_not_pile_up() {
+        let mut table = QuotaTable::new(Quota::per_second(4), 10_000);
+        for key in 0..5_000u64 {
+            assert!(table.take(Time::ZERO + Duration::from_millis(100 * key), &key));
+        }
+        assert!(table.len() <= FEW, "{}", table.len());
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Named timers, each with one deadline and a generation that makes late expiries harmless.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::{Time, TimerOp};
 
 /// The set timers of one machine. Iteration order is (deadline, order of arming), so equal seeds give
 /// equal runs.
 #[derive(Debug)]
 pub struct Timers<T> {
-    armed: BTreeMap<T, (Time, u64)>,
-    queue: BTreeSet<(Time, u64, T)>,
+    /// The last is the next to come due. A machine has a handful, so they are looked through.
+    armed: Vec<Armed<T>>,
     next_generation: u64,
+}
+
+#[derive(Debug)]
+struct Armed<T> {
+    at: Time,
+    generation: u64,
+    name: T,
 }
 
 /// A timer that came due, valid only while nobody re-armed or unset it.
@@ -29,7 +34,7 @@ impl<T> Due<T> {
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        Timers { armed: BTreeMap::new(), queue: BTreeSet::new(), next_generation: 0 }
+        Timers { armed: Vec::new(), next_generation: 0 }
     }
 }
 
@@ -40,38 +45,42 @@ impl<T: Ord + Clone> Timers<T> {
             TimerOp::Arm(name, at) => {
                 let generation = self.next_generation;
                 self.next_generation += 1;
-                if let Some((old_at, old_generation)) = self.armed.insert(name.clone(), (at, generation)) {
-                    self.queue.remove(&(old_at, old_generation, name.clone()));
-                }
-                self.queue.insert((at, generation, name));
+                self.disarm(&name);
+                // It is armed after all others, so it comes due after those of its instant.
+                let before = self.armed.partition_point(|other| other.at > at);
+                self.armed.insert(before, Armed { at, generation, name });
             }
-            TimerOp::Disarm(name) => {
-                if let Some((at, generation)) = self.armed.remove(&name) {
-                    self.queue.remove(&(at, generation, name));
-                }
-            }
+            TimerOp::Disarm(name) => self.disarm(&name),
         }
+    }
+
+    fn disarm(&mut self, name: &T) {
+        if let Some(at) = self.position(name) {
+            self.armed.remove(at);
+        }
+    }
+
+    fn position(&self, name: &T) -> Option<usize> {
+        // Those that come due soon are also those that are changed most.
+        self.armed.iter().rposition(|armed| armed.name == *name)
     }
 
     /// The earliest deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.queue.first().map(|(at, _, _)| *at)
+        self.armed.last().map(|armed| armed.at)
     }
 
     /// The timers due at `now`, earliest first. They stay set until [`claim`](Timers::claim)ed.
     pub fn take_due(&self, now: Time) -> Vec<Due<T>> {
-        self.queue
-            .iter()
-            .take_while(|(at, _, _)| *at <= now)
-            .map(|(_, generation, name)| Due { name: name.clone(), generation: *generation })
-            .collect()
+        let due = self.armed.iter().rev().take_while(|armed| armed.at <= now);
+        due.map(|armed| Due { name: armed.name.clone(), generation: armed.generation }).collect()
     }
 
     /// Unsets a due timer and says whether it was still the one that came due.
     pub fn claim(&mut self, due: &Due<T>) -> bool {
-        match self.armed.get(&due.name) {
-            Some((_, generation)) if *generation == due.generation => {
-                self.apply(TimerOp::Disarm(due.name.clone()));
+        match self.position(&due.name) {
+            Some(at) if self.armed[at].generation == due.generation => {
+                self.armed.remove(at);
                 true
             }
             _ => false,

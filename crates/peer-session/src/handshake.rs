@@ -27,7 +27,7 @@ use peerage_wire::handshake::{CipherId, InitiatorPayload, MAGIC, MAGIC_SECRET, M
 use peerage_wire::{
     DisconnectReason, ForkId, Hello, Keypair, MatchedCapability, NodeId, NodeRecord, Verified, match_capabilities,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use self::error::HandshakeError;
@@ -115,10 +115,51 @@ impl Presented {
     pub fn accepts_fork(&self, fork: &ForkId) -> bool {
         *fork == self.hello.fork_id || self.accepted_forks.contains(fork)
     }
+
+    /// Checks everything about a node that has proved to be the signer of `record`, but for who is expected and for
+    /// this node's other peers. The last part of every handshake, without cryptography: a world that knows by itself
+    /// who is who runs it alone.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Refused`] with the reason, or how far the record's age is beyond the configuration's.
+    pub fn meet(
+        &self,
+        config: &Config,
+        now: Time,
+        record: Verified<NodeRecord>,
+        hello: Hello,
+    ) -> Result<Remote, HandshakeError> {
+        let refuse = |reason| Err(HandshakeError::Refused(reason));
+        if record.id() == self.record.id() {
+            return refuse(DisconnectReason::SelfConnect);
+        }
+        if hello.version != self.hello.version {
+            return refuse(DisconnectReason::IncompatibleVersion);
+        }
+        if hello.network != self.hello.network || record.network() != self.hello.network {
+            return refuse(DisconnectReason::WrongNetwork);
+        }
+        if !self.accepts_fork(&hello.fork_id) {
+            return refuse(DisconnectReason::WrongFork);
+        }
+        let signed_at = record.signed_at();
+        if let Some(age) = now.unix().checked_sub(signed_at).filter(|age| *age > config.max_record_age) {
+            return Err(HandshakeError::RecordTooOld(age));
+        }
+        if let Some(ahead) = signed_at.checked_sub(now.unix()).filter(|ahead| *ahead > config.max_clock_skew) {
+            return Err(HandshakeError::RecordFromFuture(ahead));
+        }
+        let channels = match_capabilities(&self.hello.capabilities, &hello.capabilities);
+        // A node without capabilities of its own (a crawler) takes any peer.
+        if channels.is_empty() && !self.hello.capabilities.is_empty() {
+            return refuse(DisconnectReason::NoCommonCapability);
+        }
+        Ok(Remote { record, hello, channels })
+    }
 }
 
 /// Which end opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// The other end.
     Inbound,
@@ -152,9 +193,21 @@ impl Remote {
     pub fn id(&self) -> NodeId {
         self.record.id()
     }
+
+    /// The same, if it is who was dialled.
+    ///
+    /// # Errors
+    /// [`HandshakeError::UnexpectedIdentity`].
+    pub fn expected(self, expected: NodeId) -> Result<Remote, HandshakeError> {
+        match self.id() {
+            found if found == expected => Ok(self),
+            found => Err(HandshakeError::UnexpectedIdentity { expected, found }),
+        }
+    }
 }
 
-/// Checks everything about the other end that does not depend on the node's other peers.
+/// Checks that the other end is the node whose record it shows, and everything about it that does not depend on this
+/// node's other peers.
 fn examine(
     config: &Config,
     now: Time,
@@ -169,32 +222,7 @@ fn examine(
     }
     let record = record.verify()?;
     let (hello, _) = codec::decode_prefix::<Hello>(hello, Hello::MAX)?;
-    let refuse = |reason| Err(HandshakeError::Refused(reason));
-    if record.id() == ours.record.id() {
-        return refuse(DisconnectReason::SelfConnect);
-    }
-    if hello.version != ours.hello.version {
-        return refuse(DisconnectReason::IncompatibleVersion);
-    }
-    if hello.network != ours.hello.network || record.network() != ours.hello.network {
-        return refuse(DisconnectReason::WrongNetwork);
-    }
-    if !ours.accepts_fork(&hello.fork_id) {
-        return refuse(DisconnectReason::WrongFork);
-    }
-    let signed_at = record.signed_at();
-    if let Some(age) = now.unix().checked_sub(signed_at).filter(|age| *age > config.max_record_age) {
-        return Err(HandshakeError::RecordTooOld(age));
-    }
-    if let Some(ahead) = signed_at.checked_sub(now.unix()).filter(|ahead| *ahead > config.max_clock_skew) {
-        return Err(HandshakeError::RecordFromFuture(ahead));
-    }
-    let channels = match_capabilities(&ours.hello.capabilities, &hello.capabilities);
-    // A node without capabilities of its own (a crawler) takes any peer.
-    if channels.is_empty() && !ours.hello.capabilities.is_empty() {
-        return refuse(DisconnectReason::NoCommonCapability);
-    }
-    Ok(Remote { record, hello, channels })
+    ours.meet(config, now, record, hello)
 }
 
 fn encoded_hello(ours: &Presented) -> Result<Blob<1024>, HandshakeError> {
@@ -274,10 +302,8 @@ impl Dialler {
     ) -> Result<(DiallerKnowing, Remote), HandshakeError> {
         let payload = self.noise.read_m2(m2)?;
         let (payload, _) = codec::decode_prefix::<ResponderPayload>(&payload, MAX_MESSAGE)?;
-        let remote = examine(config, now, ours, &self.noise, &payload.record, &payload.hello)?;
-        if remote.id() != self.expected {
-            return Err(HandshakeError::UnexpectedIdentity { expected: self.expected, found: remote.id() });
-        }
+        let remote =
+            examine(config, now, ours, &self.noise, &payload.record, &payload.hello)?.expected(self.expected)?;
         let suite = self.ciphers.first_in(&payload.ciphers).ok_or(HandshakeError::NoCipher)?;
         Ok((DiallerKnowing { noise: self.noise, suite }, remote))
     }

@@ -114,7 +114,7 @@ pub use stats::SessionStats;
 pub use traffic::{Traffic, TrafficDirection};
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ended {
     /// Why.
     pub reason: peerage_wire::DisconnectReason,

@@ -14,6 +14,8 @@ use peerage_server::wire::address::AddressError;
 use peerage_server::{Args, Listen, PeerAddressError};
 
 use crate::data_dir::{DataDir, DataDirError};
+#[cfg(feature = "journal")]
+use crate::journals::JournalKeeper;
 use crate::keeper;
 use crate::node::Node;
 use crate::{
@@ -84,6 +86,8 @@ pub struct Builder {
     seed: Option<u64>,
     secret: Option<NetworkSecret>,
     doors: Vec<Door>,
+    #[cfg(feature = "journal")]
+    journal_bytes: usize,
     /// The first thing that was wrong. Told at the start, so that calls can be chained.
     problem: Option<StartError>,
 }
@@ -116,6 +120,8 @@ impl Builder {
             seed: None,
             secret: None,
             doors: Vec::new(),
+            #[cfg(feature = "journal")]
+            journal_bytes: crate::journals::DEFAULT_BYTES,
             problem: None,
         }
     }
@@ -311,6 +317,14 @@ impl Builder {
         self
     }
 
+    /// Bytes kept of each life of a machine, 32 MiB if nothing is said; two lives are kept of each of five machines. What
+    /// does not fit is lost from the beginning, and with it the replay of a life from its start.
+    #[cfg(feature = "journal")]
+    pub fn journal_bytes(mut self, bytes: usize) -> Builder {
+        self.journal_bytes = bytes;
+        self
+    }
+
     fn problem(&mut self, error: StartError) {
         self.problem.get_or_insert(error);
     }
@@ -365,6 +379,8 @@ impl Builder {
             None => getrandom::u64().map_err(StartError::Randomness)?,
         };
         tracing::info!(id = %keys.id(), seed, network = self.config.network, "starting");
+        #[cfg(feature = "journal")]
+        let journals = JournalKeeper::new(self.journal_bytes, data_dir.as_deref().map(DataDir::path), clock);
         let (id, retry_after) = (keys.id(), self.config.gossip.retry_after);
         let server = peerage_server::start(Args {
             config: self.config,
@@ -376,6 +392,10 @@ impl Builder {
             transport: self.transport,
             clock,
             meter: self.meter,
+            #[cfg(feature = "journal")]
+            journals: journals.journals(),
+            #[cfg(not(feature = "journal"))]
+            journals: peerage_server::journal::Journals::off(),
             seed,
             min_record_seq,
             secret: self.secret,
@@ -383,7 +403,13 @@ impl Builder {
             doors: self.doors,
         })
         .await?;
-        let node = Node::new(id, server, retry_after);
+        let node = Node::new(
+            id,
+            server,
+            retry_after,
+            #[cfg(feature = "journal")]
+            journals,
+        );
         match (node.record().await, data_dir) {
             (Ok(record), Some(data_dir)) => {
                 if let Err(error) = data_dir.remember_record_seq(record.seq()) {

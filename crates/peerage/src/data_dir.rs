@@ -89,6 +89,12 @@ impl DataDir {
         }
     }
 
+    /// Where it is.
+    #[cfg(feature = "journal")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The key in the directory, or a new one that is in the directory from now on.
     pub(crate) fn key(&mut self, generate: impl FnOnce() -> io::Result<Keypair>) -> Result<Keypair, DataDirError> {
         let path = self.path.join(KEY);
@@ -192,7 +198,7 @@ fn make_dirs(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
     Ok(())
 }
 
-fn make_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -214,7 +220,7 @@ fn open_lock(path: &Path, made: &mut Vec<PathBuf>) -> Result<File, DataDirError>
 }
 
 /// Options for a file that its owner alone may read, from its first moment on.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
     #[cfg(unix)]

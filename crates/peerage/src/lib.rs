@@ -36,6 +36,8 @@
 
 mod builder;
 mod data_dir;
+#[cfg(feature = "journal")]
+mod journals;
 mod keeper;
 mod node;
 mod place;
@@ -43,6 +45,8 @@ mod topic;
 
 pub use builder::{Builder, StartError};
 pub use data_dir::DataDirError;
+#[cfg(feature = "journal")]
+pub use journals::{JournalError, JournalFile};
 pub use node::{Events, Node};
 pub use place::{ToListenAddress, ToPeerAddress};
 pub use topic::{PublishError, Publisher, Subscriber, Topic, TopicError};

@@ -9,6 +9,8 @@ use peerage_server::mailbox::{Inlet, RecvError};
 use peerage_server::wire::address;
 use tokio::sync::watch;
 
+#[cfg(feature = "journal")]
+use crate::journals::{JournalError, JournalFile, JournalKeeper};
 use crate::topic::{Topic, TopicError};
 use crate::{
     AddStaticFailed, Admission, AdmissionError, AskError, Banned, Event, ForkId, Health, LocalNode, Multiaddr, NodeId,
@@ -32,11 +34,42 @@ struct Inner {
     /// What a publisher is told to wait if the node cannot even be asked.
     retry_after: Duration,
     stopped: watch::Sender<bool>,
+    #[cfg(feature = "journal")]
+    journals: JournalKeeper,
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId, server: ServerMailbox, retry_after: Duration) -> Node {
-        Node(Arc::new(Inner { id, server, retry_after, stopped: watch::Sender::new(false) }))
+    pub(crate) fn new(
+        id: NodeId,
+        server: ServerMailbox,
+        retry_after: Duration,
+        #[cfg(feature = "journal")] journals: JournalKeeper,
+    ) -> Node {
+        let stopped = watch::Sender::new(false);
+        Node(Arc::new(Inner {
+            id,
+            server,
+            retry_after,
+            stopped,
+            #[cfg(feature = "journal")]
+            journals,
+        }))
+    }
+
+    /// Writes what happened to the node's machines to `journals` in its data directory: of each the present life, and
+    /// the last one that crashed. The oldest files there are removed. They hold what peers sent and what was published
+    /// here, and no secret.
+    ///
+    /// # Errors
+    /// There is no data directory, or it cannot be written to.
+    #[cfg(feature = "journal")]
+    pub async fn dump_journals(&self) -> Result<Vec<JournalFile>, JournalError> {
+        self.0.journals.dump().await
+    }
+
+    #[cfg(all(test, feature = "journal"))]
+    pub(crate) fn journals(&self) -> peerage_server::journal::Journals {
+        self.0.journals.journals()
     }
 
     pub(crate) fn stopped_sender(&self) -> watch::Sender<bool> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peerage_server::journal::Journals;
 use peerage_server::mailbox::{Clock, Meter, Port};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::transport::Transport;
@@ -40,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         transport: Transport::sockets(),
         clock: Clock::system(),
         meter: Meter::none(),
+        journals: Journals::off(),
         seed: 1,
         secret: None,
         min_record_seq: 0,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peerage_server::journal::Journals;
 use peerage_server::mailbox::{Clock, Meter};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::transport::Transport;
@@ -19,6 +20,7 @@ async fn node(seed: u64, statics: Vec<PeerAddress>) -> Result<ServerMailbox, Box
         transport: Transport::sockets(),
         clock: Clock::system(),
         meter: Meter::none(),
+        journals: Journals::off(),
         seed,
         secret: None,
         min_record_seq: 0,

@@ -26,11 +26,13 @@ use crate::Config;
 use crate::events::Events;
 use crate::ingress::{AddStaticFailed, Ports, ServerMailbox, ServerMsg, Service, Subscription};
 use crate::machine::{In, Meta, Running, ServerMachine, Setup, Stage};
-use crate::memory::{EXPIRE_EVERY, restored};
+use crate::memory::EXPIRE_EVERY;
 use crate::metrics::ServerMetrics;
+use crate::remembered::restored;
 use crate::services::Services;
 use crate::setup::SetupMsg;
 use crate::start::{Args, Bound, StartError};
+use crate::supervision::RootJournal;
 use crate::types::PeerAddress;
 use crate::wiring::{record, wire};
 
@@ -81,6 +83,7 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) struct State {
+    pub(crate) journal: RootJournal,
     pub(crate) driver: Driver<ServerMachine>,
     pub(crate) alarm: Alarm,
     pub(crate) clock: Clock,
@@ -163,8 +166,10 @@ impl Actor for Server {
         message: ServerMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        state.journal.busy = true;
         state.message(message).await;
         state.settle(&myself).await;
+        state.journal.busy = false;
         Ok(())
     }
 

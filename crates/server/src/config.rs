@@ -1,16 +1,15 @@
 //! A node's configuration, and whether it adds up.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_peer_session::handshake::MAX_FORKS;
-use peerage_wire::address::is_local;
 use peerage_wire::{Admission, ForkId, Penalty};
+use serde::{Deserialize, Serialize};
 
 use crate::listener::ListenerConfig;
 
 /// What misbehaviour costs, how it is forgotten, and when it is enough.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reputation {
     /// Points for a message that does not decode.
     pub malformed_message: u32,
@@ -38,7 +37,8 @@ pub struct Reputation {
 }
 
 impl Reputation {
-    /// What no correct node does bans at the second time, what crashes at the first.
+    /// What no correct node does bans at the second time, if that comes within some three minutes: points fade. What
+    /// crashes bans at the first.
     pub const fn recommended() -> Reputation {
         Reputation {
             malformed_message: 50,
@@ -48,7 +48,7 @@ impl Reputation {
             crash: 100,
             half_life: Duration::from_secs(600),
             disconnect_at: 75,
-            ban_at: 100,
+            ban_at: 90,
             ban_time: Duration::from_secs(300),
             host_ban_after: 4,
         }
@@ -67,7 +67,7 @@ impl Reputation {
 }
 
 /// Letting a peer of a full node go now and then, so that newcomers find places and a large network is used evenly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Churn {
     /// Shortest time between two goodbyes.
     pub shortest: Duration,
@@ -92,7 +92,7 @@ impl Churn {
 ///
 /// # Warning
 /// `network` and `fork_id` must agree across the network: nodes that differ refuse each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The network's name.
     pub network: String,
@@ -209,11 +209,6 @@ impl Config {
     /// Peers this node dials itself.
     pub fn dial_share(&self) -> u32 {
         if self.dialing_on { peerage_dialer::dial_share(self.max_peers, self.dial_ratio) } else { 0 }
-    }
-
-    /// Whether limits by address spare this one.
-    pub(crate) fn is_exempt(&self, ip: IpAddr) -> bool {
-        self.exempt_local && is_local(ip)
     }
 
     pub(crate) fn check_forks(accepted: &[ForkId]) -> Result<(), String> {

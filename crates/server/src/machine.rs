@@ -8,6 +8,7 @@
 mod admit;
 mod contract;
 mod reputation;
+mod rules;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use peerage_wire::{Admission, Banned, Consequence, DisconnectReason, ForkId, IpN
 use self::admit::{Peer, SetUp};
 pub use self::contract::{In, Meta, Out, Restored, Running, Setup, Stage, Timer};
 use self::reputation::Reputations;
+use self::rules::Rules;
 use crate::Config;
 
 type Fx = Effects<Out, Timer>;
@@ -33,7 +35,7 @@ type Fx = Effects<Out, Timer>;
 /// what it remembers of ended sessions and bans.
 pub struct ServerMachine {
     own: NodeId,
-    config: Config,
+    config: Rules,
     rng: Rng,
     running: Running,
     peers: BTreeMap<NodeId, Peer>,
@@ -81,7 +83,7 @@ impl ServerMachine {
             seen_at: BTreeMap::new(),
             anchors: Vec::new(),
             next_session: 0,
-            config: config.clone(),
+            config: Rules::of(config),
         }
     }
 

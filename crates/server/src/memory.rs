@@ -3,47 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peerage_dialer::StaticPeer;
-use peerage_machine::{Decaying, Rng, Time};
-use peerage_nodedb::{Anchor, NodeDb};
-use peerage_wire::address::{tcp_socket, udp_socket};
+use peerage_nodedb::Anchor;
 use peerage_wire::{Banned, NodeId, NodeRecord, Verified};
 
 use crate::actor::State;
 use crate::ingress::ServerMsg;
-use crate::machine::Restored;
+use crate::remembered::ip_of;
 
 /// How often what is too old is forgotten.
 pub(crate) const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
-/// Remembered nodes that discovery starts with (geth: `seedCount`).
-const SEEDS: usize = 30;
-/// Nodes that were last seen longer ago are no seeds (geth: `seedMaxAge`).
-const SEED_AGE: Duration = Duration::from_secs(5 * 24 * 3600);
-
-/// What the run loop starts with.
-pub(crate) fn restored(db: &NodeDb, now: Time, half_life: Duration) -> Restored {
-    let left = |until: Duration| until.saturating_sub(now.unix());
-    let bans = db.bans(now).into_iter().map(|(banned, until)| (banned, left(until))).collect();
-    let faded = |thousandths: u64, at: Duration| {
-        let age = now.unix().saturating_sub(at);
-        let points = u32::try_from(thousandths / 1_000).unwrap_or(u32::MAX);
-        Decaying::new(Time::ZERO, points).points(Time::ZERO + age, half_life)
-    };
-    let blame = db.scores(now).into_iter().map(|(id, score, at)| (id, faded(score, at)));
-    let anchors = db.anchors(now).into_iter().filter_map(|anchor| Some((anchor.id(), ip_of(&anchor.record)?)));
-    Restored { bans, blame: blame.filter(|(_, points)| *points > 0).collect(), anchors: anchors.collect() }
-}
-
-/// What discovery starts with.
-pub(crate) fn seeds(db: &NodeDb, now: Time, rng: &mut Rng) -> Vec<Verified<NodeRecord>> {
-    db.seeds(SEEDS, SEED_AGE, now, rng)
-}
-
-/// Where a node answers, as its record says.
-fn ip_of(record: &NodeRecord) -> Option<IpAddr> {
-    let udp = record.addresses().iter().find_map(udp_socket);
-    udp.or_else(|| record.addresses().iter().find_map(tcp_socket)).map(|socket| socket.ip())
-}
 
 impl State {
     /// Discovery has had answers from where this record says.
@@ -85,11 +53,6 @@ impl State {
             None => earlier.iter().find(|anchor| anchor.id() == *id).cloned(),
         };
         self.db.set_anchors(ids.iter().filter_map(anchor).collect());
-    }
-
-    /// Whom the dialer dials first.
-    pub(crate) fn anchors(&self) -> Vec<StaticPeer> {
-        self.db.anchors(self.clock.now()).iter().map(|anchor| StaticPeer::from(&*anchor.record)).collect()
     }
 
     pub(crate) fn expire_memory(&mut self) {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use peerage_machine::journal::Journals;
 use peerage_mailbox::{Clock, Meter};
 use peerage_nodedb::NodeDb;
 use peerage_peer_session::NetworkSecret;
@@ -55,6 +56,8 @@ pub struct Args {
     pub clock: Clock,
     /// Where to count.
     pub meter: Meter,
+    /// Where its machines' inputs are kept, in a build with the feature `journal`.
+    pub journals: Journals,
     /// Of all random decisions.
     pub seed: u64,
     /// The secret of its network, if that has one: nodes without it are refused at their first bytes.

@@ -1,16 +1,43 @@
 //! The root's part in supervision: what happens when an actor ends, and what its next life is told.
 
 use peerage_dialer::StaticPeer;
+use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_mailbox::Restart;
 
 use crate::actor::State;
+use crate::genesis::ServerGenesis;
 use crate::ingress::{ServerMsg, Service, Subscription};
 use crate::machine::Running;
+use crate::remembered::anchors;
+
+/// The root's part in the journals: nobody is above it to see that it failed.
+pub(crate) struct RootJournal {
+    pub(crate) journals: Journals,
+    /// Whether it is in the middle of a message.
+    pub(crate) busy: bool,
+}
+
+impl RootJournal {
+    pub(crate) fn new(journals: Journals) -> RootJournal {
+        RootJournal { journals, busy: false }
+    }
+}
+
+impl Drop for RootJournal {
+    fn drop(&mut self) {
+        if self.busy {
+            self.journals.crashed(ServerGenesis::NAME);
+        }
+    }
+}
 
 impl State {
     pub(crate) fn service_ended(&mut self, service: Service, ended: Result<(), String>) {
         if self.driver.machine().running() != Running::Running {
             return;
+        }
+        if ended.is_err() {
+            self.journal.journals.crashed(service.label());
         }
         let error = ended.err().unwrap_or_else(|| "stopped by itself".into());
         let charged = service == Service::Gossip && self.gossip_memory.take_charged();
@@ -71,7 +98,7 @@ impl State {
                 }
                 dialer.set_admission(self.driver.machine().admission());
                 dialer.bootnodes(self.bootnodes.iter().map(StaticPeer::from).collect());
-                dialer.anchors(self.anchors());
+                dialer.anchors(anchors(&self.db, self.clock.now()));
                 for peer in self.statics.values() {
                     dialer.add_static(StaticPeer::from(peer));
                 }

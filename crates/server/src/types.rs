@@ -41,7 +41,7 @@ pub enum PeerAddressError {
 
 impl From<&NodeRecord> for PeerAddress {
     fn from(record: &NodeRecord) -> PeerAddress {
-        let addresses = record.addresses().iter().filter_map(address::tcp_socket).collect();
+        let addresses = record.tcp_sockets().to_vec();
         PeerAddress { id: record.id(), addresses }
     }
 }

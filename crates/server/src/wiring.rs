@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicU64;
 
 use peerage_discovery::Bootnode;
 use peerage_gossip::Publish;
+use peerage_machine::journal::Genesis as _;
 use peerage_machine::{Driver, Rng};
 use peerage_mailbox::{Alarm, Capacity, Inlet, Supervisor, data_queue};
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::{Buffers, Handshaker};
 use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
-use peerage_wire::codec::{List, Text};
+use peerage_wire::codec::{self, List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
 use peerage_wire::handshake::{M1_LEN, M1_SECRET_LEN, MAGIC, MAGIC_SECRET};
 use peerage_wire::{Admission, Capability, Hello, Keypair, NetworkId, NodeRecord, RecordDraft, Verified, address};
@@ -21,13 +22,14 @@ use tokio::task::JoinSet;
 
 use crate::actor::{GOSSIP, State};
 use crate::events::Events;
+use crate::genesis::ServerGenesis;
 use crate::ingress::Ports;
-use crate::machine::ServerMachine;
-use crate::memory::seeds;
 use crate::metrics::{ServerMetrics, SetupMetrics};
+use crate::remembered::seeds;
 use crate::services::{Blueprints, Services};
 use crate::setup::SetupContext;
 use crate::start::{Args, Bound};
+use crate::supervision::RootJournal;
 use crate::{Config, connector, expand, listener};
 
 /// Addresses put into the record, which has 300 bytes: each listen address needs one for TCP and one for UDP.
@@ -81,7 +83,7 @@ pub(crate) fn wire(
     parent: Supervisor,
     ports: Ports,
 ) -> Result<State, Box<dyn std::error::Error + Send + Sync>> {
-    let Args { mut config, keys, bootnodes, statics, trusted, doors, transport, db, secret, .. } = args;
+    let Args { mut config, keys, bootnodes, statics, trusted, doors, transport, db, secret, journals, .. } = args;
     let (clock, meter, seed, min_record_seq) = (args.clock, args.meter, args.seed, args.min_record_seq);
     config.dialer.max_dial_peers = config.dial_share();
     config.dialer.dialing = config.dialing_on;
@@ -144,6 +146,7 @@ pub(crate) fn wire(
             seed: rng.next_u64(),
             clock,
             meter: meter.clone(),
+            journals: journals.clone(),
             out: ports.discovery(),
         }),
     };
@@ -163,6 +166,7 @@ pub(crate) fn wire(
             clock,
             meter: meter.clone(),
             memory: gossip_memory.clone(),
+            journals: journals.clone(),
         },
         dialer: peerage_dialer::Args {
             config: config.dialer.clone(),
@@ -170,6 +174,7 @@ pub(crate) fn wire(
             seed: rng.next_u64(),
             clock,
             meter: meter.clone(),
+            journals: journals.clone(),
             out: ports.dialer(),
         },
         connector: connector::Args {
@@ -192,11 +197,14 @@ pub(crate) fn wire(
             privileged: BTreeSet::new(),
             clock,
             metrics: setup_metrics,
+            journals: journals.clone(),
         },
     };
-    let machine = ServerMachine::new(keys.id(), &config, rng.fork());
+    let genesis = ServerGenesis { own: keys.id(), config: config.clone(), seed: rng.next_u64() };
+    let recorder = journals.begin(clock.now(), || genesis.clone(), codec::encode, codec::encode);
     Ok(State {
-        driver: Driver::new(machine),
+        driver: Driver::new(genesis.build()?).recorded(recorder),
+        journal: RootJournal::new(journals),
         alarm,
         clock,
         metrics: ServerMetrics::new(&meter),

@@ -73,6 +73,7 @@ struct World {
     /// Pipes that may have to be cut; the dead ones are swept as new ones come.
     streams: Vec<(IpAddr, IpAddr, Weak<Pipe>)>,
     cut: BTreeSet<(IpAddr, IpAddr)>,
+    parted: BTreeSet<(IpAddr, IpAddr)>,
     next_port: u16,
 }
 
@@ -94,6 +95,7 @@ impl MemoryNetwork {
             datagrams: BTreeMap::new(),
             streams: Vec::new(),
             cut: BTreeSet::new(),
+            parted: BTreeSet::new(),
             next_port: FIRST_FREE_PORT,
         })))
     }
@@ -107,19 +109,29 @@ impl MemoryNetwork {
     pub fn cut(&self, a: IpAddr, b: IpAddr) {
         let mut world = self.lock();
         world.cut.insert(pair(a, b));
-        let broken: Vec<Arc<Pipe>> = world
-            .streams
-            .iter()
-            .filter(|(x, y, _)| pair(*x, *y) == pair(a, b))
-            .filter_map(|(_, _, pipe)| pipe.upgrade())
-            .collect();
+        let broken = world.between(a, b);
         drop(world);
         broken.iter().for_each(|pipe| pipe.cut());
     }
 
+    /// Parts two hosts without a word to either: until [`heal`](Self::heal) datagrams are lost, what was written to
+    /// streams is on its way, and who connects gets no answer.
+    pub fn part(&self, a: IpAddr, b: IpAddr) {
+        let mut world = self.lock();
+        world.parted.insert(pair(a, b));
+        let silent = world.between(a, b);
+        drop(world);
+        silent.iter().for_each(|pipe| pipe.part(true));
+    }
+
     /// Joins two hosts again.
     pub fn heal(&self, a: IpAddr, b: IpAddr) {
-        self.lock().cut.remove(&pair(a, b));
+        let mut world = self.lock();
+        world.cut.remove(&pair(a, b));
+        let parted = world.parted.remove(&pair(a, b));
+        let silent = if parted { world.between(a, b) } else { Vec::new() };
+        drop(world);
+        silent.iter().for_each(|pipe| pipe.part(false));
     }
 
     /// Lets the next `count` accepts at this address fail, as they do where no file descriptor is left. Whoever connects
@@ -156,6 +168,16 @@ impl World {
         }
         let jitter = u64::try_from(self.link.jitter.as_nanos()).unwrap_or(u64::MAX);
         self.link.latency + Duration::from_nanos(Rng::new(hash).below(jitter))
+    }
+
+    /// The streams of two hosts, both directions of each.
+    fn between(&self, a: IpAddr, b: IpAddr) -> Vec<Arc<Pipe>> {
+        let theirs = self.streams.iter().filter(|(x, y, _)| pair(*x, *y) == pair(a, b));
+        theirs.filter_map(|(_, _, pipe)| pipe.upgrade()).collect()
+    }
+
+    fn is_parted(&self, from: IpAddr, to: IpAddr) -> bool {
+        self.parted.contains(&pair(from, to))
     }
 
     fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {
@@ -203,6 +225,9 @@ impl MemoryHost {
             (world.latency(self.ip, to.ip()), world.latency(to.ip(), self.ip))
         };
         tokio::time::sleep(there).await;
+        if self.network.lock().is_parted(self.ip, to.ip()) {
+            std::future::pending::<()>().await;
+        }
         let opened = self.open(to, there, back);
         tokio::time::sleep(back).await;
         opened
@@ -297,7 +322,8 @@ impl MemoryDatagram {
     pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) {
         let mut world = self.network.lock();
         let lost = world.link.loss_per_mille;
-        if !world.reaches(self.at.ip(), to.ip()) || world.rng.below(1000) < u64::from(lost) {
+        let (from, at) = (self.at.ip(), to.ip());
+        if !world.reaches(from, at) || world.is_parted(from, at) || world.rng.below(1000) < u64::from(lost) {
             return;
         }
         let delay = world.latency(self.at.ip(), to.ip());
@@ -331,91 +357,4 @@ impl Drop for MemoryDatagram {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
-    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
-
-    fn fixed(latency_ms: u64) -> Link {
-        Link { latency: Duration::from_millis(latency_ms), jitter: Duration::ZERO, ..Link::default() }
-    }
-
-    async fn joined(network: &MemoryNetwork) -> (Stream, Stream) {
-        let at = SocketAddr::new(B, 1);
-        let mut listener = network.host(B).listen(at).await.expect("free");
-        let out = network.host(A).connect(at).await.expect("listening");
-        (out, listener.accept().await.expect("dialled"))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_arrive_in_order_after_the_latency_and_the_rate() {
-        let link = Link { bytes_per_second: Some(1_000_000), ..fixed(50) };
-        let (mut out, mut into) = joined(&MemoryNetwork::new(1, link)).await;
-        let start = Instant::now();
-        let sent: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
-        out.write_all(&sent).await.expect("room");
-        let mut got = vec![0; sent.len()];
-        into.read_exact(&mut got).await.expect("whole");
-        assert_eq!(got, sent);
-        let took = start.elapsed();
-        assert!(took >= Duration::from_millis(150) && took < Duration::from_millis(153), "{took:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_writer_waits_when_nobody_reads() {
-        let slow = Link { bytes_per_second: Some(1 << 20), ..fixed(1) };
-        let wide = Link { window: 1 << 20, unsent_limit: 1 << 10, ..slow };
-        for (link, room_kib) in [(fixed(1), 256), (slow, 256 + 16), (wide, 1024 + 1)] {
-            let (mut out, _into) = joined(&MemoryNetwork::new(1, link)).await;
-            let mut wrote = 0;
-            while let Ok(len) = tokio::time::timeout(Duration::from_secs(1), out.write(&[0; 1000])).await {
-                wrote += len.expect("open");
-            }
-            assert_eq!(wrote, room_kib << 10);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_end_is_an_end_of_stream_and_a_cut_is_an_error() {
-        let network = MemoryNetwork::new(1, fixed(1));
-        let (mut out, mut into) = joined(&network).await;
-        out.write_all(b"last").await.expect("room");
-        drop(out);
-        let mut rest = Vec::new();
-        into.read_to_end(&mut rest).await.expect("ends");
-        assert_eq!(rest, b"last");
-
-        let (mut out, mut into) = joined(&network).await;
-        network.cut(A, B);
-        assert!(out.write_all(b"x").await.is_err());
-        assert!(into.read_u8().await.is_err());
-        assert!(network.host(A).connect(SocketAddr::new(B, 1)).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn datagrams_get_lost_as_often_as_the_link_says_and_equal_seeds_lose_the_same() {
-        let mut runs = Vec::new();
-        for _ in 0..2 {
-            let network = MemoryNetwork::new(5, Link { loss_per_mille: 300, ..fixed(5) });
-            let (a, b) = (SocketAddr::new(A, 9), SocketAddr::new(B, 9));
-            let sender = network.host(A).bind_datagram(a).await.expect("free");
-            let receiver = network.host(B).bind_datagram(b).await.expect("free");
-            for n in 0..200u8 {
-                sender.send_to(&[n], b).expect("never refuses");
-            }
-            let mut got = Vec::new();
-            let mut buf = [0; 8];
-            while let Ok(packet) = tokio::time::timeout(Duration::from_millis(50), receiver.recv_from(&mut buf)).await {
-                assert_eq!(packet.expect("open"), (1, a));
-                got.push(buf[0]);
-            }
-            assert!((100..180).contains(&got.len()), "{} of 200", got.len());
-            runs.push(got);
-        }
-        assert_eq!(runs[0], runs[1]);
-    }
-}
+mod tests;

@@ -15,6 +15,10 @@ struct State {
     flight: Flight,
     closed: bool,
     broken: bool,
+    /// The network is parted: nothing arrives, not even the news of an end.
+    parted: bool,
+    /// The reader has gone since.
+    left: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -24,7 +28,15 @@ pub(crate) struct Pipe(Mutex<State>);
 impl Pipe {
     pub(crate) fn new(pace: Pace) -> Pipe {
         let flight = Flight::new(pace, Instant::now());
-        Pipe(Mutex::new(State { flight, closed: false, broken: false, reader: None, writer: None }))
+        Pipe(Mutex::new(State {
+            flight,
+            closed: false,
+            broken: false,
+            parted: false,
+            left: false,
+            reader: None,
+            writer: None,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -42,6 +54,27 @@ impl Pipe {
         let mut state = self.lock();
         state.closed = true;
         Pipe::wake(state);
+    }
+
+    /// Nobody reads any more. The writer hears of it, once the network is not parted.
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.left = true;
+        if !state.parted {
+            drop(state);
+            self.cut();
+        }
+    }
+
+    /// Lets nothing arrive until it is called with `false`.
+    pub(crate) fn part(&self, parted: bool) {
+        let mut state = self.lock();
+        state.parted = parted;
+        let left = state.left;
+        Pipe::wake(state);
+        if left && !parted {
+            self.cut();
+        }
     }
 
     /// Nobody reads any more, or the link was cut: what is under way is lost.
@@ -95,6 +128,10 @@ impl AsyncRead for PipeEnd {
             }
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            if state.parted {
+                state.reader = Some(cx.waker().clone());
+                return Poll::Pending;
             }
             let now = Instant::now();
             // A writer with room left, or with a timer, needs no word from the reader.
@@ -186,7 +223,7 @@ impl AsyncWrite for PipeEnd {
 impl Drop for PipeEnd {
     fn drop(&mut self) {
         self.out.close();
-        self.into.cut();
+        self.into.leave();
     }
 }
 

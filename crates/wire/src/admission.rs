@@ -5,13 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
 
 /// One policy, asked wherever an address or an identity comes in: at the listener, the dialer, bootnodes and
 /// neighbours. The open one admits everybody.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     /// Networks whose addresses are admitted; empty for all.
     pub allowed: Vec<IpNet>,
@@ -22,7 +22,7 @@ pub struct Admission {
 }
 
 /// What is banned: one identity, or every node of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Banned {
     /// This identity, from whatever address.
     Id(NodeId),

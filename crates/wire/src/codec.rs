@@ -67,6 +67,52 @@ pub fn decode_exact<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Re
     if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing(bytes.len() - used)) }
 }
 
+/// The value that is exactly these bytes, where its type has no bounds of its own: lengths that the bytes claim are
+/// allowed only in proportion to how many there are. For what this computer wrote itself, such as journals; nothing
+/// from the network is read so.
+///
+/// # Errors
+/// As [`decode_exact`].
+pub fn decode_unbounded<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, CodecError> {
+    fn within<'a, T: Deserialize<'a>, const MAX: usize>(bytes: &'a [u8]) -> Result<(T, usize), CodecError> {
+        bincode::serde::borrow_decode_from_slice(bytes, bincode::config::standard().with_limit::<MAX>())
+            .map_err(|error| CodecError::Malformed(error.to_string()))
+    }
+    if bytes.len() > limit {
+        return Err(CodecError::TooLong { len: bytes.len(), limit });
+    }
+    // A number of one byte counts as the up to 16 bytes that it could have.
+    let (value, used) = match bytes.len().saturating_mul(16) {
+        0..=0x4000 => within::<T, 0x4000>(bytes),
+        0x4001..=0x40_0000 => within::<T, 0x40_0000>(bytes),
+        _ => within::<T, 0x4000_0000>(bytes),
+    }?;
+    if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing(bytes.len() - used)) }
+}
+
+/// Reads bytes by copying them from the input, where serde's own reading of an owned buffer makes room for as many as
+/// are claimed. For `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// If there are not as many bytes as are claimed.
+pub fn copied<'de, D: Deserializer<'de>, T: From<Vec<u8>>>(deserializer: D) -> Result<T, D::Error> {
+    struct Copied;
+
+    impl Visitor<'_> for Copied {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+    }
+
+    deserializer.deserialize_bytes(Copied).map(T::from)
+}
+
 /// At most `MAX` bytes. A claimed length allocates nothing: the bytes are taken from the input.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob<const MAX: usize>(Vec<u8>);
@@ -269,6 +315,22 @@ mod tests {
         assert!(decode_exact::<Blob<64>>(&huge, 64).is_err());
         assert!(decode_exact::<List<u64, 64>>(&huge, 64).is_err());
         assert!(decode_exact::<Text<64>>(&huge, 64).is_err());
+        assert!(decode_unbounded::<Vec<u8>>(&huge, 64).is_err());
+        assert!(decode_unbounded::<String>(&huge, 64).is_err());
+        assert!(decode_unbounded::<Copied>(&huge, 64).is_err());
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Copied(#[serde(deserialize_with = "copied")] Vec<u8>);
+
+    #[test]
+    fn a_value_of_any_size_is_read_if_its_bytes_are_there() {
+        let large: Vec<u64> = (0..200_000).collect();
+        let bytes = encode(&(large.clone(), "text".to_owned()));
+        assert_eq!(decode_unbounded(&bytes, 1 << 20), Ok((large, "text".to_owned())));
+        assert_eq!(decode_unbounded(&[3, 1, 2, 3], 64), Ok(Copied(vec![1, 2, 3])));
+        assert_eq!(decode_unbounded::<u8>(&[7, 9], 64), Err(CodecError::Trailing(1)));
+        assert_eq!(decode_unbounded::<u8>(&[7, 9], 1), Err(CodecError::TooLong { len: 2, limit: 1 }));
     }
 
     #[test]

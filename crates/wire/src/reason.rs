@@ -110,7 +110,7 @@ reasons! {
 }
 
 /// What follows from the end of a connection for whoever may meet its node again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consequence {
     /// Nothing is held against it.
     Ignore,

@@ -5,6 +5,7 @@
 //! At most 300 bytes, as Ethereum's ENR. Text form: `pnr:` and base64url without padding.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use multiaddr::Multiaddr;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{self, Blob, CodecError, List};
 use crate::identity::{Domain, IdentityError, Keypair, NodeId, Signature};
@@ -69,6 +71,17 @@ struct Inner {
     bytes: Vec<u8>,
     body: Body,
     addresses: Vec<Multiaddr>,
+    /// Of the addresses, read once: every packet that names the record asks for them.
+    tcp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
+}
+
+impl Inner {
+    fn new(bytes: Vec<u8>, body: Body, addresses: Vec<Multiaddr>) -> Inner {
+        let tcp = addresses.iter().filter_map(address::tcp_socket).collect();
+        let udp = addresses.iter().filter_map(address::udp_socket).collect();
+        Inner { bytes, body, addresses, tcp, udp }
+    }
 }
 
 /// A well-formed record; whether its owner signed it is known of a [`Verified`] one only.
@@ -100,7 +113,7 @@ impl NodeRecord {
             .map(|bytes| Multiaddr::try_from(bytes.to_vec()))
             .collect::<Result<_, _>>()
             .map_err(|_| RecordError::Address)?;
-        Ok(NodeRecord(Arc::new(Inner { bytes: bytes.to_vec(), body, addresses })))
+        Ok(NodeRecord(Arc::new(Inner::new(bytes.to_vec(), body, addresses))))
     }
 
     /// Checks the owner's signature over the bytes as received.
@@ -149,14 +162,24 @@ impl NodeRecord {
         &self.0.addresses
     }
 
+    /// The addresses that name a TCP port on an IP, best first.
+    pub fn tcp_sockets(&self) -> &[SocketAddr] {
+        &self.0.tcp
+    }
+
+    /// The addresses that name a UDP port on an IP, best first.
+    pub fn udp_sockets(&self) -> &[SocketAddr] {
+        &self.0.udp
+    }
+
     /// The first address that names a TCP port on an IP.
-    pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
-        self.addresses().iter().find_map(address::tcp_socket)
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.0.tcp.first().copied()
     }
 
     /// The first address that names a UDP port on an IP.
-    pub fn udp_address(&self) -> Option<std::net::SocketAddr> {
-        self.addresses().iter().find_map(address::udp_socket)
+    pub fn udp_address(&self) -> Option<SocketAddr> {
+        self.0.udp.first().copied()
     }
 
     /// What the application added under `key`.
@@ -167,7 +190,8 @@ impl NodeRecord {
 
 impl PartialEq for NodeRecord {
     fn eq(&self, other: &NodeRecord) -> bool {
-        self.0.bytes == other.0.bytes
+        // Most records that are compared are the same memory.
+        Arc::ptr_eq(&self.0, &other.0) || self.0.bytes == other.0.bytes
     }
 }
 
@@ -201,6 +225,27 @@ impl Serialize for NodeRecord {
     }
 }
 
+/// Reads what [`NodeRecord::decode`] does, and so without checking the signature.
+impl<'de> Deserialize<'de> for NodeRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NodeRecord, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = NodeRecord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a record of at most {MAX_RECORD} bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<NodeRecord, E> {
+                NodeRecord::decode(bytes).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
 /// A value whose signature has been checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified<T>(T);
@@ -214,6 +259,13 @@ impl<T> Verified<T> {
     /// The value by itself.
     pub fn into_inner(self) -> T {
         self.0
+    }
+}
+
+/// Checks the signature again: no bytes can claim to be verified.
+impl<'de> Deserialize<'de> for Verified<NodeRecord> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        NodeRecord::deserialize(deserializer)?.verify().map_err(D::Error::custom)
     }
 }
 
@@ -281,7 +333,7 @@ impl RecordDraft {
         if bytes.len() > MAX_RECORD {
             return Err(RecordError::TooLong(bytes.len()));
         }
-        Ok(Verified(NodeRecord(Arc::new(Inner { bytes, body, addresses: self.addresses }))))
+        Ok(Verified(NodeRecord(Arc::new(Inner::new(bytes, body, self.addresses)))))
     }
 }
 
@@ -337,6 +389,17 @@ mod tests {
             changed[position] ^= 1;
             assert!(NodeRecord::decode(&changed).and_then(NodeRecord::verify).is_err(), "byte {position}");
         }
+    }
+
+    #[test]
+    fn a_record_that_is_read_by_serde_is_verified_only_if_its_signature_holds() {
+        let bytes = codec::encode(&sample());
+        assert_eq!(codec::decode_exact::<Verified<NodeRecord>>(&bytes, 400), Ok(sample()));
+        let mut forged = bytes.clone();
+        *forged.last_mut().expect("not empty") ^= 1;
+        let error = codec::decode_exact::<Verified<NodeRecord>>(&forged, 400).expect_err("forged").to_string();
+        assert!(error.contains("signature"), "{error}");
+        assert!(codec::decode_exact::<NodeRecord>(&forged, 400).is_ok(), "an unverified one makes no such claim");
     }
 
     #[test]

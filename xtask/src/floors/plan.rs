@@ -60,10 +60,10 @@ pub(crate) fn is_pure(package: &str) -> bool {
     PURE.contains(&package)
 }
 
-/// Whether the machines of this package must compile without its shell: every actor crate below the server, which
-/// is all wiring and has no use without a runtime.
+/// Whether the machines of this package must compile without its shell: those of every actor crate, for the world
+/// runs them all.
 pub(crate) fn has_machine_without_shell(package: &str) -> bool {
-    is_actor_crate(package) && package != "peerage-server"
+    is_actor_crate(package)
 }
 
 #[cfg(test)]

@@ -110,7 +110,8 @@ mod tests {
     fn pure_crates_are_asked_as_they_come_and_actor_crates_without_their_shell() {
         assert_eq!(questions("peerage-sim"), [Question::DefaultFeatures]);
         assert_eq!(questions("peerage-router"), [Question::NoFeatures]);
-        assert_eq!(questions("peerage-server"), []);
+        assert_eq!(questions("peerage-server"), [Question::NoFeatures]);
+        assert_eq!(questions("peerage-mailbox"), []);
         assert!(Question::NoFeatures.arguments("peerage-queue").contains(&"--no-default-features"));
         assert!(!is_runtime("tokionic") && is_runtime("tokio-util") && is_runtime("ractor"));
     }

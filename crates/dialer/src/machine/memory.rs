@@ -37,11 +37,26 @@ pub(super) struct Memory {
     /// By the instant of forgetting, which is the end of the hold plus a constant: the first entry is
     /// also the one whose hold ends first.
     order: BTreeSet<(Time, NodeId)>,
+    #[cfg(any(test, feature = "planted-bugs"))]
+    bug: bool,
 }
 
 impl Memory {
     pub(super) fn new(capacity: usize, forget_after: Duration) -> Memory {
-        Memory { capacity, forget_after, entries: BTreeMap::new(), order: BTreeSet::new() }
+        Memory {
+            capacity,
+            forget_after,
+            entries: BTreeMap::new(),
+            order: BTreeSet::new(),
+            #[cfg(any(test, feature = "planted-bugs"))]
+            bug: false,
+        }
+    }
+
+    /// From now on a hold lasts milliseconds where it should last seconds.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub(super) fn plant_bug(&mut self) {
+        self.bug = true;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -131,6 +146,11 @@ impl Memory {
             None => Entry { recent_until: now, backoff_until: now, failures: 0, forget_at: now },
         };
         change(&mut entry);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.bug {
+            entry.recent_until = now + entry.recent_until.since(now) / 1000;
+            entry.backoff_until = now + entry.backoff_until.since(now) / 1000;
+        }
         entry.forget_at = entry.held_until() + self.forget_after;
         while self.entries.len() >= self.capacity.max(1) {
             self.forget_first();

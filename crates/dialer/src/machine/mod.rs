@@ -138,6 +138,14 @@ impl DialerMachine {
         })
     }
 
+    /// Plants a bug: history and back-off last a thousandth of their time, so that a node is dialled again at once. For
+    /// tests of the world, which must catch it.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    #[doc(hidden)]
+    pub fn plant_bug(&mut self) {
+        self.memory.plant_bug();
+    }
+
     /// Its numbers at this moment.
     pub fn status(&self) -> Status {
         Status {

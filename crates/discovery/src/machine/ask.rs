@@ -139,10 +139,10 @@ impl DiscoveryMachine {
             fx.emit(Out::Drop(reason));
             return self.gave_up(now, from, addr, purpose, fx);
         }
-        if let Some(known) = self.table.get(from).map(|entry| &entry.contact.record)
-            && **known == record
+        if let Some(entry) = self.table.get(from)
+            && *entry.contact.record == record
         {
-            let contact = Contact { id: from, addr, record: known.clone() };
+            let contact = Contact { addr, ..entry.contact.clone() };
             return self.proved(now, contact, purpose, fx);
         }
         let token = self.token();

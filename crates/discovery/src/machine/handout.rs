@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use peerage_machine::Time;
-use peerage_wire::address::{host, is_local, tcp_socket};
+use peerage_wire::address::{host, is_local};
 use peerage_wire::{Admission, NodeId};
 
 use super::table::Entry;
@@ -17,17 +17,29 @@ use crate::net::may_relay;
 /// learnt of it would connect to a bystander. A node of a local network may name another address of one, as a
 /// computer has several, and none of the internet can make us connect into ours.
 fn sockets(entry: &Entry, admission: &Admission) -> Vec<SocketAddr> {
+    let mut sockets: Vec<SocketAddr> = dialable(entry, admission).collect();
+    sockets.sort_by_key(|tcp| !is_same(entry, tcp));
+    sockets
+}
+
+fn is_same(entry: &Entry, tcp: &SocketAddr) -> bool {
+    host(tcp.ip()) == host(entry.contact.addr.ip())
+}
+
+/// The same in the order of the record.
+fn dialable(entry: &Entry, admission: &Admission) -> impl Iterator<Item = SocketAddr> {
     let answered = entry.contact.addr.ip();
-    let is_same = |tcp: &SocketAddr| host(tcp.ip()) == host(answered);
-    let may_dial = |tcp: &SocketAddr| {
+    let may_dial = move |tcp: &SocketAddr| {
         tcp.port() != 0
-            && (is_same(tcp) || is_local(tcp.ip()) && may_relay(answered, tcp.ip()))
+            && (is_same(entry, tcp) || is_local(tcp.ip()) && may_relay(answered, tcp.ip()))
             && admission.permits_ip(tcp.ip())
     };
-    let named = entry.contact.record.addresses().iter().filter_map(tcp_socket);
-    let mut sockets: Vec<SocketAddr> = named.filter(|tcp| entry.live && may_dial(tcp)).collect();
-    sockets.sort_by_key(|tcp| !is_same(tcp));
-    sockets
+    let named = if entry.live { entry.contact.record.tcp_sockets() } else { &[] };
+    named.iter().copied().filter(may_dial)
+}
+
+fn can_dial(entry: &Entry, admission: &Admission) -> bool {
+    dialable(entry, admission).next().is_some()
 }
 
 impl DiscoveryMachine {
@@ -53,9 +65,7 @@ impl DiscoveryMachine {
         let mut fit: Vec<_> = self
             .table
             .entries()
-            .filter(|entry| {
-                entry.handed_until.is_none_or(|until| until <= now) && !sockets(entry, admission).is_empty()
-            })
+            .filter(|entry| entry.handed_until.is_none_or(|until| until <= now) && can_dial(entry, admission))
             .map(|entry| (entry.handed_until, entry.contact.id))
             .collect();
         let all = fit.len();
@@ -76,7 +86,7 @@ impl DiscoveryMachine {
         let next = self
             .table
             .entries()
-            .filter(|entry| !sockets(entry, &self.admission).is_empty())
+            .filter(|entry| can_dial(entry, &self.admission))
             .filter_map(|entry| entry.handed_until)
             .min();
         match next {

@@ -59,7 +59,7 @@ impl Lookup {
         if contact.id == self.me {
             return;
         }
-        self.seen.entry(Key::of(contact.id).distance(&self.target)).or_insert((contact, State::Unasked));
+        self.seen.entry(contact.key.distance(&self.target)).or_insert((contact, State::Unasked));
         if self.seen.len() > MAX_SEEN {
             self.seen.pop_last();
         }

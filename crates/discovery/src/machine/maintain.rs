@@ -53,7 +53,7 @@ impl DiscoveryMachine {
             let endpoint = self.endpoint(&record, Ipv4Addr::LOCALHOST.into());
             let fits = record.id() != self.me && record.network() == self.local.network();
             if let Some(addr) = endpoint.ok().filter(|_| fits)
-                && self.table.heard_of(Contact { id: record.id(), addr, record }) == Placed::Added
+                && self.table.heard_of(Contact::new(addr, record)) == Placed::Added
             {
                 fx.emit(Out::Event(Event::NodeAdded));
             }

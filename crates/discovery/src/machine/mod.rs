@@ -27,14 +27,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use peerage_machine::{Effects, Machine, Rng, Time};
-use peerage_wire::{Admission, NodeId, NodeRecord, Verified, address};
-use serde::Serialize;
+use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::count::{DropReason, Event};
 use crate::gate::Inbound;
 use crate::key::{BUCKETS, Key};
 use crate::net::{canonical, may_relay};
+use crate::secrets::Secrets;
 use crate::wire::Packet;
 use lookup::Lookup;
 use maintain::Refresh;
@@ -43,7 +44,7 @@ pub use table::List;
 use table::{Contact, Table};
 
 /// What may happen to the machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum In {
     /// The node begins. Once, before anything else.
     Start,
@@ -112,6 +113,17 @@ pub struct Outgoing {
     pub packet: Packet,
 }
 
+impl Outgoing {
+    /// The same with a request's nonce tied to its recipient by the sender's secret, as the recipient's answer must
+    /// echo it. An answer stays as it is.
+    pub fn tied(mut self, secrets: &Secrets) -> Outgoing {
+        if self.packet.message.kind().is_request() {
+            self.packet.nonce.mac = secrets.nonce_mac(self.to, self.addr, self.packet.nonce.counter);
+        }
+        self
+    }
+}
+
 /// A node's record, and those of the TCP sockets in it where it may be dialled, best first and never none: they are
 /// of the host that answered us, or of a local network.
 pub type Found = (Verified<NodeRecord>, Vec<SocketAddr>);
@@ -165,7 +177,7 @@ pub enum Timer {
 pub const MAX_SEEDS: usize = 30;
 
 /// A node to begin with. A record is a hint: it may be stale, and a fresh one is fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootnode {
     /// Who.
     pub id: NodeId,
@@ -181,7 +193,7 @@ impl Bootnode {
 }
 
 /// Which address families the node's sockets speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Families {
     /// IPv4.
     pub v4: bool,
@@ -226,6 +238,8 @@ pub struct DiscoveryMachine {
     refresh: Refresh,
     /// Nodes that spoke to us and were asked for their record, and until when they are not asked again.
     learning: BTreeMap<NodeId, Time>,
+    /// With so many, those whose pause is over are forgotten.
+    learning_crowd: usize,
     /// How many records the dialer still wants.
     wanted: usize,
     /// Whether somebody became fit to be handed out since the last look.
@@ -261,6 +275,7 @@ impl DiscoveryMachine {
             next_token: 0,
             refresh: Refresh::default(),
             learning: BTreeMap::new(),
+            learning_crowd: serve::FEW_LEARNING,
             wanted: 0,
             supply_changed: false,
             config,
@@ -280,6 +295,13 @@ impl DiscoveryMachine {
         seeds.truncate(MAX_SEEDS);
         self.seeds = seeds;
         self
+    }
+
+    /// Plants a bug: the table counts hosts where it should count sites. For tests of the world, which must catch it.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    #[doc(hidden)]
+    pub fn plant_bug(&mut self) {
+        self.table.plant_bug();
     }
 
     /// How many nodes each bucket holds.
@@ -320,9 +342,9 @@ impl DiscoveryMachine {
             return Err(DropReason::NotAdmitted);
         }
         let mut reachable = record
-            .addresses()
+            .udp_sockets()
             .iter()
-            .filter_map(address::udp_socket)
+            .copied()
             .filter(|addr| addr.port() > 1024 && self.families.reach(*addr) && may_relay(teller, addr.ip()))
             .peekable();
         if reachable.peek().is_none() {
@@ -345,13 +367,13 @@ impl DiscoveryMachine {
                 }
                 for record in records {
                     if let Ok(addr) = self.endpoint(&record, teller.ip()) {
-                        self.heard(now, Contact { id: record.id(), addr, record }, lookup, fx);
+                        self.heard(now, Contact::new(addr, record), lookup, fx);
                     }
                 }
                 self.advance(now, lookup, fx);
             }
             Some(Check::Own { from, addr, purpose }) => match records.into_iter().find(|record| record.id() == from) {
-                Some(record) => self.proved(now, Contact { id: from, addr, record }, purpose, fx),
+                Some(record) => self.proved(now, Contact::new(addr, record), purpose, fx),
                 None => {
                     fx.emit(Out::Drop(DropReason::BadRecord));
                     self.gave_up(now, from, addr, purpose, fx);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use peerage_machine::Time;
 use peerage_wire::NodeId;
@@ -91,7 +92,8 @@ impl Requests {
 /// The cookies of the peers spoken to last.
 pub(crate) struct Cookies {
     capacity: usize,
-    by_peer: BTreeMap<(NodeId, SocketAddr), (Cookie, Time)>,
+    /// With the running time at which each came.
+    by_peer: BTreeMap<(NodeId, SocketAddr), (Cookie, Duration)>,
 }
 
 impl Cookies {
@@ -117,14 +119,12 @@ impl Cookies {
         {
             self.by_peer.remove(&oldest);
         }
-        self.by_peer.insert((peer, addr), (cookie, now));
+        self.by_peer.insert((peer, addr), (cookie, now.running()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

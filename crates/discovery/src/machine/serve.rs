@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use peerage_machine::Time;
-use peerage_wire::{NodeId, address};
+use peerage_wire::NodeId;
 
 use super::requests::Purpose;
 use super::{DiscoveryMachine, Fx, Out, Outgoing};
@@ -14,6 +14,8 @@ use crate::wire::{self, Cookie, Kind, MAX_NEIGHBORS, Message, Nonce, Packet};
 
 /// How many nodes that spoke to us are remembered as asked.
 const MAX_LEARNING: usize = 1_024;
+/// As few are not looked through for those whose pause is over.
+pub(super) const FEW_LEARNING: usize = 16;
 
 impl DiscoveryMachine {
     /// Answers a request. The gate has seen its cookie, so it comes from where it says.
@@ -50,7 +52,7 @@ impl DiscoveryMachine {
         // One more than is told, in place of the asker itself.
         let nearest = self.table.closest(target, MAX_NEIGHBORS + 1, true);
         let told = nearest.into_iter().map(|entry| &entry.contact).filter(|contact| {
-            let mut sockets = contact.record.addresses().iter().filter_map(address::udp_socket);
+            let mut sockets = contact.record.udp_sockets().iter();
             contact.id != asker && sockets.any(|node| may_relay(addr.ip(), node.ip()))
         });
         wire::neighbors(told.take(MAX_NEIGHBORS).map(|contact| &*contact.record))
@@ -72,8 +74,10 @@ impl DiscoveryMachine {
         {
             return;
         }
-        if self.learning.len() >= MAX_LEARNING {
+        if self.learning.len() >= self.learning_crowd {
             self.learning.retain(|_, until| *until > now);
+            // Each look is paid for by as many new nodes as it looks at.
+            self.learning_crowd = (2 * self.learning.len()).clamp(FEW_LEARNING, MAX_LEARNING);
         }
         let paused = self.learning.get(&id).is_some_and(|until| *until > now);
         if !paused && self.learning.len() < MAX_LEARNING {

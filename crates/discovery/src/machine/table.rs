@@ -34,6 +34,16 @@ pub(crate) struct Contact {
     pub(crate) id: NodeId,
     pub(crate) addr: SocketAddr,
     pub(crate) record: Verified<NodeRecord>,
+    /// Of the id: where it is.
+    pub(crate) key: Key,
+}
+
+impl Contact {
+    /// The owner of a record, at an address.
+    pub(crate) fn new(addr: SocketAddr, record: Verified<NodeRecord>) -> Contact {
+        let id = record.id();
+        Contact { id, addr, record, key: Key::of(id) }
+    }
 }
 
 /// Which revalidation list a node is on.
@@ -57,8 +67,8 @@ pub(crate) struct Entry {
     /// When it may be handed to the dialer again; `None` if it never was.
     pub(crate) handed_until: Option<Time>,
     pub(crate) dial_failures: u32,
-    /// When it was last told to be alive, and with which record.
-    told_alive: Option<(Time, u64)>,
+    /// The running time at which it was last told to be alive, and with which record.
+    told_alive: Option<(Duration, u64)>,
     misses: u32,
     find_failures: u32,
 }
@@ -101,6 +111,8 @@ pub(crate) struct Table {
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
     sites: BTreeMap<IpNet, usize>,
+    #[cfg(any(test, feature = "planted-bugs"))]
+    bug: bool,
 }
 
 impl Table {
@@ -113,11 +125,23 @@ impl Table {
             site_per_table: config.site_per_table,
             buckets: Default::default(),
             sites: BTreeMap::new(),
+            #[cfg(any(test, feature = "planted-bugs"))]
+            bug: false,
         }
     }
 
+    /// From now on each host is held for a site of its own: as many as come have a place.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub(crate) fn plant_bug(&mut self) {
+        self.bug = true;
+    }
+
     fn index(&self, id: NodeId) -> usize {
-        self.key.distance(&Key::of(id)).bucket()
+        self.index_of(&Key::of(id))
+    }
+
+    fn index_of(&self, key: &Key) -> usize {
+        self.key.distance(key).bucket()
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -125,7 +149,11 @@ impl Table {
     }
 
     pub(crate) fn get(&self, id: NodeId) -> Option<&Entry> {
-        self.buckets[self.index(id)].entries.iter().find(|entry| entry.contact.id == id)
+        self.get_in(self.index(id), id)
+    }
+
+    fn get_in(&self, index: usize, id: NodeId) -> Option<&Entry> {
+        self.buckets[index].entries.iter().find(|entry| entry.contact.id == id)
     }
 
     pub(crate) fn get_mut(&mut self, id: NodeId) -> Option<&mut Entry> {
@@ -146,6 +174,10 @@ impl Table {
     }
 
     fn limited(&self, ip: IpAddr) -> Option<IpNet> {
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.bug {
+            return Some(peerage_wire::address::host(ip));
+        }
         (!(self.exempt_local && is_local(ip))).then(|| site(ip))
     }
 
@@ -182,7 +214,7 @@ impl Table {
     /// Offers a node that somebody else told of. It changes a known one only by a newer record, which only its
     /// owner can sign: hearsay cannot move anybody.
     pub(crate) fn heard_of(&mut self, contact: Contact) -> Placed {
-        match self.get(contact.id) {
+        match self.get_in(self.index_of(&contact.key), contact.id) {
             Some(known) if contact.record.seq() <= known.contact.record.seq() => Placed::Known,
             Some(_) => self.update(contact),
             None => self.insert(contact, false),
@@ -193,7 +225,7 @@ impl Table {
     /// even an older record: it may have lost its state.
     pub(crate) fn proved(&mut self, contact: Contact) -> Placed {
         let (id, addr) = (contact.id, contact.addr);
-        let placed = match self.get(id) {
+        let placed = match self.get_in(self.index_of(&contact.key), id) {
             Some(known) if known.contact.record == contact.record && known.contact.addr == contact.addr => {
                 Placed::Known
             }
@@ -221,7 +253,7 @@ impl Table {
     }
 
     fn update(&mut self, contact: Contact) -> Placed {
-        let index = self.index(contact.id);
+        let index = self.index_of(&contact.key);
         let Some(at) = self.buckets[index].entries.iter().position(|entry| entry.contact.id == contact.id) else {
             return Placed::Refused;
         };
@@ -244,7 +276,7 @@ impl Table {
     }
 
     fn insert(&mut self, contact: Contact, live: bool) -> Placed {
-        let index = self.index(contact.id);
+        let index = self.index_of(&contact.key);
         let ip = contact.addr.ip();
         if let Some(waiting) = self.buckets[index].replacements.iter_mut().find(|other| other.id == contact.id) {
             if waiting.addr == contact.addr && waiting.record.seq() < contact.record.seq() {
@@ -306,11 +338,12 @@ impl Table {
         entry.misses = 0;
         entry.list = List::Slow;
         let seq = entry.contact.record.seq();
-        let told = entry.told_alive.is_some_and(|(at, told)| now.since(at) < TELL_ALIVE && seq <= told);
+        let told =
+            entry.told_alive.is_some_and(|(at, told)| now.running().saturating_sub(at) < TELL_ALIVE && seq <= told);
         if entry.checks <= SETTLED || told {
             return None;
         }
-        entry.told_alive = Some((now, seq));
+        entry.told_alive = Some((now.running(), seq));
         Some(entry.contact.record.clone())
     }
 
@@ -342,10 +375,14 @@ impl Table {
         let mut nodes: Vec<_> = self
             .entries()
             .filter(|entry| entry.live || !live_only)
-            .map(|entry| (Key::of(entry.contact.id).distance(target), entry))
+            .map(|entry| (entry.contact.key.distance(target), entry))
             .collect();
-        nodes.sort_by_key(|(distance, _)| *distance);
-        nodes.into_iter().take(count).map(|(_, entry)| entry).collect()
+        if count < nodes.len() {
+            nodes.select_nth_unstable_by_key(count, |(distance, _)| *distance);
+            nodes.truncate(count);
+        }
+        nodes.sort_unstable_by_key(|(distance, _)| *distance);
+        nodes.into_iter().map(|(_, entry)| entry).collect()
     }
 }
 

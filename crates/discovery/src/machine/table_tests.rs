@@ -24,7 +24,7 @@ fn contact_at(number: u32, addr: SocketAddr, seq: u64) -> Contact {
     let keys = Keypair::from_seed(seed);
     let draft = RecordDraft::new(seq, NetworkId::named("test")).address(address::from_udp(addr));
     let record = draft.sign(&keys).expect("small");
-    Contact { id: keys.id(), addr, record }
+    Contact::new(addr, record)
 }
 
 /// A node in a site of its own.
@@ -55,6 +55,20 @@ fn check_sites(table: &Table) {
     }
     assert!(sites.values().all(|count| *count <= table.site_per_table));
     assert_eq!(table.sites, sites);
+}
+
+#[test]
+fn the_planted_bug_lets_one_site_have_more_places_than_it_may() {
+    let places = |mut table: Table| {
+        for n in 0..100 {
+            table.proved(contact_at(n.into(), SocketAddr::from(([20, 1, 1, n], 30303)), 1));
+        }
+        table.len()
+    };
+    assert!(places(table()) <= config().site_per_table);
+    let mut bad = table();
+    bad.plant_bug();
+    assert!(places(bad) > 2 * config().site_per_table);
 }
 
 #[test]
@@ -133,7 +147,7 @@ fn ourselves_and_nodes_without_an_address_are_refused() {
     let mut table = table();
     let mine = RecordDraft::new(1, NetworkId::named("test")).sign(&Keypair::from_seed([1; 32])).expect("small");
     let addr = SocketAddr::from(([20, 1, 1, 1], 5000));
-    assert_eq!(table.proved(Contact { id: me(), addr, record: mine }), Placed::Refused);
+    assert_eq!(table.proved(Contact::new(addr, mine)), Placed::Refused);
     let nowhere = contact_at(1, SocketAddr::from(([0, 0, 0, 0], 5000)), 1);
     assert_eq!(table.heard_of(nowhere), Placed::Refused);
     assert!(table.is_empty());

@@ -52,6 +52,7 @@ impl Bench {
             events: Port::from_fn(move |event| assert!(sender.send(event).is_ok())),
             clock: Clock::simulated(Duration::from_secs(1_800_000_000)),
             meter: Meter::none(),
+            journals: Journals::off(),
             memory: Memory::new(),
         };
         Bench { args, inbound, events, received, outlet }

@@ -10,7 +10,8 @@ use peerage_machine::Time;
 #[derive(Debug)]
 pub(super) struct AgedSet<K> {
     members: HashSet<K>,
-    by_age: VecDeque<(Time, K)>,
+    /// With the running time at which each came.
+    by_age: VecDeque<(Duration, K)>,
     capacity: usize,
     lifetime: Duration,
 }
@@ -30,7 +31,7 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
         if !self.members.insert(key) {
             return false;
         }
-        self.by_age.push_back((now, key));
+        self.by_age.push_back((now.running(), key));
         let crowded = self.by_age.len() > self.capacity;
         if crowded && let Some((_, oldest)) = self.by_age.pop_front() {
             self.members.remove(&oldest);
@@ -41,7 +42,7 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
     /// Forgets what is too old at `now`.
     pub(super) fn expire(&mut self, now: Time) {
         while let Some((at, key)) = self.by_age.front()
-            && now.since(*at) > self.lifetime
+            && now.running().saturating_sub(*at) > self.lifetime
         {
             self.members.remove(key);
             self.by_age.pop_front();

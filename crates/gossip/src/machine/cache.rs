@@ -1,6 +1,6 @@
 //! The messages of the last two minutes: what is announced, and what requests are answered from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,25 +13,46 @@ const FIRST_TAG: u64 = 16;
 
 /// A set of peers, by their slot: one bit each, as there is a set or two for every kept message.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slots(Vec<u64>);
+pub(super) struct Slots {
+    /// The slots up to 63, which are all of most nodes.
+    first: u64,
+    more: Vec<u64>,
+}
 
 impl Slots {
+    fn word(&self, slot: usize) -> u64 {
+        match (slot / 64).checked_sub(1) {
+            None => self.first,
+            Some(at) => self.more.get(at).copied().unwrap_or(0),
+        }
+    }
+
     pub(super) fn contains(&self, slot: usize) -> bool {
-        self.0.get(slot / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+        self.word(slot) & (1 << (slot % 64)) != 0
     }
 
     pub(super) fn insert(&mut self, slot: usize) {
-        if self.0.len() <= slot / 64 {
-            self.0.resize(slot / 64 + 1, 0);
-        }
-        if let Some(word) = self.0.get_mut(slot / 64) {
-            *word |= 1 << (slot % 64);
+        match (slot / 64).checked_sub(1) {
+            None => self.first |= 1 << slot,
+            Some(at) => {
+                if self.more.len() <= at {
+                    self.more.resize(at + 1, 0);
+                }
+                if let Some(word) = self.more.get_mut(at) {
+                    *word |= 1 << (slot % 64);
+                }
+            }
         }
     }
 
     pub(super) fn remove(&mut self, slot: usize) {
-        if let Some(word) = self.0.get_mut(slot / 64) {
-            *word &= !(1 << (slot % 64));
+        match (slot / 64).checked_sub(1) {
+            None => self.first &= !(1 << slot),
+            Some(at) => {
+                if let Some(word) = self.more.get_mut(at) {
+                    *word &= !(1 << (slot % 64));
+                }
+            }
         }
     }
 }
@@ -58,7 +79,9 @@ impl Entry {
     /// doubled from there. In each, a peer is told once of what it is not known to have: often enough for
     /// what was lost without a trace, and far less than at every heartbeat.
     pub(super) fn enter_era(&mut self, now: Time, reannounce: Duration) {
-        let age = now.since(self.kept_at).as_millis() / reannounce.as_millis().max(1);
+        // Every message is looked at in every heartbeat: no division of 128 bits.
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let age = millis(now.since(self.kept_at)) / millis(reannounce).max(1);
         let era = age.checked_ilog2().map_or(0, |doublings| doublings + 1);
         if self.era != era {
             self.era = era;
@@ -70,7 +93,8 @@ impl Entry {
 /// Kept messages in the order of arrival, which is also the order of their tags.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: BTreeMap<u64, Entry>,
+    /// With tags that follow each other; the last one's is before `next_tag`.
+    entries: VecDeque<Entry>,
     by_id: HashMap<MessageId, u64>,
     bytes: usize,
     next_tag: u64,
@@ -82,7 +106,7 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(max_bytes: usize, max_ids: usize, retained: Duration) -> Cache {
         Cache {
-            entries: BTreeMap::new(),
+            entries: VecDeque::new(),
             by_id: HashMap::new(),
             bytes: 0,
             next_tag: FIRST_TAG,
@@ -112,12 +136,22 @@ impl Cache {
         self.bytes += bytes.len();
         self.by_id.insert(id, tag);
         let entry = Entry { id, topic, bytes, kept_at: now, has, told, era: 0, served: BTreeMap::new() };
-        self.entries.insert(tag, entry);
+        self.entries.push_back(entry);
         tag
     }
 
+    /// The tag of a message that is kept.
+    pub(super) fn tag_of(&self, id: &MessageId) -> Option<u64> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(super) fn tagged(&mut self, tag: u64) -> Option<&mut Entry> {
+        let first = self.next_tag - self.entries.len() as u64;
+        self.entries.get_mut(usize::try_from(tag.checked_sub(first)?).ok()?)
+    }
+
     fn drop_oldest(&mut self) {
-        if let Some((_, entry)) = self.entries.pop_first() {
+        if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.bytes.len();
             self.by_id.remove(&entry.id);
         }
@@ -125,49 +159,49 @@ impl Cache {
 
     /// Lets go of what is too old at `now`.
     pub(super) fn expire(&mut self, now: Time) {
-        while self.entries.first_key_value().is_some_and(|(_, entry)| now.since(entry.kept_at) > self.retained) {
+        while self.entries.front().is_some_and(|entry| now.since(entry.kept_at) > self.retained) {
             self.drop_oldest();
         }
     }
 
     pub(super) fn get_mut(&mut self, id: &MessageId) -> Option<&mut Entry> {
-        self.entries.get_mut(self.by_id.get(id)?)
+        self.tagged(self.tag_of(id)?)
     }
 
     /// What a peer asked for, with its tag, at most `limit` times.
     pub(super) fn serve(&mut self, id: &MessageId, slot: usize, limit: u8) -> Served {
-        let Some(tag) = self.by_id.get(id) else { return Served::Gone };
-        let Some(entry) = self.entries.get_mut(tag) else { return Served::Gone };
+        let Some(tag) = self.tag_of(id) else { return Served::Gone };
+        let Some(entry) = self.tagged(tag) else { return Served::Gone };
         let count = entry.served.entry(slot).or_default();
         if *count >= limit {
             return Served::TooOften;
         }
         *count += 1;
         entry.told.insert(slot);
-        Served::Push(*tag, entry.bytes.clone())
+        Served::Push(tag, entry.bytes.clone())
     }
 
     /// A push with this tag did not reach the peer of a slot: it is told of the message again. How often it was
     /// served stands: a peer that asks and does not read would have no limit otherwise.
     pub(super) fn unsent(&mut self, tag: u64, slot: usize) {
-        if let Some(entry) = self.entries.get_mut(&tag) {
+        if let Some(entry) = self.tagged(tag) {
             entry.told.remove(slot);
         }
     }
 
     /// Newest first.
     pub(super) fn newest_first(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.values_mut().rev()
+        self.entries.iter_mut().rev()
     }
 
     /// Forgets what the peer of a slot was told, so that it is told again.
     pub(super) fn forget_told(&mut self, slot: usize) {
-        self.entries.values_mut().for_each(|entry| entry.told.remove(slot));
+        self.entries.iter_mut().for_each(|entry| entry.told.remove(slot));
     }
 
     /// Forgets all of a slot: its peer is gone, and another one may get it.
     pub(super) fn forget_slot(&mut self, slot: usize) {
-        for entry in self.entries.values_mut() {
+        for entry in &mut self.entries {
             entry.has.remove(slot);
             entry.told.remove(slot);
             entry.served.remove(&slot);

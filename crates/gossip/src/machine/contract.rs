@@ -7,13 +7,13 @@ use bytes::Bytes;
 use peerage_machine::Time;
 use peerage_queue::{ChannelId, Recipient, SessionId};
 use peerage_wire::frame::Lane;
-use peerage_wire::{NodeId, Penalty, Signature};
-use serde::Serialize;
+use peerage_wire::{NodeId, Penalty, Signature, codec};
+use serde::{Deserialize, Serialize};
 
 use crate::message::{Check, Claim, Fingerprint, Message, MessageId, Policy, Topic};
 
 /// What may happen to a node's gossip.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum In {
     /// A session speaks gossip, on this channel.
     PeerUp {
@@ -53,6 +53,7 @@ pub enum In {
         /// The topic's policy.
         policy: Policy,
         /// What to publish.
+        #[serde(deserialize_with = "codec::copied")]
         payload: Bytes,
         /// Whether the node's own lanes are over half full.
         pressed: bool,
@@ -70,6 +71,7 @@ pub enum In {
         /// The session.
         session: SessionId,
         /// What came.
+        #[serde(deserialize_with = "codec::copied")]
         payload: Bytes,
     },
     /// The answer to [`Out::Verify`].

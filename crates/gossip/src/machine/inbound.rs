@@ -11,6 +11,8 @@ use super::contract::{Count, DropReason, Out};
 use super::flights::{Candidate, Joined};
 use super::wants::Asks;
 use super::{Fx, GossipMachine, dropped};
+#[cfg(any(test, feature = "planted-bugs"))]
+use crate::message::Message;
 use crate::message::{Check, Claim, Fingerprint, MessageId, Origin, Policy, Topic};
 use crate::wire::{self, Item, Parcel};
 
@@ -45,23 +47,32 @@ impl GossipMachine {
         }
     }
 
-    fn message(&mut self, now: Time, session: SessionId, from: NodeId, parcel: Parcel, fx: &mut Fx) {
-        match (self.subscriptions.get(&parcel.topic), &parcel.origin) {
-            (None, _) => return dropped(DropReason::UnknownTopic, fx),
-            (Some(Policy::Signed), Some(_)) | (Some(Policy::Anonymous), None) => {}
+    fn message(&mut self, now: Time, session: SessionId, from: NodeId, mut parcel: Parcel, fx: &mut Fx) {
+        let Some((topic, policy)) = self.subscriptions.get_key_value(&parcel.topic) else {
+            return dropped(DropReason::UnknownTopic, fx);
+        };
+        match (policy, &parcel.origin) {
+            (Policy::Signed, Some(_)) | (Policy::Anonymous, None) => {}
             // Nobody is blamed: whoever relays it may hold the topic under the other policy, as its publisher does.
-            (Some(_), _) => return dropped(DropReason::WrongPolicy, fx),
+            _ => return dropped(DropReason::WrongPolicy, fx),
         }
+        // What is kept of it shares one name.
+        parcel.topic = topic.clone();
         let id = parcel.id();
-        let fingerprint = Fingerprint::of(&id, parcel.origin.as_ref());
-        let check = check_of(&id, &parcel);
-        self.handling = Some(Handling::Message(Suspect { fingerprint, sender: session, check }));
-        if self.seen.contains(&id) {
-            if let (Some(entry), Some(peer)) = (self.cache.get_mut(&id), self.peers.get(session)) {
+        // What is kept was seen: most copies are of such a message, and one look-up is enough.
+        let kept = self.cache.tag_of(&id);
+        if kept.is_some() || self.seen.contains(&id) {
+            #[cfg(any(test, feature = "planted-bugs"))]
+            self.deliver_again(session, from, &id, &parcel, fx);
+            let entry = kept.and_then(|tag| self.cache.tagged(tag));
+            if let (Some(entry), Some(peer)) = (entry, self.peers.get(session)) {
                 entry.has.insert(peer.slot);
             }
             return fx.emit(Out::Count(Count::Duplicate));
         }
+        let fingerprint = Fingerprint::of(&id, parcel.origin.as_ref());
+        let check = check_of(&id, &parcel);
+        self.handling = Some(Handling::Message(Suspect { fingerprint, sender: session, check }));
         let refusal = self.out_of_time(now, parcel.origin.as_ref());
         let refusal = refusal.or_else(|| self.poison.contains(&fingerprint).then_some(DropReason::Poison));
         if let Some(reason) = refusal {
@@ -157,6 +168,26 @@ impl GossipMachine {
                 self.wants.next(now, id, &mut asks);
                 self.ask(asks, fx);
             }
+        }
+    }
+
+    /// The planted bug.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    fn deliver_again(&mut self, session: SessionId, from: NodeId, id: &MessageId, parcel: &Parcel, fx: &mut Fx) {
+        if !self.bug {
+            return;
+        }
+        let (Some(entry), Some(peer)) = (self.cache.get_mut(id), self.peers.get(session)) else { return };
+        if !entry.has.contains(peer.slot) {
+            let origin = parcel.origin.as_ref();
+            fx.emit(Out::Deliver(Message {
+                id: *id,
+                topic: parcel.topic.clone(),
+                publisher: origin.map(|origin| origin.publisher),
+                issued: origin.map(|origin| origin.issued),
+                from: Some(from),
+                payload: parcel.payload.clone(),
+            }));
         }
     }
 

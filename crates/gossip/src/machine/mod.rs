@@ -71,6 +71,8 @@ pub struct GossipMachine {
     last_sequence: u64,
     handling: Option<Handling>,
     heart_beats: bool,
+    #[cfg(any(test, feature = "planted-bugs"))]
+    bug: bool,
 }
 
 impl GossipMachine {
@@ -91,9 +93,19 @@ impl GossipMachine {
             last_sequence: 0,
             handling: None,
             heart_beats: false,
+            #[cfg(any(test, feature = "planted-bugs"))]
+            bug: false,
             config,
             rng,
         }
+    }
+
+    /// Plants a bug: a copy is held for a new message if its peer has not sent that message before, and delivered. It is
+    /// not sent on again, so that a message ends. For tests of the world, which must catch it.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    #[doc(hidden)]
+    pub fn plant_bug(&mut self) {
+        self.bug = true;
     }
 
     /// What is being handled: after a panic, what it is charged to.

@@ -4,6 +4,7 @@ mod body;
 mod error;
 mod guard;
 mod info;
+mod journals;
 mod peers;
 mod policy;
 mod stream;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use peerage::Node;
 use tokio::sync::Semaphore;
 
@@ -77,6 +78,7 @@ pub(crate) fn router(setup: Setup) -> Router {
         .route("/v1/bans", get(policy::bans).post(policy::ban))
         .route("/v1/bans/{banned}", delete(policy::unban))
         .route("/v1/admission", get(policy::admission).put(policy::set_admission))
+        .route("/v1/journals", post(journals::dump))
         .route("/v1/events", get(stream::events))
         .route("/v1/topics/{topic}", get(topics::subscribe).post(topics::publish))
         .fallback(not_found)

@@ -296,3 +296,27 @@ async fn many_messages_go_through_one_connection() {
     }
     served.stop().await;
 }
+
+#[cfg(not(feature = "journal"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_journals_says_how_to_build_one_with() {
+    let served = served(Builder::local()).await;
+    served.ask("POST /v1/journals", "").await.refused(501, "--features journal");
+    served.stop().await;
+}
+
+#[cfg(feature = "journal")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn journals_are_written_when_asked_for_and_their_paths_are_told() {
+    let root = tempfile::tempdir().expect("directory");
+    let served = served(Builder::local().data_dir(root.path())).await;
+    served.ask("GET /v1/journals", "").await.refused(405, "method");
+    served.ask("POST /v1/journals\r\norigin: https://evil.example\r\n", "").await.refused(403, "Origin");
+    let answer = served.ask("POST /v1/journals", "").await.json();
+    let journals = answer.as_array().expect("a list");
+    assert_eq!(journals.len(), 5);
+    for journal in journals {
+        assert!(std::path::Path::new(journal["path"].as_str().expect("a path")).is_file());
+    }
+    served.stop().await;
+}

@@ -94,6 +94,8 @@ fn honest() -> (Presented, Presented) {
 fn both_ends_know_each_other_and_share_keys() {
     let (a, b) = honest();
     let (dialled, accepted) = run(&a, &b, bob().id(), |_, _| {});
+    let met = b.meet(&Config::recommended(), now(), a.record.clone(), a.hello.clone()).expect("no disagreement");
+    assert_eq!((met.id(), met.channels.len()), (alice().id(), 1));
     let (a_keys, b_id) = dialled.expect("dialled");
     let (b_keys, a_id) = accepted.expect("m3 sent").expect("accepted");
     assert_eq!((a_id, b_id), (alice().id(), bob().id()));
@@ -251,6 +253,8 @@ fn each_disagreement_has_its_reason_on_both_ends() {
         let (dialled, _) = run(&a, &presented(&bob(), signed, change), bob().id(), |_, _| {});
         assert_eq!(dialled.expect_err("differs").reason(), reason, "seen by the dialler");
         let odd = presented(&alice(), signed, change);
+        let met = b.meet(&Config::recommended(), now(), odd.record.clone(), odd.hello.clone());
+        assert_eq!(met.expect_err("differs").reason(), reason, "seen without cryptography");
         // The dialler takes anybody here, so that the acceptor's answer can be seen.
         let lenient = odd.clone();
         let (dialled, accepted) = run(&lenient, &b, bob().id(), |_, _| {});

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use peerage_queue::Flow;
 use peerage_wire::DisconnectReason;
 use peerage_wire::frame::Kind;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What may happen to a session, besides frames that come in ([`SessionMachine::receive`](crate::SessionMachine::receive)).
 #[derive(Clone, Debug, Serialize)]
@@ -54,7 +54,7 @@ pub enum Writing {
 }
 
 /// Who ended a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EndedBy {
     /// This node.
     Us,

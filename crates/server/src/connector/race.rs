@@ -15,29 +15,34 @@ const DELAY: Duration = Duration::from_millis(250);
 
 /// How a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What the race ends with, if nothing else succeeds.
-    pub(crate) end: End,
+    pub end: End,
     /// Whether at another address it could go otherwise.
-    pub(crate) curable: bool,
+    pub curable: bool,
 }
 
 /// What may happen in a race.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) enum In {
+pub enum In {
     /// It begins.
     Start,
     /// This address took the connection.
     Opened(SocketAddr),
     /// It did not.
-    Failed { address: SocketAddr, timed_out: bool },
+    Failed {
+        /// Which address.
+        address: SocketAddr,
+        /// Whether nothing came back at all.
+        timed_out: bool,
+    },
     /// The handshake with the node at the address that won is over.
     Handshaken(Result<(), Failure>),
 }
 
 /// What the connector is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Out {
+pub enum Out {
     /// Open a connection there.
     Open(SocketAddr),
     /// Give this one up: another address was faster, or time is up.
@@ -50,18 +55,22 @@ pub(crate) enum Out {
 
 /// How a race ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) enum End {
+pub enum End {
+    /// With a session.
     Connected,
+    /// A connection was made, and what answered is no peer.
     HandshakeFailed(DisconnectReason),
     /// This end refused, for a reason that is not of the node's making: no place, or a shutdown.
     Declined(DisconnectReason),
+    /// No address took the connection.
     ConnectFailed,
+    /// Nothing came back in time.
     TimedOut,
 }
 
 /// What a race waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
+pub enum Timer {
     /// The next address' turn.
     Next,
     /// The end of all opening.
@@ -73,7 +82,7 @@ pub(crate) enum Timer {
 /// The first of at most three that takes the connection wins, and the others are given up. If its handshake fails
 /// in a way that another address could cure (somebody else answers, nobody does), the others get their turn after
 /// all; no address gets more than one handshake.
-pub(crate) struct Race {
+pub struct Race {
     /// Not begun, the next one first.
     waiting: VecDeque<SocketAddr>,
     opening: BTreeSet<SocketAddr>,
@@ -90,7 +99,7 @@ pub(crate) struct Race {
 
 impl Race {
     /// Races `addresses`, which are in the order of preference, for at most `limit`.
-    pub(crate) fn new(addresses: &[SocketAddr], limit: Duration) -> Race {
+    pub fn new(addresses: &[SocketAddr], limit: Duration) -> Race {
         Race {
             waiting: interleaved(addresses),
             opening: BTreeSet::new(),

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use peerage_machine::Quota;
 use peerage_wire::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// An address, or a network, behind which many honest peers live: a carrier's NAT, a venue, an office (status-go
 /// issue 2146).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedAddress {
     /// Which addresses.
     pub network: IpNet,
@@ -16,8 +17,17 @@ pub struct SharedAddress {
     pub factor: u32,
 }
 
+impl SharedAddress {
+    /// The largest factor of those that list this address; 1 if none does.
+    pub(crate) fn factor(shared: &[SharedAddress], ip: IpAddr) -> u32 {
+        let ip = ip.to_canonical();
+        let matching = shared.iter().filter(|shared| shared.network.contains(&ip));
+        matching.map(|shared| shared.factor).max().unwrap_or(1)
+    }
+}
+
 /// How many connections may be in their set-up, and how many may come, from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerConfig {
     /// Connections that may be in their set-up at a time.
     pub slots: usize,
@@ -106,9 +116,7 @@ impl ListenerConfig {
 
     /// How many times the usual number of connections this address may open.
     pub(crate) fn factor(&self, ip: IpAddr) -> u32 {
-        let ip = ip.to_canonical();
-        let matching = self.shared_addresses.iter().filter(|shared| shared.network.contains(&ip));
-        matching.map(|shared| shared.factor).max().unwrap_or(1)
+        SharedAddress::factor(&self.shared_addresses, ip)
     }
 }
 

@@ -8,18 +8,18 @@ use std::time::Duration;
 use peerage_machine::{Effects, Machine, Time};
 use peerage_wire::address::{host, is_local, site};
 use peerage_wire::{Admission, IpNet};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::config::ListenerConfig;
 use super::limits::{Ceiling, Limit};
 
 /// An accepted connection, numbered through a life of the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Conn(pub(crate) u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conn(pub u64);
 
 /// Why a connection gets no session from the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The node's policy does not admit its address.
     NotAllowed,
     /// Its host has opened too many.
@@ -41,7 +41,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const fn label(self) -> &'static str {
+    /// A word for metrics and people.
+    pub const fn label(self) -> &'static str {
         match self {
             Refusal::NotAllowed => "not_allowed",
             Refusal::HostLimit => "host_limit",
@@ -57,14 +58,21 @@ impl Refusal {
 }
 
 /// What may happen to the listener. All from its own tasks, at most four a slot, but for the last two.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) enum In {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum In {
     /// A connection was accepted.
     Accepted(Conn, IpAddr),
     /// Its other end has shown who it is, and the root has a place for it.
     Identified(Conn),
-    /// Its first bytes are those of this door, which takes so many at a time.
-    Matched { conn: Conn, door: String, limit: usize },
+    /// Its first bytes are those of another protocol's door.
+    Matched {
+        /// Which connection.
+        conn: Conn,
+        /// The door's name.
+        door: String,
+        /// How many visitors it takes at a time.
+        limit: usize,
+    },
     /// Its set-up is over.
     Released(Conn),
     /// From the root: the policy from now on.
@@ -75,7 +83,7 @@ pub(crate) enum In {
 
 /// What the listener's shell is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Out {
+pub enum Out {
     /// Begin this connection's set-up.
     Begin(Conn),
     /// Close this connection, which has no slot.
@@ -88,7 +96,7 @@ pub(crate) enum Out {
 
 /// The listener has no timers: its deadlines are its tasks', and the ceiling is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {}
+pub enum Timer {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -123,7 +131,7 @@ impl Slot {
 ///
 /// When the slots for all are taken, the oldest stranger of the site that has most of them gives way; one that has
 /// shown who it is never does. A newcomer of that very site displaces only what has had its time.
-pub(crate) struct ListenerMachine {
+pub struct ListenerMachine {
     config: ListenerConfig,
     exempt_local: bool,
     admission: Arc<Admission>,
@@ -137,7 +145,9 @@ pub(crate) struct ListenerMachine {
 }
 
 impl ListenerMachine {
-    pub(crate) fn new(config: ListenerConfig, exempt_local: bool) -> ListenerMachine {
+    /// A listener without connections, which admits everybody until it is told a policy. `exempt_local`: the limits by
+    /// address spare local addresses.
+    pub fn new(config: ListenerConfig, exempt_local: bool) -> ListenerMachine {
         let ceiling = Ceiling::new(config.accepts_per_second);
         ListenerMachine {
             exempt_local,
@@ -152,12 +162,12 @@ impl ListenerMachine {
     }
 
     /// How long to accept nobody. Each socket may go over it by the one connection that it accepted meanwhile.
-    pub(crate) fn wait(&self, now: Time) -> Duration {
+    pub fn wait(&self, now: Time) -> Duration {
         self.ceiling.wait(now)
     }
 
     /// Slots in use: those for all, and the reserved ones.
-    pub(crate) fn in_use(&self) -> (usize, usize) {
+    pub fn in_use(&self) -> (usize, usize) {
         let reserved = self.slots.values().filter(|slot| slot.reserved).count();
         (self.slots.len() - reserved, reserved)
     }

@@ -71,7 +71,7 @@ impl ServerMachine {
         if self.statics.contains(&meta.id) {
             return places.statics >= self.config.max_static_peers;
         }
-        let dial_share = self.config.dial_share();
+        let dial_share = self.config.dial_share;
         let full = places.inbound + places.dialled >= self.config.max_peers;
         full || match meta.direction {
             Direction::Inbound => {
@@ -88,7 +88,7 @@ impl ServerMachine {
         if self.config.is_exempt(meta.ip) {
             return true;
         }
-        let factor = self.config.listener.factor(meta.ip);
+        let factor = self.config.factor(meta.ip);
         let came = self.strangers(Some(&meta.id)).filter(|other| other.direction == Direction::Inbound);
         let (mut of_host, mut of_site) = (0, 0);
         for other in came {

@@ -9,14 +9,14 @@ use peerage_peer_session::Ended;
 use peerage_peer_session::handshake::{Direction, Remote};
 use peerage_queue::SessionId;
 use peerage_wire::{Admission, Banned, DisconnectReason, ForkId, NodeId, Penalty};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One connection's set-up, from its first checkpoint on. Ids rise and are never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Setup(pub u64);
 
 /// Which checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// The other end has proved who it is.
     Identified,
@@ -25,7 +25,7 @@ pub enum Stage {
 }
 
 /// What the checks look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// The other end.
     pub id: NodeId,
@@ -58,7 +58,7 @@ impl Meta {
 }
 
 /// Whether the root takes connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Running {
     /// Not yet.
     Starting,
@@ -71,7 +71,7 @@ pub enum Running {
 }
 
 /// What an earlier process of this node remembered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// What is banned, and for how much longer.
     pub bans: Vec<(Banned, Duration)>,
@@ -82,7 +82,7 @@ pub struct Restored {
 }
 
 /// What may happen to the root.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum In {
     // ---------- from its shell, once ----------
     /// Every service runs: connections may come.

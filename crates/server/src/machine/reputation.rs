@@ -30,6 +30,10 @@ pub(super) struct Reputations {
 }
 
 impl Reputations {
+    pub(super) const fn disconnect_at(&self) -> u32 {
+        self.config.disconnect_at
+    }
+
     pub(super) fn new(config: Reputation) -> Reputations {
         Reputations {
             config,
@@ -165,7 +169,7 @@ impl ServerMachine {
             self.end(&id, DisconnectReason::Misbehaved, fx);
             self.ban(now, Banned::Id(id), ban_time, fx);
             if let Some(ip) = ip.filter(|ip| !self.config.is_exempt(*ip))
-                && let limit = self.reputations.config.host_ban_after.saturating_mul(self.config.listener.factor(ip))
+                && let limit = self.reputations.config.host_ban_after.saturating_mul(self.config.factor(ip))
                 && let Some(host) = self.reputations.note_host(now, ip, limit)
                 && !self.houses_friends(&host)
             {

@@ -73,7 +73,7 @@ impl ServerMachine {
     pub(super) fn churn(&mut self, now: Time, contributions: &BTreeMap<SessionId, u64>, fx: &mut Fx) {
         let Some(churn) = self.config.churn.clone() else { return };
         let places = self.places(None);
-        let dial_share = self.config.dial_share();
+        let dial_share = self.config.dial_share;
         let pools = [
             (Direction::Inbound, places.inbound >= self.config.max_peers - dial_share),
             (Direction::Outbound, places.dialled >= dial_share),
@@ -112,7 +112,7 @@ impl ServerMachine {
             .map(|peer| (self.blame_of(now, &peer.meta.id), peer.since, peer.meta.id, site(peer.meta.ip)))
             .collect();
         best.sort_unstable();
-        let disconnect_at = self.config.reputation.disconnect_at;
+        let disconnect_at = self.reputations.disconnect_at();
         let earlier = self.anchors.iter().copied();
         let candidates = best.into_iter().map(|(_, _, id, site)| (id, site)).chain(earlier);
         let mut anchors: Vec<(NodeId, IpNet)> = Vec::new();

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use peerage_machine::journal::Journals;
 use peerage_mailbox::{Clock, Inlet, Meter};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::{Args, Config, Event, Listen, PeerAddress, PeerInfo, ServerMailbox, start};
@@ -42,6 +43,7 @@ pub(crate) fn args(n: u8, listen: SocketAddr, transport: Transport, clock: Clock
         transport,
         clock,
         meter: Meter::none(),
+        journals: Journals::off(),
         seed: u64::from(n),
         secret: None,
         min_record_seq: 0,

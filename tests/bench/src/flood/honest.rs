@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::Rng;
 use peerage_server::gossip::{Message, Policy, Publish, PublishError, Topic};
+use peerage_server::journal::Journals;
 use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, ask, data_queue};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::transport::Transport;
@@ -42,6 +43,7 @@ pub(super) fn args(n: u8, mut config: Config, statics: Vec<PeerAddress>) -> Resu
         transport: Transport::sockets(),
         clock: Clock::system(),
         meter: Meter::none(),
+        journals: Journals::off(),
         seed: u64::from(n),
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
         min_record_seq: 0,

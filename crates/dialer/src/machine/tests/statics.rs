@@ -14,6 +14,36 @@ fn statics_only() -> Config {
 const REFUSED: DialOutcome = DialOutcome::HandshakeFailed(DisconnectReason::TooManyPeers);
 
 #[test]
+fn the_planted_bug_dials_a_static_peer_again_and_again() {
+    let dials_of_a_minute = |planted: bool| {
+        let mut machine = DialerMachine::new(config(), node(0), Rng::new(7)).expect("a good configuration");
+        if planted {
+            machine.plant_bug();
+        }
+        let mut rig = Rig { driver: Driver::new(machine), now: Time::ZERO, outs: Vec::new() };
+        rig.tell(In::Start);
+        rig.tell(In::AddStatic(named(1)));
+        let mut dials = 0;
+        for _ in 0..600 {
+            for out in rig.take() {
+                match out {
+                    Out::Dial { attempt, .. } => {
+                        dials += 1;
+                        rig.done(attempt, DialOutcome::ConnectFailed);
+                    }
+                    Out::Resolve { attempt, .. } => rig.resolved(attempt, None),
+                    _ => {}
+                }
+            }
+            rig.pass(Duration::from_millis(100));
+        }
+        dials
+    };
+    assert!(dials_of_a_minute(false) <= 2);
+    assert!(dials_of_a_minute(true) > 20, "{}", dials_of_a_minute(true));
+}
+
+#[test]
 fn static_peers_are_dialled_first_and_take_no_slot_of_candidates() {
     let mut rig = Rig::stopped(Config { max_dial_peers: 2, max_static_dials: 3, ..config() }, 7);
     for n in 1..=5 {

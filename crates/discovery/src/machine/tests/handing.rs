@@ -80,7 +80,7 @@ fn only_live_nodes_with_a_dialable_tcp_address_are_handed_out() {
     let sly = Peer::with(2, addr(2), sly);
     let hearsay = Peer::new(3);
     let mut solo = Solo::knowing(config(), &[&udp_only, &sly]);
-    let contact = Contact { id: hearsay.id, addr: hearsay.addr, record: hearsay.record.clone() };
+    let contact = Contact::new(hearsay.addr, hearsay.record.clone());
     solo.driver.machine_mut().table.heard_of(contact);
     assert_eq!(solo.machine().table.len(), 3);
     assert_eq!(candidates(&solo.tell(In::Want(5))), []);

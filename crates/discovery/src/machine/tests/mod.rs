@@ -9,7 +9,7 @@ mod world;
 use std::time::Duration;
 
 use peerage_machine::Driver;
-use peerage_wire::{Keypair, NetworkId, RecordDraft};
+use peerage_wire::{Keypair, NetworkId, RecordDraft, address};
 
 use super::*;
 use crate::wire::{Cookie, Message, Nonce};

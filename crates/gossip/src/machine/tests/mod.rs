@@ -202,6 +202,21 @@ fn a_message_is_checked_once_delivered_once_and_sent_on_as_it_came() {
 }
 
 #[test]
+fn the_planted_bug_delivers_a_message_once_for_each_peer_that_sent_it_and_sends_it_on_once() {
+    let mut machine = GossipMachine::new(Config::test(), keys(0).id(), 0);
+    machine.plant_bug();
+    let mut node = Node { driver: Driver::new(machine), keys: keys(0), checks: true };
+    node.subscribe(Policy::Signed);
+    (1..=3).for_each(|n| node.peer(n));
+    let message = parcel(50, 1, at(0), b"hi");
+    let counts: Vec<_> = [1, 2, 2, 1]
+        .map(|session| node.inbound(at(1), session, message.bytes.clone()))
+        .map(|outs| (delivered(&outs).len(), pushed(&outs).len()))
+        .into();
+    assert_eq!(counts, [(1, 2), (1, 0), (0, 0), (0, 0)]);
+}
+
+#[test]
 fn a_delivered_message_says_who_published_and_who_sent_it() {
     let mut node = Node::subscribed(Policy::Signed, [1]);
     let outs = node.inbound(at(1), 1, parcel(50, 1, at(0), b"hi").bytes);

@@ -52,7 +52,7 @@ fn blame_outlasts_a_session_and_fades_with_time() {
 #[test]
 fn a_peer_is_dropped_before_it_is_banned_and_may_come_back() {
     let mut world = World::with(Config {
-        reputation: Reputation { control_flood: 30, ..Reputation::recommended() },
+        reputation: Reputation { control_flood: 28, ..Reputation::recommended() },
         ..Config::recommended()
     });
     let session = world.add(meta(1, Inbound)).expect("free");
@@ -69,6 +69,17 @@ fn a_peer_is_dropped_before_it_is_banned_and_may_come_back() {
     );
 }
 
+/// Points fade from the first moment on: two offences a minute apart are a little less than twice one.
+#[test]
+fn a_second_offence_a_minute_later_bans() {
+    let mut world = World::new(10);
+    let session = world.add(meta(1, Inbound)).expect("free");
+    world.input(In::Report(session, Penalty::InvalidMessage));
+    world.wait(Duration::from_secs(60));
+    let outs = world.deeds(In::Report(session, Penalty::InvalidMessage));
+    assert_eq!(outs, [Out::Disconnect(session, MISBEHAVED), banned(1)]);
+}
+
 #[test]
 fn a_trusted_peer_can_be_dropped_and_never_banned() {
     let mut world = World::new(10);
@@ -80,7 +91,7 @@ fn a_trusted_peer_can_be_dropped_and_never_banned() {
     }
     world.input(In::Ended(session, Ended { reason: MISBEHAVED, by: EndedBy::Us }));
     assert!(world.add(meta(1, Inbound)).is_ok());
-    assert_eq!(world.driver.machine().blame_of(world.now, &node(1)), 99);
+    assert_eq!(world.driver.machine().blame_of(world.now, &node(1)), 89);
     world.input(In::RemoveTrusted(node(1)));
     assert!(world.input(In::Blame(node(1), Penalty::ControlFlood)).contains(&banned(1)), "not for ever");
 }
