@@ -4,6 +4,7 @@
 //! takes a second, and equal seeds give equal runs.
 
 pub mod attack;
+pub mod play;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

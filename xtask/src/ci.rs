@@ -15,7 +15,7 @@ enum Passed {
 type Step = (&'static str, fn() -> Result<Passed, Failure>);
 
 /// Every step runs even when an earlier one failed: one run shows the whole bill.
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("floors", || xtask(&["floors"])),
@@ -36,6 +36,8 @@ const STEPS: [Step; 16] = [
     ("docs", docs),
     ("reuse", || xtask(&["reuse"])),
     ("cluster", || xtask(&["cluster", "--nodes", "5", "--kill", "1", "--messages", "300", "--profile", "dev"])),
+    // The small scenarios, with one seed each: the same runs as those whose figures are committed.
+    ("world", || xtask(&["sim", "compare", "--quick", "--seeds", "1"])),
     // Not for its figures, which a shared machine cannot give: that the measuring works.
     ("bench", || {
         xtask(&["bench", "session", "--quick", "--pairs", "1", "--only", "rtt128,small128,priority-10mbit,mem"])

@@ -7,6 +7,7 @@ mod floors;
 mod interop;
 mod reuse;
 mod shell;
+mod sim;
 mod suite;
 
 use std::process::ExitCode;
@@ -33,6 +34,9 @@ enum Command {
     /// Measures Peerage between two processes, beside references taken in the same run.
     #[command(subcommand)]
     Bench(bench::What),
+    /// Runs the protocols of thousands of nodes in one simulated world, as scenario files say.
+    #[command(subcommand)]
+    Sim(sim::Command),
     /// Lets the accelerated and the pure-Rust build of a session talk to each other.
     Interop,
     /// Runs everything a change must pass.
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Floors => floors::run(),
         Command::Reuse(args) => reuse::run(&args),
         Command::Bench(what) => bench::run(&what),
+        Command::Sim(command) => sim::run(&command),
         Command::Interop => interop::run(),
         Command::Ci => ci::run(),
     };

@@ -20,6 +20,8 @@ pub(crate) enum Impl {
     /// The curve operations of a handshake without the handshake.
     CurveDalek,
     CurveAwsLc,
+    /// A priority queue and nothing else.
+    BinaryHeap,
     /// A session with the cipher that it chooses by itself.
     Peerage,
     PeerageAes,
@@ -37,6 +39,7 @@ impl Impl {
             Impl::PipePure => "aead-pipe-pure",
             Impl::CurveDalek => "curve-dalek",
             Impl::CurveAwsLc => "curve-aws-lc",
+            Impl::BinaryHeap => "binary-heap",
             Impl::Peerage => "peerage",
             Impl::PeerageAes => "peerage-aes",
             Impl::PeerageChacha => "peerage-chacha",

@@ -1,4 +1,5 @@
-//! Measures sessions between two processes, beside references taken in the same run, and a node under a flood. Started by `cargo xtask bench`.
+//! Measures sessions between two processes, beside references taken in the same run, a node under a flood, and the world of
+//! `peerage-sim`. Started by `cargo xtask bench`.
 
 mod curve;
 mod flood;
@@ -15,6 +16,7 @@ mod role;
 mod session;
 mod sessions;
 mod stats;
+mod world;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,8 @@ enum Command {
     Session(session::Args),
     /// A flood of connections against a node, while honest peers gossip through it.
     Flood(flood::Args),
+    /// The simulated world: a plain flood beside a bare heap.
+    World(world::Args),
     /// One of the processes of a flood; this program starts it itself.
     #[command(hide = true)]
     FloodPart { part: String },
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Session(args) => session::run(&args),
         Command::Flood(args) => flood::run(&args),
+        Command::World(args) => world::run(&args),
         Command::FloodPart { part } => flood::part(&part),
         Command::Role { side, job, port } => role::main(side, &job, port),
     };

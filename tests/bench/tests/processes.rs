@@ -20,6 +20,18 @@ fn a_bench_prints_its_figures_and_the_ratio_of_its_pairs() {
     assert!(said.contains("metric=p99_us") && said.contains("metric=ratio") && said.contains("vs=rawtcp"), "{said}");
 }
 
+#[test]
+fn the_world_is_measured_beside_a_bare_heap() {
+    let output =
+        Command::new(PROGRAM).args(["world", "--nodes", "500", "--pairs", "2"]).output().expect("the program is built");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let line = |start: &str| said.lines().any(|line| line.starts_with(start));
+    assert!(line("bench=world impl=peerage metric=events_s value="), "{said}");
+    assert!(line("bench=world impl=binary-heap metric=events_s value="), "{said}");
+    assert!(said.contains("metric=ratio") && said.contains("vs=binary-heap"), "{said}");
+}
+
 /// Only Linux has all of 127.0.0.0/8 to come from.
 #[cfg(target_os = "linux")]
 #[test]

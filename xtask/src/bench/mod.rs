@@ -25,6 +25,21 @@ pub(crate) enum What {
     /// A flood of connections from 50 addresses against a node in a process of its own, while 20 honest peers gossip
     /// through it: what it refuses, what it costs, and what the honest notice of it.
     Flood(Flood),
+    /// The simulated world: events a second of a plain flood, beside a bare heap with as many entries.
+    World(World),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct World {
+    /// Nodes.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    nodes: u32,
+    /// Rounds; in each, the flood and the heap are measured once.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -74,6 +89,11 @@ fn arguments(what: &What) -> Vec<OsString> {
             let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
             (words.map(OsString::from).to_vec(), json)
         }
+        What::World(World { nodes, pairs, json }) => {
+            let (nodes, pairs) = (nodes.to_string(), pairs.to_string());
+            let words = ["world", "--nodes", &nodes, "--pairs", &pairs];
+            (words.map(OsString::from).to_vec(), json)
+        }
     };
     if let Some(json) = json {
         words.extend(["--json".into(), json.into()]);
@@ -113,6 +133,8 @@ mod tests {
     fn the_measuring_program_is_told_what_the_user_said() {
         assert_eq!(parse(&["session"]), Ok(["session", "--pairs", "5"].map(OsString::from).to_vec()));
         let words = ["session", "--pairs", "7", "--quick", "--only", "wan,mem", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["world", "--nodes", "500", "--pairs", "1", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["flood", "--attempts", "100", "--seconds", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));

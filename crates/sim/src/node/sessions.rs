@@ -1,0 +1,202 @@
+//! What the pumps of sessions do: each peer's lanes, what comes in, stalls and farewells.
+//!
+//! Of a session's own frames only the farewell travels. Keep-alive is the world's: it tells both ends of a connection
+//! when nothing can have come over it for the idle time. Credit is the window of a connection whose reader does not read.
+
+use std::collections::BTreeMap;
+
+use peerage_gossip::Outgoing;
+use peerage_machine::Time;
+use peerage_peer_session::handshake::Remote;
+use peerage_peer_session::{Ended, EndedBy};
+use peerage_queue::{ChannelId, Flow, Lanes, Offer, SessionId};
+use peerage_server::Meta;
+use peerage_wire::{DisconnectReason, NodeRecord, Verified};
+
+use super::{GOSSIP, Message, Parcel, PeerageNode, Todo, Use};
+use crate::engine::{Conn, Net};
+
+/// What waits in a lane, besides the bytes that stand for it.
+pub(super) struct Waiting {
+    parcel: Parcel,
+    tag: u64,
+}
+
+/// What waits for a connection that takes no more for now.
+struct Backlog {
+    lanes: Lanes<Waiting>,
+    /// When it is too long that nothing was taken.
+    until: Time,
+}
+
+pub(super) struct Session {
+    conn: Conn,
+    pub(super) meta: Meta,
+    pub(super) record: Verified<NodeRecord>,
+    pub(super) since: Time,
+    /// Bytes that it brought.
+    pub(super) received: u64,
+    channel: Option<ChannelId>,
+    /// Most sessions have none.
+    backlog: Option<Box<Backlog>>,
+}
+
+impl Session {
+    /// Enters a session; returns its gossip channel, if it has one.
+    pub(super) fn open(
+        sessions: &mut BTreeMap<SessionId, Session>,
+        now: Time,
+        id: SessionId,
+        conn: Conn,
+        meta: Meta,
+        remote: &Remote,
+    ) -> Option<(SessionId, ChannelId)> {
+        let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
+        let channel = gossip.map(|matched| ChannelId(matched.channel));
+        let record = remote.record.clone();
+        sessions.insert(id, Session { conn, meta, record, since: now, received: 0, channel, backlog: None });
+        channel.map(|channel| (id, channel))
+    }
+}
+
+impl PeerageNode {
+    pub(super) fn received(&mut self, now: Time, session: SessionId, message: Message, net: &mut Net<'_, PeerageNode>) {
+        match message {
+            Message::Gossip(parcel) => {
+                let Some(running) = self.sessions.get_mut(&session) else { return };
+                running.received += u64::from(parcel.size);
+                if running.channel.is_some() {
+                    self.tell_gossip(now, peerage_gossip::In::Inbound { session, payload: parcel.bytes }, net);
+                }
+            }
+            Message::Fragment(size) => {
+                if let Some(running) = self.sessions.get_mut(&session) {
+                    running.received += u64::from(size);
+                }
+            }
+            Message::Bye(reason) => {
+                if let Some(running) = self.sessions.get(&session) {
+                    self.uses.remove(&running.conn);
+                    net.close(running.conn);
+                }
+                self.session_ended(session, Ended { reason, by: EndedBy::Peer });
+            }
+            _ => self.end_session(session, DisconnectReason::ProtocolError, net),
+        }
+    }
+
+    /// Ends a session with a farewell.
+    pub(super) fn disconnect(&mut self, session: SessionId, reason: DisconnectReason, net: &mut Net<'_, PeerageNode>) {
+        // Friends get what is queued for them.
+        if matches!(reason, DisconnectReason::Quitting | DisconnectReason::Requested) {
+            self.flush(session, net);
+        }
+        self.end_session(session, reason, net);
+    }
+
+    pub(super) fn end_session(&mut self, session: SessionId, reason: DisconnectReason, net: &mut Net<'_, PeerageNode>) {
+        let Some(running) = self.sessions.get(&session) else { return };
+        let conn = running.conn;
+        if self.uses.remove(&conn).is_some() {
+            net.write(conn, Message::Bye(reason));
+            net.close(conn);
+            self.session_ended(session, Ended { reason, by: EndedBy::Us });
+        }
+    }
+
+    pub(super) fn forget_session(&mut self, session: SessionId) {
+        let Some(gone) = self.sessions.remove(&session) else { return };
+        if let Some(mut backlog) = gone.backlog {
+            for waiting in backlog.lanes.clear() {
+                self.unsent(session, &waiting);
+            }
+            self.own_deadline();
+        }
+    }
+
+    fn unsent(&mut self, session: SessionId, waiting: &Waiting) {
+        self.tally.refused += 1;
+        self.queued_bytes = self.queued_bytes.saturating_sub(waiting.parcel.size as usize);
+        self.todo.push_back(Todo::Gossip(peerage_gossip::In::SendFailed { session, tag: waiting.tag }));
+    }
+
+    pub(super) fn push(&mut self, now: Time, outgoing: Outgoing, net: &mut Net<'_, PeerageNode>) {
+        let Outgoing { to, lane, bytes, drop_oldest, tag } = outgoing;
+        let parcel = Parcel::new(bytes, lane);
+        let payload = parcel.size as usize - parcel.bytes.len().min(parcel.size as usize);
+        for recipient in to {
+            let Some(session) = self.sessions.get_mut(&recipient.session) else {
+                self.todo.push_back(Todo::Gossip(peerage_gossip::In::SendFailed { session: recipient.session, tag }));
+                continue;
+            };
+            self.tally.gossip_bytes += u64::from(parcel.size);
+            self.tally.payload_bytes += payload as u64;
+            if session.backlog.is_none() && net.ready(session.conn) {
+                net.write(session.conn, Message::Gossip(parcel.clone()));
+                continue;
+            }
+            let stall = self.config.session.stall_timeout;
+            let fresh = session.backlog.is_none();
+            let backlog = session.backlog.get_or_insert_with(|| {
+                Box::new(Backlog { lanes: Lanes::new(self.config.queue.lanes), until: now + stall })
+            });
+            let bytes = self.cast.filling(parcel.size as usize);
+            let flow = Flow { channel: recipient.channel, stream: 0, lane };
+            let guard = Waiting { parcel: parcel.clone(), tag };
+            self.queued_bytes += parcel.size as usize;
+            let gone = match backlog.lanes.offer(Offer { flow, payload: bytes, expires: None, drop_oldest, guard }) {
+                Ok(overtaken) => overtaken,
+                Err(refused) => vec![refused.guard],
+            };
+            for waiting in gone {
+                self.unsent(recipient.session, &waiting);
+            }
+            if fresh {
+                self.own_deadline();
+            }
+        }
+    }
+
+    /// Gives the connection what it takes of a session's backlog; all of it before a friendly end.
+    fn pump(&mut self, session: SessionId, all: bool, net: &mut Net<'_, PeerageNode>) {
+        let now = net.now();
+        let Some(running) = self.sessions.get_mut(&session) else { return };
+        let Some(backlog) = running.backlog.as_deref_mut() else { return };
+        let mut took = false;
+        while all || net.ready(running.conn) {
+            let Some((fragment, whole)) = backlog.lanes.pop(now, usize::MAX) else { break };
+            took = true;
+            let size = u32::try_from(fragment.payload.len()).unwrap_or(u32::MAX);
+            match whole {
+                Some(Waiting { parcel, .. }) => {
+                    self.queued_bytes = self.queued_bytes.saturating_sub(parcel.size as usize);
+                    net.write(running.conn, Message::Gossip(Parcel { size, ..parcel }));
+                }
+                None => net.write(running.conn, Message::Fragment(size)),
+            }
+        }
+        if took {
+            backlog.until = now + self.config.session.stall_timeout;
+        }
+        if backlog.lanes.is_empty() {
+            running.backlog = None;
+        }
+        self.own_deadline();
+    }
+
+    fn flush(&mut self, session: SessionId, net: &mut Net<'_, PeerageNode>) {
+        self.pump(session, true, net);
+    }
+
+    pub(super) fn writable(&mut self, conn: Conn, net: &mut Net<'_, PeerageNode>) {
+        if let Some(Use::Session(session)) = self.uses.get(&conn) {
+            let session = *session;
+            self.pump(session, false, net);
+        }
+    }
+
+    /// Sessions that take nothing, and when that is too long.
+    pub(super) fn stalls(&self) -> impl Iterator<Item = (SessionId, Time)> {
+        self.sessions.iter().filter_map(|(id, session)| Some((*id, session.backlog.as_ref()?.until)))
+    }
+}
