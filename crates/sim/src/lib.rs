@@ -44,7 +44,7 @@
 //!
 //! let mut notes = Vec::new();
 //! world.run_until(Duration::from_secs(10), |at, host, note| notes.push((at, host, note)));
-//! assert_eq!(notes, [(Duration::from_millis(500), hosts[1], "lift-off")]);
+//! assert_eq!(notes, [(Duration::from_millis(500), hosts[0], "lift-off")]);
 //! ```
 //!
 //! Everything left to chance is a function of the seed, so a run can be had again: equal seeds give equal
