@@ -55,10 +55,8 @@ impl PeerageNode {
             }
             for out in outs {
                 match out {
-                    Out::Send(Outgoing { to, addr, mut packet }) => {
-                        if packet.message.kind().is_request() {
-                            packet.nonce.mac = self.secrets.nonce_mac(to, addr, packet.nonce.counter);
-                        }
+                    Out::Send(outgoing) => {
+                        let Outgoing { to, addr, packet } = outgoing.tied(&self.secrets);
                         let network = self.cast.network();
                         self.send_packet(addr, Sealed { network, from: self.id, to, packet, genuine: true }, net);
                     }

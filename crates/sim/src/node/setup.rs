@@ -218,9 +218,7 @@ impl PeerageNode {
             None => Err(HandshakeError::NotItsRecord),
         };
         let remote = match (meeting, setting_up.of) {
-            (Ok(remote), Origin::Dial(_, expected)) if remote.id() != expected => {
-                Err(HandshakeError::UnexpectedIdentity { expected, found: remote.id() })
-            }
+            (Ok(remote), Origin::Dial(_, expected)) => remote.expected(expected),
             (meeting, _) => meeting,
         };
         match remote {
