@@ -167,9 +167,12 @@ pub fn args(config: Config, keys: Keypair, transport: Transport, listen: Vec<Soc
         journals: Journals::off(),
         db: memory(),
         doors: Vec::new(),
+        foreign: None,
         secret: None,
         seed: 1,
         min_record_seq: 0,
+        sources: Default::default(),
+        resolver: None,
     }
 }
 
@@ -216,15 +219,20 @@ impl World {
 
     /// Starts one more node that knows only the first.
     pub async fn join(&mut self, keys: Keypair) {
-        let node = self.boot(self.nodes.len(), keys, memory()).await;
+        self.join_knowing(keys, 0).await;
+    }
+
+    /// Starts one more node that knows only the nth.
+    pub async fn join_knowing(&mut self, keys: Keypair, known: usize) {
+        let node = self.boot(self.nodes.len(), known, keys, memory()).await;
         self.nodes.push(node);
     }
 
-    async fn boot(&mut self, n: usize, keys: Keypair, db: NodeDb) -> TestNode {
+    async fn boot(&mut self, n: usize, known: usize, keys: Keypair, db: NodeDb) -> TestNode {
         let listen = SocketAddr::new(ip(n), PORT);
         let counts = Counts::default();
         let journals = self.recorded.map_or(Journals::off(), |bytes| Journals::recording(bytes, |_| {}));
-        let bootnodes = self.nodes.first().filter(|_| n > 0).map(|first| first.address.clone());
+        let bootnodes = self.nodes.get(known).filter(|_| n > 0).map(|known| known.address.clone());
         let args = Args {
             bootnodes: bootnodes.into_iter().collect(),
             meter: Meter::new(Arc::new(counts.clone())),
@@ -238,7 +246,7 @@ impl World {
         let (outlet, messages) = data_queue(Capacity { items: 10_000, weight: 64 << 20 });
         server.subscribe(topic(), Policy::Signed, outlet).await.expect("running");
         let id = keys.id();
-        let address = PeerAddress { id, addresses: vec![listen] };
+        let address = PeerAddress { id, addresses: vec![listen], hosts: Vec::new() };
         let up_since = Some(self.clock.now());
         let (delivered, tally) = (BTreeMap::new(), Tally::default());
         TestNode { server, id, address, events, messages, keys, db, delivered, counts, tally, journals, up_since }
@@ -263,7 +271,7 @@ impl World {
     /// Starts a node that was killed again, as the same one.
     pub async fn revive(&mut self, n: usize) {
         let (keys, db) = (self.nodes[n].keys.clone(), self.nodes[n].db.clone());
-        let node = self.boot(n, keys, db).await;
+        let node = self.boot(n, 0, keys, db).await;
         let tally = std::mem::take(&mut self.nodes[n].tally);
         self.nodes[n] = TestNode { tally, ..node };
     }

@@ -138,7 +138,8 @@ pub async fn play(scenario: &Scenario, recording: &Recording, seed: u64) -> Show
     let clock = Clock::simulated(UNIX);
     let mut stage = Stage {
         recording,
-        config: config(scenario),
+        // The world's nodes do not exchange peers.
+        config: Config { exchange_on: false, ..config(scenario) },
         network: MemoryNetwork::new(seed, link),
         clock,
         began: clock.now(),
@@ -198,7 +199,8 @@ impl Stage<'_> {
             self.dbs[host] = memory();
         }
         let known = self.recording.players.iter().take(self.recording.bootnodes);
-        let bootnodes = known.map(|boot| PeerAddress { id: boot.keys.id(), addresses: vec![boot.address] });
+        let bootnodes =
+            known.map(|boot| PeerAddress { id: boot.keys.id(), addresses: vec![boot.address], hosts: Vec::new() });
         let counts = Counts::default();
         let transport = self.network.host(address.ip());
         let args = Args {

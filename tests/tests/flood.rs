@@ -39,7 +39,7 @@ struct Outcome {
 
 async fn flood(seed: u64, spread: bool) -> Outcome {
     // All go by the victim, which limits local addresses too.
-    let config = Config { exempt_local: false, discovery_on: false, ..config(50) };
+    let config = Config { exempt_local: false, discovery_on: false, exchange_on: false, ..config(50) };
     let mut world = World::start(seed, 1 + HONEST, config).await;
     let victim = world.nodes[0].address.clone();
     for n in 1..=HONEST {

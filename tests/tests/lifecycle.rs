@@ -96,7 +96,7 @@ async fn a_shutdown_in_the_middle_of_everything_is_bounded_and_leaves_nothing() 
         silent.push(world.network.host(ip(n)).listen(at).await.expect("free"));
         world.nodes[1]
             .server
-            .add_static(PeerAddress { id: keys(41, n).id(), addresses: vec![at] })
+            .add_static(PeerAddress { id: keys(41, n).id(), addresses: vec![at], hosts: Vec::new() })
             .await
             .expect("admitted");
     }

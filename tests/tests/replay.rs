@@ -72,7 +72,7 @@ fn every_machine_of_a_network_does_the_same_again() {
         }
     }
     let machines: BTreeSet<_> = kept.iter().filter(|kept| kept.len() > 10).map(Snapshot::machine).collect();
-    assert_eq!(machines, BTreeSet::from(["dialer", "discovery", "gossip", "listener", "server"]));
+    assert_eq!(machines, BTreeSet::from(["dialer", "discovery", "exchange", "gossip", "listener", "server"]));
     assert_eq!(crashed, BTreeSet::from(["dialer", "discovery", "listener"]), "faults in the shell, kept beside");
     assert!(fed > 3_000, "{fed} entries");
 }
@@ -155,7 +155,7 @@ fn quiet() -> Vec<Snapshot> {
 #[test]
 fn the_first_entry_with_other_effects_is_found() {
     let kept = quiet();
-    for machine in ["discovery", "dialer", "gossip", "server", "listener"] {
+    for machine in ["discovery", "exchange", "dialer", "gossip", "server", "listener"] {
         let whole = of(&kept, machine);
         let frames = frames(&whole);
         let last = frames.len() - 2;
@@ -213,7 +213,7 @@ fn a_torn_dump_is_replayed_as_far_as_it_goes() {
 fn no_forged_dump_makes_a_replay_panic() {
     let kept = quiet();
     let mut rng = Rng::new(3);
-    for machine in ["discovery", "dialer", "gossip", "server", "listener"] {
+    for machine in ["discovery", "exchange", "dialer", "gossip", "server", "listener"] {
         let whole = of(&kept, machine);
         let frames = frames(&whole);
         for _ in 0..150 {

@@ -2,27 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerage_machine::Driver;
 use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_mailbox::{
-    Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Port, SpawnError, Supervisor, data_queue, spawn_child,
+    Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, SpawnError, Supervisor, data_queue, spawn_child,
 };
 use peerage_transport::Datagram;
 use peerage_wire::{Admission, AdmissionError, Keypair, NetworkId, NodeRecord, Verified, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use crate::clock::{ClockIn, ClockMachine, ClockOut};
 use crate::config::{Config, ConfigError};
-use crate::count::DropReason;
-use crate::gate::{Gate, Inbound};
+use crate::count::{DropReason, Event};
+use crate::external::{Predictor, PredictorConfig, PredictorIn, PredictorOut};
+use crate::foreign::Foreign;
+use crate::gate::{Gate, Known};
 use crate::genesis::DiscoveryGenesis;
 use crate::ingress::{Asked, DiscoveryMailbox, DiscoveryOut, Msg, TableGauge};
 use crate::machine::{Bootnode, DiscoveryMachine, In, Out, Outgoing};
 use crate::metrics::Metrics;
+use crate::routes::Sockets;
 use crate::secrets::Secrets;
-use crate::socket::{self, Reader, Sockets};
-use crate::wire::MAX_PACKET;
+use crate::socket::{Arrival, News, Reader, Reading};
+use crate::sources::{Running, Shell, Sources};
+use crate::wire::{MAX_PACKET, Message};
 
 /// Questions that may wait for their answer at once.
 const MAX_ASKED: usize = 256;
@@ -37,8 +43,10 @@ pub struct Args {
     pub keys: Keypair,
     /// The node's record.
     pub record: Verified<NodeRecord>,
-    /// Bound sockets: one for each family, or one for each address.
+    /// Bound sockets: one for each family, or one for each address. Answers leave from the one that was asked.
     pub sockets: Vec<Arc<Datagram>>,
+    /// Where datagrams go that are not discovery's; see [`Foreign::queue`]. Without it they are dropped.
+    pub foreign: Option<Outlet<Foreign>>,
     /// Whom to ask first.
     pub bootnodes: Vec<Bootnode>,
     /// What an earlier process remembered of [`DiscoveryOut::Alive`]: found nodes from the start. The first
@@ -52,6 +60,8 @@ pub struct Args {
     pub seed: u64,
     /// The node's clock.
     pub clock: Clock,
+    /// Where it learns of nodes besides the table.
+    pub sources: Sources,
     /// Where it counts.
     pub meter: Meter,
     /// Where its machine's inputs are kept, in a build with the feature `journal`.
@@ -96,8 +106,9 @@ struct DiscoveryActor;
 
 struct State {
     driver: Driver<DiscoveryMachine>,
+    predictor: Driver<Predictor>,
     alarm: Alarm,
-    inlet: Inlet<Inbound>,
+    inlet: Inlet<Arrival>,
     turn: usize,
     sockets: Sockets,
     keys: Keypair,
@@ -113,8 +124,19 @@ struct State {
     bootnodes: Vec<Bootnode>,
     /// What the gates admit.
     admission: watch::Sender<Arc<Admission>>,
+    /// Whom the gates keep signature checks for, in ascending order.
+    known: watch::Sender<Arc<[Known]>>,
+    /// Whether the table may hold others than `known`.
+    table_changed: bool,
+    /// Of packets.
+    lifetime: Duration,
+    /// Compares the clocks.
+    comparison: Driver<ClockMachine>,
+    /// Started once the actor runs, so that it can take what they offer.
+    sources: (Sources, Option<Shell>),
     /// Ended when dropped, and so whenever this actor ends.
-    _readers: Vec<Reader>,
+    running: Option<Running>,
+    readers: Vec<Reader>,
 }
 
 impl Actor for DiscoveryActor {
@@ -128,24 +150,29 @@ impl Actor for DiscoveryActor {
         (args, table_len): (Args, TableGauge),
     ) -> Result<State, ActorProcessingErr> {
         let Args { config, keys, record, sockets, bootnodes, seeds, admission, secrets, seed, clock, .. } = args;
-        let Args { meter, journals, out, .. } = args;
+        let Args { meter, journals, out, foreign, sources, .. } = args;
+        let offering = DiscoveryMailbox::new(myself.clone(), table_len.clone());
+        let shell = Shell::new(offering, record.network(), clock, &meter, seed);
         let (network, metrics) = (record.network(), Metrics::new(&meter));
         let items = config.queue_packets;
         let (outlet, inlet) = data_queue(Capacity { items, weight: items * MAX_PACKET });
         inlet.bind(Bell::new(&myself, || Msg::Wake));
         let (admission, admitted) = watch::channel(admission);
+        let (known, in_table) = watch::channel(Arc::default());
+        let news = News { admission: admitted, known: in_table };
+        let sockets = Sockets::new(&sockets);
         let readers = sockets
-            .iter()
-            .map(|socket| {
+            .numbered()
+            .map(|(number, socket)| {
                 let gate = Gate::new(config.clone(), keys.id(), network, secrets.clone());
-                let mut admitted = admitted.clone();
-                admitted.mark_changed();
-                let ended = Port::to_actor(&myself, |()| Msg::ReaderEnded);
-                socket::read(socket.clone(), gate, admitted, clock, outlet.clone(), metrics.clone(), ended)
+                let (socket, news, outlet) = (socket.clone(), news.clone(), outlet.clone());
+                let (foreign, metrics) = (foreign.clone(), metrics.clone());
+                Reading { socket, number, gate, news, clock, outlet, foreign, metrics }
+                    .start(Port::to_actor(&myself, |()| Msg::ReaderEnded))
             })
             .collect();
-        let sockets = Sockets::new(&sockets);
-        let turn = config.turn;
+        let comparison = Driver::new(ClockMachine::new(config.exempt_local));
+        let (turn, lifetime) = (config.turn, config.packet_lifetime);
         warn_of_refused(&bootnodes, &admission.borrow());
         let genesis = DiscoveryGenesis {
             config,
@@ -159,6 +186,7 @@ impl Actor for DiscoveryActor {
         let recorder = journals.begin(clock.now(), || genesis.clone(), codec::encode, codec::encode);
         Ok(State {
             driver: Driver::new(genesis.build()?).recorded(recorder),
+            predictor: Driver::new(Predictor::new(PredictorConfig::recommended())),
             alarm: Alarm::new(&myself, clock, || Msg::Tick),
             inlet,
             turn,
@@ -175,7 +203,13 @@ impl Actor for DiscoveryActor {
             table_len,
             bootnodes,
             admission,
-            _readers: readers,
+            known,
+            table_changed: false,
+            lifetime,
+            comparison,
+            sources: (sources, Some(shell)),
+            running: None,
+            readers,
         })
     }
 
@@ -183,6 +217,18 @@ impl Actor for DiscoveryActor {
         state.metrics.table(state.table);
         state.tell(In::Start);
         state.settle();
+        let (sources, shell) = &mut state.sources;
+        let local = state.driver.machine().local();
+        state.running = shell.take().map(|shell| sources.start(local, shell));
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // The state outlives the actor, and whoever starts the node anew needs its ports.
+        for reader in state.readers.drain(..) {
+            reader.end().await;
+        }
+        state.sockets = Sockets::new(&[]);
         Ok(())
     }
 
@@ -190,8 +236,8 @@ impl Actor for DiscoveryActor {
         match message {
             Msg::Wake => {
                 for _ in 0..state.turn {
-                    let Some(inbound) = state.inlet.pop() else { break };
-                    state.tell(In::Packet(inbound));
+                    let Some(arrival) = state.inlet.pop() else { break };
+                    state.arrived(arrival);
                     state.perform();
                 }
                 state.inlet.ring_if_more();
@@ -200,16 +246,32 @@ impl Actor for DiscoveryActor {
                 state.alarm.ticked();
                 let now = state.clock.now();
                 state.driver.expire_due(now);
+                state.predictor.expire_due(now);
             }
             Msg::Want(count) => state.tell(In::Want(count)),
             Msg::Outcome { id, ok } => state.tell(In::Outcome { id, ok }),
-            Msg::LocalChanged(record) => state.tell(In::LocalChanged(record)),
+            Msg::LocalChanged(record) => {
+                #[cfg(feature = "mdns")]
+                if let Some(announcer) = state.running.as_ref().and_then(|running| running.mdns.as_ref()) {
+                    announcer.changed(record.clone());
+                }
+                state.tell(In::LocalChanged(record));
+            }
             Msg::Admission(admission) => {
                 warn_of_refused(&state.bootnodes, &admission);
                 state.admission.send_replace(admission.clone());
                 state.tell(In::Admission(admission));
             }
+            Msg::Filter(rules) => state.tell(In::Filter(rules)),
             Msg::ResolveFor { attempt, id } => state.ask(Asked::Attempt(attempt), |token| In::Resolve { token, id }),
+            Msg::Bootnodes { source, nodes } => {
+                warn_of_refused(&nodes, &state.admission.borrow());
+                state.tell(In::Bootnodes { source, nodes });
+            }
+            Msg::Offer { source, records, reply } => {
+                state.tell(In::Offer { source, records });
+                reply.send(());
+            }
             Msg::Lookup { target, reply } => state.ask(Asked::Records(reply), |token| In::Lookup { token, target }),
             Msg::Resolve { id, reply } => state.ask(Asked::Record(reply), |token| In::Resolve { token, id }),
             Msg::Random { count, reply } => state.ask(Asked::Records(reply), |token| In::Random { token, count }),
@@ -218,6 +280,7 @@ impl Actor for DiscoveryActor {
             }
             // The parent starts this actor anew, with new readers.
             Msg::ReaderEnded => return Err("a socket reader ended".into()),
+            Msg::Local(reply) => reply.send(state.driver.machine().local().clone()),
             Msg::TableSizes(reply) => reply.send(state.driver.machine().table_sizes()),
             #[cfg(feature = "fault-injection")]
             Msg::Panic => panic!("injected into discovery"),
@@ -239,6 +302,44 @@ fn warn_of_refused(bootnodes: &[Bootnode], admission: &Admission) {
 impl State {
     fn tell(&mut self, input: In) {
         self.driver.handle(self.clock.now(), input);
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Told(told) => self.compare(ClockIn::Told(told)),
+            Arrival::Packet { socket, inbound } => {
+                // Before the machine speaks: its answer leaves from where the question came in.
+                self.sockets.heard(inbound.addr, socket);
+                if let Some(told) = inbound.told(self.lifetime) {
+                    // A cookie is no answer yet: a node whose clock is wrong gets nothing else.
+                    if inbound.packet.message != Message::Cookie {
+                        self.compare(ClockIn::Answered);
+                    }
+                    self.compare(ClockIn::Told(told));
+                }
+                self.table_changed |= matches!(inbound.packet.message, Message::RecordResponse { .. });
+                self.tell(In::Packet(inbound));
+            }
+        }
+    }
+
+    fn compare(&mut self, input: ClockIn) {
+        self.comparison.handle(self.clock.now(), input);
+        for out in self.comparison.take_outs() {
+            match out {
+                ClockOut::Drift(seconds) => {
+                    self.table_len.set_drift(seconds);
+                    self.metrics.clock_drift(seconds);
+                }
+                ClockOut::Warn(seconds) => {
+                    let which = if seconds > 0 { "ahead of" } else { "behind" };
+                    tracing::warn!(
+                        "this computer's clock is {} s {which} its peers': they will refuse its packets, so set it right",
+                        seconds.unsigned_abs()
+                    );
+                }
+            }
+        }
     }
 
     /// Puts a question to the machine and keeps where its answer goes.
@@ -280,20 +381,29 @@ impl State {
                             }
                         });
                         let records = records.collect();
+                        self.table_changed = true;
                         self.tell(In::Verified { token, records });
                     }
-                    Out::Candidates(found) => {
-                        self.metrics.candidates.increment(found.len() as u64);
-                        self.out.send(DiscoveryOut::Candidates(found));
-                    }
+                    Out::Candidates(found) => self.out.send(DiscoveryOut::Candidates(found)),
+                    Out::Walked { hops, queries, .. } => self.metrics.walked(hops, queries),
+                    Out::Handed(source) => self.metrics.handed(source),
                     Out::Answer { token, records } => {
                         if let Some(asked) = self.asked.remove(&token) {
                             self.answer(asked, records);
                         }
                     }
                     Out::Alive(record) => self.out.send(DiscoveryOut::Alive(record)),
+                    Out::Observed { by, observed } => {
+                        self.predictor.handle(self.clock.now(), PredictorIn::Stated { by, observed });
+                    }
                     Out::Drop(reason) => self.metrics.dropped(reason),
-                    Out::Event(event) => self.metrics.event(event),
+                    Out::Event(event) => {
+                        self.table_changed |= matches!(event, Event::NodeAdded | Event::NodeRemoved);
+                        if event == Event::Timeout {
+                            self.compare(ClockIn::TimedOut);
+                        }
+                        self.metrics.event(event);
+                    }
                 }
             }
         }
@@ -302,6 +412,9 @@ impl State {
     fn send(&mut self, outgoing: Outgoing) {
         let Outgoing { to, addr, packet } = outgoing.tied(&self.secrets);
         let kind = packet.message.kind();
+        if kind.is_request() {
+            self.predictor.handle(self.clock.now(), PredictorIn::Contact(addr.ip()));
+        }
         if self.sockets.send(&packet.seal(self.network, &self.keys, to), addr) {
             self.metrics.sent(kind);
         } else {
@@ -312,7 +425,22 @@ impl State {
     /// Ends a turn.
     fn settle(&mut self) {
         self.perform();
-        self.alarm.set(self.driver.next_deadline());
+        for PredictorOut::Predicted(prediction) in self.predictor.drain() {
+            self.out.send(DiscoveryOut::Predicted(prediction));
+        }
+        let deadlines = [self.driver.next_deadline(), self.predictor.next_deadline()];
+        self.alarm.set(deadlines.into_iter().flatten().min());
+        if std::mem::take(&mut self.table_changed) {
+            let mut known: Vec<Known> = self.driver.machine().known().collect();
+            known.sort_unstable();
+            self.known.send_if_modified(|sent| {
+                let changed = **sent != *known;
+                if changed {
+                    *sent = known.into();
+                }
+                changed
+            });
+        }
         let table = self.driver.machine().table_sizes();
         if table != self.table {
             self.table = table;

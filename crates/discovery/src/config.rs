@@ -1,9 +1,14 @@
 //! Every number of discovery, and what it was derived from.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_machine::{Backoff, Quota};
+use peerage_wire::address::is_local;
 use serde::{Deserialize, Serialize};
+
+use crate::filter::EntryRule;
+use crate::gate::GateConfig;
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +44,16 @@ pub struct Config {
     pub site_per_bucket: usize,
     /// Nodes of one site in the table, replacements counted.
     pub site_per_table: usize,
+    /// What records must say for their owners to be dialled; all of it.
+    pub filter: Vec<EntryRule>,
     /// How long an answer may take.
     pub request_timeout: Duration,
     /// How many requests may be unanswered at once. A request over this is not sent, and counted.
     pub max_requests: usize,
     /// How many lookups may run at once. One over this is answered from the table.
     pub max_lookups: usize,
+    /// Along how many paths without a common node a lookup goes (S/Kademlia's d). With one, a single liar can spoil it.
+    pub lookup_paths: usize,
     /// Of how many peers a cookie is remembered.
     pub max_cookies: usize,
     /// A member of the fast list is pinged every half of this on average (geth: 3 s).
@@ -53,6 +62,9 @@ pub struct Config {
     pub revalidate_slow: Duration,
     /// A refresh comes after a time drawn from half of this up to all of it (geth: 30 min).
     pub refresh: Duration,
+    /// First pause between refreshes of a table that is large enough; it doubles with every refresh up to
+    /// [`refresh`](Config::refresh).
+    pub refresh_settling: Duration,
     /// First pause between refreshes while the table is small or candidates are wanted; it doubles with every
     /// refresh that found nobody new, up to [`refresh`](Config::refresh).
     pub refresh_hungry: Duration,
@@ -82,10 +94,13 @@ pub struct Config {
     pub quota_site: Quota,
     /// How many hosts and how many sites are remembered for these.
     pub quota_capacity: usize,
-    /// Signature checks for requests (about 50 µs each).
+    /// Signature checks for requests (about 50 µs each) of senders that are not in the table, and of those in it
+    /// beyond [their own](GateConfig::verify_known).
     pub verify_requests: Quota,
     /// Signature checks for answers to what we asked, so that a flood of requests cannot starve them.
     pub verify_answers: Quota,
+    /// The gate's own numbers.
+    pub gate: GateConfig,
     /// Packets that wait between the socket task and the machine, at most [`crate::wire::MAX_PACKET`] bytes each.
     pub queue_packets: usize,
     /// How many queued packets the actor handles in one turn.
@@ -99,13 +114,16 @@ impl Config {
             exempt_local: true,
             site_per_bucket: 2,
             site_per_table: 10,
+            filter: Vec::new(),
             request_timeout: Duration::from_millis(500),
             max_requests: 512,
             max_lookups: 8,
+            lookup_paths: 3,
             max_cookies: 1024,
             revalidate_fast: Duration::from_secs(3),
             revalidate_slow: Duration::from_secs(9),
             refresh: Duration::from_secs(30 * 60),
+            refresh_settling: Duration::from_secs(10),
             refresh_hungry: Duration::from_secs(1),
             refresh_wanted: Duration::from_secs(30),
             bootstrap: Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(60) },
@@ -120,6 +138,7 @@ impl Config {
             quota_capacity: 4_096,
             verify_requests: Quota::per_second(2_000),
             verify_answers: Quota::per_second(2_000),
+            gate: GateConfig::recommended(),
             queue_packets: 1_024,
             turn: 64,
         }
@@ -135,6 +154,11 @@ impl Config {
         }
     }
 
+    /// Whether an address is under no limit by site.
+    pub(crate) fn exempt(&self, ip: IpAddr) -> bool {
+        self.exempt_local && is_local(ip)
+    }
+
     /// Refuses values that cannot work together.
     ///
     /// # Errors
@@ -145,6 +169,7 @@ impl Config {
             ("site_per_table", self.site_per_table),
             ("max_requests", self.max_requests),
             ("max_lookups", self.max_lookups),
+            ("lookup_paths", self.lookup_paths),
             ("max_cookies", self.max_cookies),
             ("quota_capacity", self.quota_capacity),
             ("queue_packets", self.queue_packets),
@@ -159,6 +184,7 @@ impl Config {
             ("revalidate_fast", self.revalidate_fast),
             ("revalidate_slow", self.revalidate_slow),
             ("refresh", self.refresh),
+            ("refresh_settling", self.refresh_settling),
             ("refresh_hungry", self.refresh_hungry),
             ("refresh_wanted", self.refresh_wanted),
             ("bootstrap.base", self.bootstrap.base),

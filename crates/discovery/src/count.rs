@@ -20,6 +20,8 @@ macro_rules! labelled {
     };
 }
 
+pub(crate) use labelled;
+
 labelled! {
     /// Why a packet, or a record in one, went no further.
     DropReason {
@@ -27,7 +29,7 @@ labelled! {
         TooLong = "too_long",
         /// Shorter than its type can be.
         TooShort = "too_short",
-        /// Not a discovery packet.
+        /// Not a discovery packet, and nobody else's.
         Magic = "magic",
         /// A version this node does not speak.
         Version = "version",
@@ -49,6 +51,8 @@ labelled! {
         NoCookie = "no_cookie",
         /// An answer to nothing this node asked.
         Nonce = "nonce",
+        /// An answer that comes long after its request gave up waiting.
+        Late = "late",
         /// Expired, or claiming to live longer than a packet may.
         Expired = "expired",
         /// No signature check was left for it.
@@ -73,6 +77,10 @@ labelled! {
         TooManyRequests = "too_many_requests",
         /// A lookup answered from the table, as too many run.
         TooManyLookups = "too_many_lookups",
+        /// Another protocol's packet, whose handler was behind.
+        ForeignFull = "foreign_full",
+        /// The socket was full: lost in the system, before anything of it was seen.
+        Kernel = "kernel",
         /// The system did not take the packet.
         NotSent = "not_sent",
     }
@@ -95,6 +103,8 @@ labelled! {
         Refresh = "refresh",
         /// The bootnodes were tried because the table was empty.
         Bootstrap = "bootstrap",
+        /// A packet was passed on to the other protocol on this socket.
+        Foreign = "foreign",
         /// A socket could not be read.
         ReadFailed = "read_failed",
     }

@@ -61,8 +61,9 @@ fn ping() -> Packet {
 
 /// An answer as `them` would send it from `home` to our request with this counter.
 fn answer(message: Message) -> Packet {
-    let mac = secrets().nonce_mac(them().id(), home(), 33);
-    Packet { nonce: Nonce { counter: 33, mac }, cookie: Cookie::NONE, expiry: UNIX + 20, message }
+    let counter = Nonce::first_counter(now());
+    let mac = secrets().nonce_mac(them().id(), home(), counter);
+    Packet { nonce: Nonce { counter, mac }, cookie: Cookie::NONE, expiry: UNIX + 20, message }
 }
 
 fn pong() -> Packet {
@@ -103,7 +104,7 @@ fn a_request_without_a_cookie_gets_a_smaller_challenge_that_echoes_its_nonce() {
         assert!(challenge.len() < bytes.len());
         assert_eq!(challenge.len(), COOKIE_PACKET);
         let header = Envelope::read(&challenge).expect("a cookie").header;
-        assert_eq!((header.kind, header.nonce), (Kind::Cookie, packet.nonce));
+        assert_eq!((header.kind, header.nonce, header.expiry), (Kind::Cookie, packet.nonce, UNIX));
         packet.cookie = header.cookie;
         assert!(matches!(gate.admit(now(), home(), &seal(&packet)), Verdict::Pass(_)), "with the cookie given");
     }
@@ -233,6 +234,116 @@ fn a_flood_of_requests_leaves_the_signature_checks_of_answers() {
     assert_eq!(verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Pass(_))).count(), 2);
     assert_eq!(verdicts.last(), Some(&Verdict::Drop(DropReason::VerifyBudget, Some(Kind::Ping))));
     assert!(matches!(gate.admit(now(), home(), &seal(&pong())), Verdict::Pass(_)));
+}
+
+#[test]
+fn strangers_with_valid_cookies_cannot_take_the_checks_of_nodes_in_the_table() {
+    let mut gate = gate(Config { verify_requests: Quota::per_second(2), ..strict() });
+    gate.know([(them().id(), home())].into());
+    let stranger = Keypair::from_seed([8; 32]);
+    let floods = |gate: &mut Gate, keys: &Keypair, from: SocketAddr| {
+        let cookie = secrets().cookie(keys.id(), from, now(), strict().cookie_epoch);
+        let bytes = Packet { cookie, ..ping() }.seal(network(), keys, us().id());
+        (0..50).filter(|_| matches!(gate.admit(now(), from, &bytes), Verdict::Pass(_))).count()
+    };
+    assert_eq!(floods(&mut gate, &stranger, addr("198.51.100.1:1")), 2, "everybody's");
+    // The id of a known node at an address of the attacker's, to which it lets a cookie be sent.
+    assert_eq!(floods(&mut gate, &them(), addr("198.51.100.2:1")), 0);
+    let own = GateConfig::recommended().verify_known.burst() as usize;
+    assert_eq!(floods(&mut gate, &them(), home()), own, "its own, and not all that it would like");
+}
+
+#[test]
+fn known_nodes_cannot_take_each_others_checks() {
+    let none_for_all = Config { verify_requests: Quota::per_second(0), ..strict() };
+    let mut gate = gate(none_for_all);
+    let nodes: Vec<Keypair> = (0..60).map(|number| Keypair::from_seed([number + 20; 32])).collect();
+    let at = |number: usize| addr(&format!("198.51.{number}.1:7"));
+    let mut known: Vec<Known> = (0..).zip(&nodes).map(|(number, keys)| (keys.id(), at(number))).collect();
+    known.sort();
+    gate.know(known.into());
+    let mut passes = |number: usize, times: usize| {
+        let (keys, from) = (&nodes[number], at(number));
+        let cookie = secrets().cookie(keys.id(), from, now(), strict().cookie_epoch);
+        let bytes = Packet { cookie, ..ping() }.seal(network(), keys, us().id());
+        (0..times).filter(|_| matches!(gate.admit(now(), from, &bytes), Verdict::Pass(_))).count()
+    };
+    for hostile in 0..59 {
+        passes(hostile, 30);
+    }
+    assert_eq!(passes(59, 5), 5);
+}
+
+#[test]
+fn a_gate_that_is_behind_checks_few_strangers_and_all_it_knows() {
+    let mut gate =
+        gate(Config { quota_host: Quota::per_second(100_000), quota_site: Quota::per_second(100_000), ..strict() });
+    let passes = |gate: &mut Gate| {
+        (0..1_000).filter(|_| matches!(gate.admit(now(), home(), &seal(&ping())), Verdict::Pass(_))).count()
+    };
+    gate.pressed(true);
+    assert_eq!(passes(&mut gate), GateConfig::recommended().verify_pressed.burst() as usize);
+    gate.know([(them().id(), home())].into());
+    assert_eq!(passes(&mut gate), GateConfig::recommended().verify_known.burst() as usize);
+    assert!(matches!(gate.admit(now(), home(), &seal(&pong())), Verdict::Pass(_)), "answers have their own");
+    gate.pressed(false);
+    assert_eq!(passes(&mut gate), 1_000);
+}
+
+#[test]
+fn the_values_door_knows_them_too() {
+    let mut gate = gate(Config { verify_requests: Quota::per_second(0), ..strict() });
+    let sealed = || Sealed { network: network(), from: them().id(), to: us().id(), packet: ping(), genuine: true };
+    let refused = Verdict::Drop(DropReason::VerifyBudget, Some(Kind::Ping));
+    assert_eq!(gate.admit_value(now(), home(), sealed()), refused);
+    gate.know([(them().id(), home())].into());
+    assert!(matches!(gate.admit_value(now(), home(), sealed()), Verdict::Pass(_)));
+    gate.know([(them().id(), addr("192.0.2.9:1"))].into());
+    assert_eq!(gate.admit_value(now(), home(), sealed()), refused, "it is known elsewhere now");
+}
+
+#[test]
+fn an_answer_is_refused_unseen_once_it_is_late() {
+    let mut gate = gate(Config { verify_answers: Quota::per_second(0), ..strict() });
+    let late = strict().request_timeout * LATE_TIMEOUTS;
+    let mut after = |by: Duration| dropped(gate.admit(now() + by, home(), &seal(&pong())));
+    assert_eq!(after(late), DropReason::VerifyBudget, "in time");
+    assert_eq!(after(late + Duration::from_millis(1)), DropReason::Late, "before its signature is looked at");
+    // A wall clock that is stepped makes nothing late and nothing early.
+    let stepped = Time::new(now().running() + late, now().unix() + Duration::from_secs(86_400));
+    assert_eq!(dropped(gate.admit(stepped, home(), &seal(&pong()))), DropReason::VerifyBudget);
+    let cookie = Packet { expiry: 0, ..answer(Message::Cookie) };
+    assert!(matches!(gate.admit(now() + late, home(), &seal(&cookie)), Verdict::Pass(_)));
+    let replayed = gate.admit(now() + late * 2, home(), &seal(&cookie));
+    assert_eq!(dropped(replayed), DropReason::Late, "of any type");
+}
+
+#[test]
+fn who_was_asked_once_cannot_have_endless_answers_checked() {
+    let mut gate = gate(strict());
+    let mut forged = seal(&pong());
+    *forged.last_mut().expect("a signature") ^= 1;
+    let reasons: Vec<_> = (0..100).map(|_| dropped(gate.admit(now(), home(), &forged))).collect();
+    assert_eq!(reasons.iter().filter(|reason| **reason == DropReason::Signature).count(), MAX_NEIGHBOR_PACKETS + 1);
+    assert_eq!(reasons.last(), Some(&DropReason::Excess));
+}
+
+#[test]
+fn an_expired_answer_tells_its_signers_clock_and_nothing_else_does() {
+    let mut gate = gate(strict());
+    let far = UNIX + 10_000;
+    let told = |gate: &mut Gate, packet: &Packet, forge: bool| {
+        let mut bytes = seal(packet);
+        if forge {
+            *bytes.last_mut().expect("a signature") ^= 1;
+        }
+        (dropped(gate.admit(now(), home(), &bytes)), gate.take_told())
+    };
+    assert_eq!(told(&mut gate, &Packet { expiry: far, ..ping() }, false), (DropReason::Expired, None), "unasked");
+    assert_eq!(told(&mut gate, &Packet { expiry: far, ..pong() }, true), (DropReason::Signature, None));
+    let expected = Told { from: them().id(), addr: home(), clock: far - 20 };
+    assert_eq!(told(&mut gate, &Packet { expiry: far, ..pong() }, false), (DropReason::Expired, Some(expected)));
+    assert_eq!(gate.take_told(), None, "once");
 }
 
 /// What may come, by type and by what is wrong with it.

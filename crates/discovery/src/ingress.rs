@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use peerage_mailbox::{Item, Overflow, Reply};
+use peerage_mailbox::Reply;
 use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
 use ractor::ActorRef;
 
-use crate::gate::Inbound;
+use crate::external::Prediction;
+use crate::filter::EntryRule;
 use crate::key::BUCKETS;
-use crate::machine::Found;
-use crate::wire::MAX_PACKET;
+use crate::machine::{Bootnode, Found};
+use crate::source::Source;
 
 /// What the actor tells the wiring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum DiscoveryOut {
     /// This node answers reliably: worth remembering beyond this process, and giving as a [seed](crate::Args::seeds)
     /// to the next. Once an hour for each node of the table at most, or when its record became newer.
     Alive(Verified<NodeRecord>),
+    /// Where others see this node, which is not what was told last. A life of the actor begins with nothing told.
+    Predicted(Prediction),
 }
 
 /// Records in answer to a question, nearest first where there is a target.
@@ -58,6 +61,18 @@ pub(crate) enum Msg {
     // From the root.
     LocalChanged(Verified<NodeRecord>),
     Admission(Arc<Admission>),
+    /// At most one for each change of a file or of a name.
+    Bootnodes {
+        source: Source,
+        nodes: Vec<Bootnode>,
+    },
+    Filter(Vec<EntryRule>),
+    // From sources of nodes. Each waits for the answer before it offers again.
+    Offer {
+        source: Source,
+        records: Records,
+        reply: Reply<()>,
+    },
     // From callers. More of them than the actor keeps waiting are dropped unanswered, which is an answer.
     Lookup {
         target: NodeId,
@@ -76,6 +91,7 @@ pub(crate) enum Msg {
         count: usize,
         reply: Reply<Records>,
     },
+    Local(Reply<Verified<NodeRecord>>),
     TableSizes(Reply<[usize; BUCKETS]>),
     // From its own bell, alarm and readers; a reader ends once.
     Wake,
@@ -86,18 +102,6 @@ pub(crate) enum Msg {
     Panic,
 }
 
-/// Packets from the socket tasks wait in a bounded queue; the newest is dropped when the machine is behind, as
-/// the older ones are nearer to their senders' time-outs.
-impl Item for Inbound {
-    fn weight(&self) -> usize {
-        MAX_PACKET
-    }
-
-    fn overflow(&self) -> Overflow {
-        Overflow::Reject
-    }
-}
-
 /// Speaks to a discovery actor. What is said to one that has ended is lost; questions are then answered with
 /// [`peerage_mailbox::AskError::Dropped`].
 #[derive(Clone)]
@@ -106,13 +110,17 @@ pub struct DiscoveryMailbox {
     table: TableGauge,
 }
 
-/// How many nodes the table of one life of the actor holds.
+/// How many nodes the table of one life of the actor holds, and how far the clock is ahead of theirs.
 #[derive(Clone, Default)]
-pub(crate) struct TableGauge(Arc<AtomicUsize>);
+pub(crate) struct TableGauge(Arc<(AtomicUsize, AtomicI64)>);
 
 impl TableGauge {
     pub(crate) fn set(&self, nodes: usize) {
-        self.0.store(nodes, Ordering::Relaxed);
+        self.0.0.store(nodes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_drift(&self, seconds: i64) {
+        self.0.1.store(seconds, Ordering::Relaxed);
     }
 }
 
@@ -146,6 +154,20 @@ impl DiscoveryMailbox {
         self.tell(Msg::LocalChanged(record));
     }
 
+    /// Tells whom to begin with besides [`Args::bootnodes`](crate::Args::bootnodes), which becomes known later, and
+    /// instead of those that this source told of before: where a host's name leads, or what a file says. An actor that
+    /// is started anew has to be told again.
+    pub fn bootnodes(&self, source: Source, nodes: Vec<Bootnode>) {
+        self.tell(Msg::Bootnodes { source, nodes });
+    }
+
+    /// Offers nodes that were learnt of elsewhere: the dialer gets them beside those of the table, and they are asked
+    /// for a sign of life to enter it. Of one offer at most [`MAX_OFFER`](crate::MAX_OFFER) are taken. The reply comes
+    /// once they are; a source offers again only after that, so that offers cannot pile up.
+    pub fn offer(&self, source: Source, records: Records, reply: Reply<()>) {
+        self.tell(Msg::Offer { source, records, reply });
+    }
+
     /// Asks the network for the nodes nearest to a node. Takes a few round trips, or time-outs of them.
     pub fn lookup(&self, target: NodeId, reply: Reply<Records>) {
         self.tell(Msg::Lookup { target, reply });
@@ -156,7 +178,13 @@ impl DiscoveryMailbox {
         self.tell(Msg::Resolve { id, reply });
     }
 
-    /// Asks for random live nodes of the table.
+    /// Asks for the node's own record.
+    pub fn local(&self, reply: Reply<Verified<NodeRecord>>) {
+        self.tell(Msg::Local(reply));
+    }
+
+    /// Asks for random live nodes of the table, distinct and spread over its buckets. There are none before the first
+    /// refresh has ended.
     pub fn random(&self, count: usize, reply: Reply<Records>) {
         self.tell(Msg::Random { count, reply });
     }
@@ -173,9 +201,22 @@ impl DiscoveryMailbox {
         self.tell(Msg::Admission(admission));
     }
 
+    /// Says what records must say from now on for their owners to be handed to the dialer; all of it. An actor that is
+    /// started anew begins with [`Config::filter`](crate::Config::filter).
+    pub fn filter(&self, rules: Vec<EntryRule>) {
+        self.tell(Msg::Filter(rules));
+    }
+
     /// How many nodes the table held when the actor last paused. A gauge: it is read without asking the actor.
     pub fn table_len(&self) -> usize {
-        self.table.0.load(Ordering::Relaxed)
+        self.table.0.0.load(Ordering::Relaxed)
+    }
+
+    /// By how many seconds this computer's clock is ahead of its peers' (behind, if negative); 0 as long as fewer than
+    /// five sites told theirs. Beyond [`MAX_DRIFT`](crate::MAX_DRIFT) packets will soon be refused on both sides. A
+    /// gauge: it is read without asking the actor.
+    pub fn clock_drift(&self) -> i64 {
+        self.table.0.1.load(Ordering::Relaxed)
     }
 
     /// Asks how many nodes each bucket holds.

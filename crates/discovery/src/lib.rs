@@ -11,8 +11,15 @@
 //! A world of machines needs no bytes: [`Gate::admit_value`] judges packets that are values by the same rules,
 //! [`Packet::encoded_len`](wire::Packet::encoded_len) tells their size, and [`Outgoing::tied`] makes a request's nonce.
 //!
+//! [`exchange`] is a protocol of its own over sessions: peers tell each other of their peers.
+//!
 //! With the feature `actor` (on by default) [`spawn`] runs them over sockets that are lent to it, so that they
 //! survive its restart.
+//!
+//! Nodes are learnt of from [`sources`] too: names of hosts, a file, and with the features `dns` and `mdns` signed lists
+//! in the DNS and the local network.
+//!
+//! What the node's own address is, as others see it or a gateway maps it, is found out by [`external`].
 //!
 //! A policy of the node ([`peerage_wire::Admission`]) can exclude addresses, and all identities but some: neither is
 //! heard of or answered then. Where to begin is told by bootnodes, and by seeds that an earlier process remembered.
@@ -38,30 +45,43 @@
 //! ```
 #![warn(missing_docs)]
 
+mod clock;
 mod config;
 mod count;
+pub mod exchange;
+pub mod external;
+mod filter;
 mod gate;
 mod genesis;
 mod key;
 mod machine;
 mod net;
 mod secrets;
+mod source;
+pub mod sources;
 pub mod wire;
 
+pub use clock::{ClockIn, ClockMachine, ClockOut, ClockTimer, MAX_DRIFT};
 pub use config::{Config, ConfigError};
 pub use count::{DropReason, Event};
-pub use gate::{Gate, Inbound, Verdict};
+pub use filter::EntryRule;
+pub use gate::{Gate, GateConfig, Inbound, Known, MAX_KNOWN, Told, Verdict};
 pub use genesis::DiscoveryGenesis;
 pub use key::{BUCKETS, Distance, Key};
-pub use machine::{Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_SEEDS, Out, Outgoing, Timer};
+pub use machine::{Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_NAMED, MAX_SEEDS, Out, Outgoing, Timer};
 pub use secrets::Secrets;
+pub use source::{MAX_OFFER, Source};
 
 #[cfg(feature = "actor")]
 mod actor;
 #[cfg(feature = "actor")]
+mod foreign;
+#[cfg(feature = "actor")]
 mod ingress;
 #[cfg(feature = "actor")]
 mod metrics;
+#[cfg(feature = "actor")]
+mod routes;
 #[cfg(feature = "actor")]
 mod socket;
 
@@ -78,5 +98,7 @@ pub use peerage_wire;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, StartError, spawn};
+#[cfg(feature = "actor")]
+pub use foreign::{Foreign, MAX_FOREIGN};
 #[cfg(feature = "actor")]
 pub use ingress::{DiscoveryMailbox, DiscoveryOut, Records};

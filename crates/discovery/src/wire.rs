@@ -10,18 +10,21 @@
 //! | 44 | 32 | recipient's id |
 //! | 76 | 16 | nonce: counter (u64, big-endian) and 8 bytes of keyed hash; answers echo the request's |
 //! | 92 | 16 | cookie: what the recipient gave the sender, zero if none; in a `Cookie`, what it gives |
-//! | 108 | 8 | expiry, Unix seconds, big-endian |
+//! | 108 | 8 | expiry, Unix seconds, big-endian; in a `Cookie`, what its sender's clock says |
 //! | 116 | … | body; bytes after what this version knows are ignored |
 //! | end − 64 | 64 | signature over everything before it |
 //!
-//! A `Cookie` packet ends after its cookie, at byte 108, and is not signed: it is sent before anything was
-//! checked, must cost nothing, and is shorter than any request so that it amplifies nothing.
+//! A `Cookie` packet ends there, at byte 116, and is not signed: it is sent before anything was checked, must cost
+//! nothing, and is shorter than any request so that it amplifies nothing. It is given to whoever shows none, expired or
+//! not; so it is all that a node whose clock is wrong gets from others, and tells it theirs.
 
 mod envelope;
 mod length;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use peerage_machine::Time;
 use peerage_wire::codec::{self, Blob, List};
 use peerage_wire::{Domain, Keypair, MAX_RECORD, NetworkId, NodeId, NodeRecord};
 use serde::{Deserialize, Serialize};
@@ -33,7 +36,7 @@ use crate::key::Key;
 /// Longest packet in bytes: what every path carries unfragmented (the least MTU of IPv6).
 pub const MAX_PACKET: usize = 1_280;
 /// Bytes of a `Cookie` packet.
-pub const COOKIE_PACKET: usize = 108;
+pub const COOKIE_PACKET: usize = HEADER;
 /// The most records that answer a `FindNode`, over all its packets: a bucket's worth.
 pub const MAX_NEIGHBORS: usize = 16;
 /// The most packets that answer a `FindNode`.
@@ -67,6 +70,11 @@ pub enum Kind {
     RecordResponse,
     /// "Ask again with this cookie."
     Cookie,
+}
+
+/// Whether a datagram begins as discovery's do. What does not may be another protocol's.
+pub fn is_ours(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
 }
 
 impl Kind {
@@ -123,11 +131,27 @@ impl Kind {
 /// Ties an answer to its request: only who received the request can echo it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nonce {
-    /// Which request of its sender.
+    /// Which request of its sender, and when it was sent by its sender's own clock; means nothing to others.
     pub counter: u64,
     /// The sender's keyed hash of recipient, address, port and counter. Machines leave it zero; the shell fills
     /// it in, and the gate checks it.
     pub mac: [u8; 8],
+}
+
+impl Nonce {
+    /// Requests of one millisecond have counters of their own as long as there are fewer than 2^20 of them.
+    const COUNTERS_PER_MILLI: u32 = 20;
+
+    /// The least counter of a request sent at `now`: the milliseconds of running time, and 20 bits to count in.
+    pub fn first_counter(now: Time) -> u64 {
+        u64::try_from(now.running().as_millis()).unwrap_or(u64::MAX) << Nonce::COUNTERS_PER_MILLI
+    }
+
+    /// How long ago the request with this nonce was sent, to the millisecond; only its sender's clock can tell.
+    pub fn age(self, now: Time) -> Duration {
+        let sent = Duration::from_millis(self.counter >> Nonce::COUNTERS_PER_MILLI);
+        now.running().saturating_sub(sent)
+    }
 }
 
 /// What a node gives out to be shown again: proof that the sender receives at its address.
@@ -315,7 +339,7 @@ pub struct Packet {
     pub nonce: Nonce,
     /// What the recipient gave us, in a request; what we give it, in a `Cookie`.
     pub cookie: Cookie,
-    /// Unix seconds after which it is worth nothing. Zero in a `Cookie`, which has none.
+    /// Unix seconds after which it is worth nothing; in a `Cookie`, its sender's clock, or zero if that is not told.
     pub expiry: u64,
     /// What it says.
     pub message: Message,
@@ -333,6 +357,7 @@ impl Packet {
         bytes.extend_from_slice(&self.nonce.counter.to_be_bytes());
         bytes.extend_from_slice(&self.nonce.mac);
         bytes.extend_from_slice(&self.cookie.0);
+        bytes.extend_from_slice(&self.expiry.to_be_bytes());
         bytes
     }
 
@@ -342,7 +367,6 @@ impl Packet {
         if self.message.kind() == Kind::Cookie {
             return bytes;
         }
-        bytes.extend_from_slice(&self.expiry.to_be_bytes());
         bytes.extend_from_slice(&self.message.body());
         let signature = keys.sign(DOMAIN, &bytes);
         bytes.extend_from_slice(&signature);

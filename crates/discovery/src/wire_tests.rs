@@ -30,7 +30,7 @@ fn long_record(seed: u8) -> NodeRecord {
 fn packet(message: Message) -> Packet {
     let cookie = if message.kind().is_request() { Cookie([0xcc; 16]) } else { Cookie::NONE };
     let cookie = if message == Message::Cookie { Cookie([0xdd; 16]) } else { cookie };
-    let expiry = if message == Message::Cookie { 0 } else { 1_700_000_020 };
+    let expiry = if message == Message::Cookie { 1_700_000_000 } else { 1_700_000_020 };
     Packet { nonce: Nonce { counter: 0x0102_0304_0506_0708, mac: [0xee; 8] }, cookie, expiry, message }
 }
 
@@ -115,11 +115,12 @@ fn a_cookie_is_smaller_than_any_request() {
     assert!(shortest > Some(COOKIE_PACKET), "{shortest:?}");
     let request = sealed(&samples()[0]);
     let asked = Envelope::read(&request).expect("a request").header;
-    let answer = asked.challenge_bytes(&asked.challenge(Cookie([1; 16])));
+    let answer = asked.challenge_bytes(&asked.challenge(Cookie([1; 16]), 1_700_000_000));
     assert_eq!(answer.len(), COOKIE_PACKET);
     let header = Envelope::read(&answer).expect("a cookie").header;
     assert_eq!((header.from, header.to), (keys(2).id(), keys(1).id()));
     assert_eq!((header.nonce, header.cookie), (samples()[0].nonce, Cookie([1; 16])));
+    assert_eq!(header.expiry, 1_700_000_000, "its giver's clock");
 }
 
 #[test]

@@ -35,6 +35,7 @@
 #![warn(missing_docs)]
 
 mod backoff;
+pub mod bloom;
 mod decay;
 mod effects;
 pub mod journal;
@@ -44,6 +45,7 @@ mod time;
 mod timers;
 
 pub use backoff::Backoff;
+pub use bloom::{Bloom, BloomError};
 pub use decay::Decaying;
 pub use effects::{Driver, Effects, Machine, TimerOp};
 pub use quota::{Quota, QuotaTable};

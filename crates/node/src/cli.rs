@@ -12,10 +12,13 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ErrorKind};
-use peerage::{Admission, ForkId, IpNet, NetworkSecret, NodeId, PeerAddress, SharedAddress};
+use peerage::server::discovery::sources::dns::ListLink;
+use peerage::{Admission, ForkId, IpNet, Nat, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress};
 use tracing_subscriber::EnvFilter;
 
-use values::{agent, filter, fork_id, id, listen, loopback, network, peer, shared};
+use values::{
+    agent, dns_list, dns_server, external, filter, fork_id, id, listen, loopback, nat, network, peer, shared,
+};
 
 pub(crate) use values::ip_net;
 
@@ -33,6 +36,16 @@ struct Arguments {
     #[arg(long, value_name = "MULTIADDR", value_parser = listen, verbatim_doc_comment)]
     listen: Vec<SocketAddr>,
 
+    /// The address at which others reach this node, like 203.0.113.7 or /ip4/203.0.113.7/tcp/30303; once for IPv4 and
+    /// once for IPv6 [default: what the gateway grants, or else what other nodes see]
+    #[arg(long, value_name = "MULTIADDR|IP", value_parser = external)]
+    external: Vec<StaticAddress>,
+
+    /// How to ask the gateway to let others in: auto, upnp, pcp (NAT-PMP too) or none [default: auto; none for a node
+    /// whose addresses are all on this machine]
+    #[arg(long, value_name = "HOW", value_parser = nat)]
+    nat: Option<Nat>,
+
     /// Name of the network; nodes of different networks refuse each other
     #[arg(long, value_name = "NAME", default_value = "peerage", value_parser = network)]
     network: String,
@@ -49,9 +62,22 @@ struct Arguments {
     #[arg(long, value_name = "TEXT", value_parser = agent)]
     agent: Option<String>,
 
-    /// A node to ask for others: an address or the record that it printed; may be repeated
+    /// A node to ask for others: an address or the record that it printed, or /dns4/HOST/tcp/PORT/p2p/ID;
+    /// may be repeated
     #[arg(long, value_name = "MULTIADDR|RECORD", value_parser = peer, help_heading = PEERS)]
     bootnode: Vec<PeerAddress>,
+
+    /// A file of nodes to connect to, one a line, read again when it changes: records or addresses, and comments after #
+    #[arg(long, value_name = "FILE", help_heading = PEERS)]
+    nodes_file: Option<PathBuf>,
+
+    /// A signed list of nodes in the DNS, like pnrtree://KEY@nodes.example.org; may be repeated
+    #[arg(long, value_name = "LINK", value_parser = dns_list, help_heading = PEERS)]
+    dns_list: Vec<ListLink>,
+
+    /// The name server to ask for such lists and for names of hosts, like 192.0.2.1:53 [default: the computer's]
+    #[arg(long, value_name = "IP:PORT", value_parser = dns_server, help_heading = PEERS)]
+    dns_server: Option<SocketAddr>,
 
     /// A node to keep connected, likewise; may be repeated
     #[arg(long, value_name = "MULTIADDR|RECORD", value_parser = peer, help_heading = PEERS)]
@@ -65,6 +91,14 @@ struct Arguments {
     #[arg(long, help_heading = SWITCHES)]
     no_discovery: bool,
 
+    /// Do not exchange peers with peers, nor ask them whether this node can be dialled
+    #[arg(long, help_heading = SWITCHES)]
+    no_exchange: bool,
+
+    /// Do not look for nodes on the local network, nor be seen there
+    #[arg(long, help_heading = SWITCHES)]
+    no_mdns: bool,
+
     /// Do not dial nodes, static ones included; wait for them to dial
     #[arg(long, help_heading = SWITCHES)]
     no_dial: bool,
@@ -73,9 +107,9 @@ struct Arguments {
     #[arg(long, help_heading = SWITCHES)]
     no_listen: bool,
 
-    /// Let a peer go every few minutes while full, so that newcomers find places
+    /// Keep every peer while full, instead of letting one go every few minutes so that newcomers find places
     #[arg(long, help_heading = SWITCHES)]
-    churn: bool,
+    no_churn: bool,
 
     /// Tell of each message of each session among the events, at some cost
     #[arg(long, help_heading = SWITCHES)]
@@ -155,15 +189,26 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Nothing for the default.
     pub(crate) listen: Vec<SocketAddr>,
+    /// One a family.
+    pub(crate) external: Vec<StaticAddress>,
+    /// Nothing for the default.
+    pub(crate) nat: Option<Nat>,
     pub(crate) network: String,
     pub(crate) fork_id: ForkId,
     pub(crate) secret: Option<NetworkSecret>,
     /// Nothing for the default.
     pub(crate) agent: Option<String>,
     pub(crate) bootnodes: Vec<PeerAddress>,
+    /// Nothing for none.
+    pub(crate) nodes_file: Option<PathBuf>,
+    pub(crate) dns_lists: Vec<ListLink>,
+    /// Nothing for the computer's.
+    pub(crate) dns_server: Option<SocketAddr>,
+    pub(crate) mdns: bool,
     pub(crate) statics: Vec<PeerAddress>,
     pub(crate) trusted: Vec<NodeId>,
     pub(crate) discovery: bool,
+    pub(crate) exchange: bool,
     pub(crate) dialing: bool,
     pub(crate) listening: bool,
     pub(crate) churn: bool,
@@ -203,6 +248,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> 
     let mut settings = settings(arguments).map_err(NoRun::Wrong)?;
     check::contradictions(&settings).map_err(NoRun::Wrong)?;
     settings.local = check::is_local(&settings);
+    // Nobody on the local network could reach it.
+    settings.mdns &= !settings.local;
     settings.warnings = check::warnings(&settings);
     Ok(settings)
 }
@@ -225,17 +272,24 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
     Ok(Settings {
         data_dir,
         listen: arguments.listen,
+        external: arguments.external,
+        nat: arguments.nat,
         network: arguments.network,
         fork_id: arguments.fork_id.unwrap_or_default(),
         secret: arguments.secret_file.map(|path| values::secret_in(&path)).transpose()?,
         agent: arguments.agent,
         bootnodes: arguments.bootnode,
+        nodes_file: arguments.nodes_file,
+        dns_lists: arguments.dns_list,
+        dns_server: arguments.dns_server,
+        mdns: !arguments.no_mdns && !arguments.no_discovery,
         statics: arguments.static_peer,
         trusted: arguments.trusted,
         discovery: !arguments.no_discovery,
+        exchange: !arguments.no_exchange,
         dialing: !arguments.no_dial,
         listening: !arguments.no_listen,
-        churn: arguments.churn,
+        churn: !arguments.no_churn,
         message_events: arguments.message_events,
         max_peers: arguments.max_peers,
         max_static_peers: arguments.max_static_peers,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peerage::server::wire::address;
-use peerage::{Builder, Config, Direction, Event, Events, Node, NodeId, RecvError};
+use peerage::{Builder, Config, Direction, Event, Events, External, Node, NodeId, RecvError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -84,6 +84,7 @@ fn builder(settings: Settings, config: Config) -> Builder {
         .network(settings.network)
         .fork_id(settings.fork_id)
         .discovery(settings.discovery)
+        .exchange(settings.exchange)
         .dialing(settings.dialing)
         .listening(settings.listening)
         .churn(settings.churn)
@@ -93,7 +94,21 @@ fn builder(settings: Settings, config: Config) -> Builder {
         .dial_ratio(settings.dial_ratio)
         .max_pending(settings.max_pending)
         .shared_addresses(settings.shared)
-        .configure(|config| config.admission = settings.admission);
+        .configure(|config| {
+            config.external = settings.external;
+            config.nat = settings.nat.unwrap_or(config.nat);
+        })
+        .configure(|config| config.admission = settings.admission)
+        .mdns(settings.mdns);
+    if let Some(path) = settings.nodes_file {
+        builder = builder.nodes_file(path);
+    }
+    if let Some(server) = settings.dns_server {
+        builder = builder.dns_server(server);
+    }
+    for link in settings.dns_lists {
+        builder = builder.dns_list(&link.to_string());
+    }
     if let Some(secret) = settings.secret {
         builder = builder.network_secret(secret);
     }
@@ -121,11 +136,23 @@ async fn introduce(node: &Node, api: SocketAddr, metrics: SocketAddr, output: &O
     for bare in &local.addresses {
         output.line(format_args!("listening: {}", address::with_id(bare, node.id())));
     }
+    print_external(&local.external, output);
     output.line(format_args!("record: {}", local.record));
     output.line(format_args!("api: http://{api}"));
     output.line(format_args!("metrics: http://{metrics}/metrics"));
     output.line("ready");
     Ok(())
+}
+
+/// Prints where others reach the node, and how that is known.
+fn print_external(external: &[External], output: &Output) {
+    for external in external {
+        // Discovery's port may be another one; the API tells both.
+        let socket = external.tcp_socket().map(address::from_tcp).or(external.udp_socket().map(address::from_udp));
+        if let Some(address) = socket {
+            output.line(format_args!("external: {address} {}", external.origin.label()));
+        }
+    }
 }
 
 /// Prints a line for each change among the peers, those that came before `events` began included.
@@ -152,6 +179,10 @@ async fn print(node: Node, mut events: Events, output: Output) {
                 let (reason, by) = (reason.label(), by.label());
                 output.line(format_args!("peer down: {id} {reason} (by {by}) after {:.1} s", lived.as_secs_f64()));
             }
+            Ok(Event::LocalChanged { external, .. }) => match external.is_empty() {
+                true => output.line("external: none"),
+                false => print_external(&external, &output),
+            },
             Ok(Event::MsgSent { id, protocol, lane, size }) => {
                 output.line(format_args!("message sent: {id} {protocol} {} {size} B", lane.label()));
             }

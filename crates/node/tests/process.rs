@@ -195,9 +195,10 @@ fn help_is_no_mistake() {
     let output = command(Path::new("x"), &["--help"]).output().expect("starts");
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(0));
-    let flags = "--data-dir --listen --network --fork-id --agent --bootnode --static-peer --trusted --no-discovery \
-        --no-dial --no-listen --churn --message-events --max-peers --max-static-peers --dial-ratio --max-pending \
-        --allow-net --deny-net --only --only-file --api --metrics --log";
+    let flags = "--data-dir --listen --network --fork-id --agent --bootnode --nodes-file --dns-list --dns-server \
+        --static-peer --trusted --no-discovery --no-mdns --no-exchange --no-dial --no-listen --no-churn --message-events \
+        --max-peers --max-static-peers --dial-ratio --max-pending \
+        --external --nat --allow-net --deny-net --only --only-file --api --metrics --log";
     for flag in flags.split_whitespace() {
         assert!(text.contains(&format!("{flag} ")) || text.contains(&format!("{flag}\n")), "{flag}: {text}");
     }

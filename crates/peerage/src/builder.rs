@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use metrics::Recorder;
 use peerage_nodedb::NodeDb;
-use peerage_server::mailbox::Meter;
+#[cfg(feature = "dns")]
+use peerage_server::discovery::sources::dns::EntryError;
+use peerage_server::discovery::sources::{Resolve, Sources};
+use peerage_server::discovery::{EntryRule, Foreign};
+use peerage_server::mailbox::{Meter, Outlet};
 use peerage_server::wire::NetworkId;
 use peerage_server::wire::address::AddressError;
 use peerage_server::{Args, Listen, PeerAddressError};
@@ -19,8 +23,8 @@ use crate::journals::JournalKeeper;
 use crate::keeper;
 use crate::node::Node;
 use crate::{
-    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, NetworkSecret, NodeId, PeerAddress, SharedAddress,
-    ToListenAddress, ToPeerAddress, Transport,
+    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, Nat, NetworkSecret, NodeId, PeerAddress,
+    SharedAddress, StaticAddressError, ToListenAddress, ToPeerAddress, Transport,
 };
 
 /// Why a node did not start. Nothing is left running, and nothing that was not there before is left behind.
@@ -29,9 +33,21 @@ pub enum StartError {
     /// An address to listen at cannot be used.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// An external address cannot be used.
+    #[error(transparent)]
+    External(#[from] StaticAddressError),
     /// Text does not name a node.
     #[error(transparent)]
     Peer(#[from] PeerAddressError),
+    /// Text does not name a list of nodes.
+    #[cfg(feature = "dns")]
+    #[error("`{link}` names no list of nodes: {error}")]
+    DnsList {
+        /// The text.
+        link: String,
+        /// Why.
+        error: EntryError,
+    },
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -78,6 +94,8 @@ pub struct Builder {
     listen: Vec<SocketAddr>,
     default_listen: Listen,
     bootnodes: Vec<PeerAddress>,
+    sources: Sources,
+    resolver: Option<Arc<dyn Resolve>>,
     statics: Vec<PeerAddress>,
     trusted: Vec<NodeId>,
     transport: Transport,
@@ -86,6 +104,7 @@ pub struct Builder {
     seed: Option<u64>,
     secret: Option<NetworkSecret>,
     doors: Vec<Door>,
+    foreign: Option<Outlet<Foreign>>,
     #[cfg(feature = "journal")]
     journal_bytes: usize,
     /// The first thing that was wrong. Told at the start, so that calls can be chained.
@@ -94,9 +113,12 @@ pub struct Builder {
 
 impl Builder {
     /// A node on the internet: [`Config::recommended`], listening on every address at port 30303 or the
-    /// next free one.
+    /// next free one, and looking for others on the local network too.
     pub fn recommended() -> Builder {
-        Builder::new(Config::recommended(), Listen::Default)
+        let builder = Builder::new(Config::recommended(), Listen::Default);
+        #[cfg(feature = "mdns")]
+        let builder = builder.mdns(true);
+        builder
     }
 
     /// A node for its own machine: [`Config::local`], listening on 127.0.0.1 at a free port.
@@ -112,6 +134,8 @@ impl Builder {
             listen: Vec::new(),
             default_listen,
             bootnodes: Vec::new(),
+            sources: Sources::default(),
+            resolver: None,
             statics: Vec::new(),
             trusted: Vec::new(),
             transport: Transport::sockets(),
@@ -120,6 +144,7 @@ impl Builder {
             seed: None,
             secret: None,
             doors: Vec::new(),
+            foreign: None,
             #[cfg(feature = "journal")]
             journal_bytes: crate::journals::DEFAULT_BYTES,
             problem: None,
@@ -141,6 +166,21 @@ impl Builder {
         self
     }
 
+    /// The address at which others reach the node: an IP, or a multiaddr of one with or without a port. Nothing else is
+    /// told of its family then, neither what others see nor what the gateway grants. Once for IPv4, once for IPv6.
+    pub fn external(mut self, address: impl AsRef<str>) -> Builder {
+        match address.as_ref().parse() {
+            Ok(address) => self.config.external.push(address),
+            Err(error) => self.problem(StartError::External(error)),
+        }
+        self
+    }
+
+    /// By which protocols the gateway is asked to let others in. A node on loopback only asks nobody.
+    pub fn nat(self, nat: Nat) -> Builder {
+        self.configure(|config| config.nat = nat)
+    }
+
     /// Who the node is. Without this and without a data directory, it is somebody new at each start.
     pub fn identity(mut self, keys: Keypair) -> Builder {
         self.keys = Some(keys);
@@ -160,6 +200,45 @@ impl Builder {
             Ok(peer) => self.bootnodes.push(peer),
             Err(error) => self.problem(error.into()),
         }
+        self
+    }
+
+    /// A file of nodes to connect to, one a line: a record or an address, and comments after `#`. It is read again when
+    /// it changes.
+    pub fn nodes_file(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.sources.nodes_file = Some(path.into());
+        self
+    }
+
+    /// A signed list of nodes in the DNS, as who publishes it gives it: `pnrtree://KEY@nodes.example.org`. May be said
+    /// more than once.
+    #[cfg(feature = "dns")]
+    pub fn dns_list(mut self, link: &str) -> Builder {
+        match link.parse() {
+            Ok(link) => self.sources.dns_lists.push(link),
+            Err(error) => self.problem(StartError::DnsList { link: link.to_owned(), error }),
+        }
+        self
+    }
+
+    /// The name server to ask for such lists and for names of hosts; the computer's if nothing is said.
+    #[cfg(feature = "dns")]
+    pub fn dns_server(mut self, server: SocketAddr) -> Builder {
+        self.sources.dns_server = Some(server);
+        self
+    }
+
+    /// Whether to look for nodes on the local network, and to be seen there. Not done without discovery, by a node that
+    /// listens on loopback only, over an in-memory network, or in virtual time.
+    #[cfg(feature = "mdns")]
+    pub fn mdns(mut self, on: bool) -> Builder {
+        self.sources.mdns = on;
+        self
+    }
+
+    /// Who resolves names of hosts; the computer if nothing is said, and in virtual time nobody.
+    pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Builder {
+        self.resolver = Some(resolver);
         self
     }
 
@@ -208,10 +287,17 @@ impl Builder {
         self.configure(|config| config.listener.shared_addresses.extend(shared))
     }
 
-    /// Whether to look for nodes over UDP. If not, no UDP port is bound, and the node knows only whom it is told of
-    /// and who dials it.
+    /// Whether to look for nodes over UDP. If not, no UDP port is bound, and the node knows only whom it and its peers
+    /// tell it of and who dials it.
     pub fn discovery(self, on: bool) -> Builder {
         self.configure(|config| config.discovery_on = on)
+    }
+
+    /// Whether to exchange peers with peers over their sessions: how others are found where UDP does not pass, and how
+    /// the node finds out whether it can be dialled from outside. If not, the node asks no peer for others and tells
+    /// none.
+    pub fn exchange(self, on: bool) -> Builder {
+        self.configure(|config| config.exchange_on = on)
     }
 
     /// Whether to dial nodes. If not, the node waits to be dialled, by its static peers too.
@@ -228,6 +314,17 @@ impl Builder {
     /// The program and its version, as peers are told; at most 64 bytes.
     pub fn agent(self, agent: impl Into<String>) -> Builder {
         self.configure(|config| config.agent = agent.into())
+    }
+
+    /// Says something of the node in its record, for others to ask for before they dial it
+    /// ([`require_entry`](Builder::require_entry)): at most eight entries, 96 bytes in all.
+    pub fn record_entry(self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Builder {
+        self.configure(|config| drop(config.record_entries.insert(key.into(), value.into())))
+    }
+
+    /// Dials only found nodes whose records say this; static peers are no matter of it. Said more than once, all of it.
+    pub fn require_entry(self, rule: EntryRule) -> Builder {
+        self.configure(|config| config.discovery.filter.push(rule))
     }
 
     /// The fork that the application follows, compared byte for byte. Nodes of different forks refuse each other.
@@ -250,6 +347,14 @@ impl Builder {
     /// Another protocol on the port at which the node listens, told by its first bytes. May be said more than once.
     pub fn door(mut self, door: Door) -> Builder {
         self.doors.push(door);
+        self
+    }
+
+    /// Another protocol on the UDP port: its handler takes, from the other end of
+    /// [`Foreign::queue`], the datagrams that are not discovery's, and
+    /// answers from the socket that they came to. Said again, it replaces the one before.
+    pub fn datagrams(mut self, outlet: Outlet<Foreign>) -> Builder {
+        self.foreign = Some(outlet);
         self
     }
 
@@ -381,12 +486,22 @@ impl Builder {
         tracing::info!(id = %keys.id(), seed, network = self.config.network, "starting");
         #[cfg(feature = "journal")]
         let journals = JournalKeeper::new(self.journal_bytes, data_dir.as_deref().map(DataDir::path), clock);
+        #[cfg_attr(not(feature = "mdns"), allow(unused_mut))]
+        let mut sources = self.sources;
+        #[cfg(feature = "mdns")]
+        {
+            // Whom nobody but this computer can reach is nobody's neighbour.
+            let hidden = !self.listen.is_empty() && self.listen.iter().all(|socket| socket.ip().is_loopback());
+            sources.mdns &= !clock.is_simulated() && self.transport.is_sockets() && !hidden;
+        }
         let (id, retry_after) = (keys.id(), self.config.gossip.retry_after);
         let server = peerage_server::start(Args {
             config: self.config,
             keys,
             listen: if self.listen.is_empty() { self.default_listen } else { Listen::At(self.listen) },
             bootnodes: self.bootnodes,
+            sources,
+            resolver: self.resolver,
             statics: self.statics,
             trusted: self.trusted,
             transport: self.transport,
@@ -401,6 +516,7 @@ impl Builder {
             secret: self.secret,
             db: db.clone(),
             doors: self.doors,
+            foreign: self.foreign,
         })
         .await?;
         let node = Node::new(

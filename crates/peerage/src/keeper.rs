@@ -13,12 +13,12 @@ use crate::data_dir::DataDir;
 use crate::node::Node;
 use crate::{Event, Node as Kept};
 
-/// How often the record's sequence is looked at; a node signs its record anew once a day.
+/// How often the record's sequence is looked at besides: a node signs its record anew once a day.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Keeps a node's data directory locked until the node has stopped.
 pub(crate) async fn keep(node: Node, data_dir: Option<DataDir>, db: NodeDb) -> Result<Kept, StartError> {
-    // Only its end is of interest.
+    // Its end, and changes of its record, are of interest.
     let events = node.server().events(1).await?;
     let stopped = node.stopped_sender();
     tokio::spawn(run(node.clone(), events, data_dir, db, stopped));
@@ -38,7 +38,12 @@ async fn run(
     loop {
         tokio::select! {
             biased;
-            event = events.recv() => if event == Err(RecvError::Closed) { break },
+            event = events.recv() => match event {
+                Err(RecvError::Closed) => break,
+                // It was among those that were lost, or it was not.
+                Ok(Event::LocalChanged { .. }) | Err(RecvError::Lagged(_)) => look.reset_immediately(),
+                Ok(_) => {}
+            },
             _ = look.tick(), if data_dir.is_some() => {
                 let Ok(record) = node.record().await else { continue };
                 if let Some(data_dir) = &mut data_dir && known != Some(record.seq()) {

@@ -53,6 +53,10 @@ pub use topic::{PublishError, Publisher, Subscriber, Topic, TopicError};
 
 /// The crate below, and through it all others.
 pub use peerage_server as server;
+pub use peerage_server::discovery::external::{
+    External, Nat, NatError, Origin, Reachable, StaticAddress, StaticAddressError,
+};
+pub use peerage_server::discovery::{EntryRule, Foreign};
 pub use peerage_server::gossip::{Message, MessageId, Policy, Published};
 pub use peerage_server::mailbox::{AskError, Clock, RecvError};
 pub use peerage_server::peer_session::handshake::Direction;

@@ -45,7 +45,7 @@ fn id(n: u8) -> NodeId {
 }
 
 fn at(n: u8) -> PeerAddress {
-    PeerAddress { id: id(n), addresses: vec![(ip(n), PORT).into()] }
+    PeerAddress { id: id(n), addresses: vec![(ip(n), PORT).into()], hosts: Vec::new() }
 }
 
 fn network(text: &str) -> IpNet {
@@ -66,7 +66,7 @@ impl World {
 
     /// A node that knows nobody, and that nobody learns of by itself.
     fn quiet(&self, n: u8) -> Builder {
-        self.node(n).discovery(false)
+        self.node(n).discovery(false).exchange(false)
     }
 }
 

@@ -38,6 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         statics: Vec::new(),
         trusted: Vec::new(),
         doors: vec![http],
+        foreign: None,
         transport: Transport::sockets(),
         clock: Clock::system(),
         meter: Meter::none(),
@@ -45,6 +46,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 1,
         secret: None,
         min_record_seq: 0,
+        sources: Default::default(),
+        resolver: None,
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
     })
     .await?;

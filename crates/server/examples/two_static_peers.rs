@@ -24,8 +24,11 @@ async fn node(seed: u64, statics: Vec<PeerAddress>) -> Result<ServerMailbox, Box
         seed,
         secret: None,
         min_record_seq: 0,
+        sources: Default::default(),
+        resolver: None,
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
         doors: Vec::new(),
+        foreign: None,
     };
     Ok(start(args).await?)
 }

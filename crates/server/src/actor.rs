@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peerage_dialer::{Diagnosis, DialOutcome, StaticPeer};
 use peerage_discovery::DiscoveryOut;
+use peerage_discovery::external::{AddressIn, Reachable};
 use peerage_gossip::{Publish, SubscribeError};
 use peerage_machine::Driver;
 use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Supervisor, data_queue, spawn_child};
@@ -28,13 +29,15 @@ use crate::ingress::{AddStaticFailed, Ports, ServerMailbox, ServerMsg, Service, 
 use crate::machine::{In, Meta, Running, ServerMachine, Setup, Stage};
 use crate::memory::EXPIRE_EVERY;
 use crate::metrics::ServerMetrics;
+use crate::names::{Hosts, is_placed};
+use crate::own::OwnAddress;
 use crate::remembered::restored;
 use crate::services::Services;
 use crate::setup::SetupMsg;
 use crate::start::{Args, Bound, StartError};
 use crate::supervision::RootJournal;
 use crate::types::PeerAddress;
-use crate::wiring::{record, wire};
+use crate::wiring::wire;
 
 /// The capability under which gossip runs.
 pub(crate) const GOSSIP: (&str, u16) = ("gossip", 1);
@@ -67,6 +70,7 @@ pub(crate) struct Session {
     pub(crate) door: Door,
     pub(crate) inbound_weight: InboundWeight,
     pub(crate) gossip: Option<ChannelId>,
+    pub(crate) exchange: Option<ChannelId>,
     pub(crate) meta: Meta,
     pub(crate) address: SocketAddr,
     pub(crate) agent: String,
@@ -100,12 +104,17 @@ pub(crate) struct State {
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) events: Events,
     pub(crate) presented: watch::Sender<Presented>,
-    /// Where it can be reached, wildcards as the addresses they stand for.
+    /// Where others reach it.
+    pub(crate) own: OwnAddress,
+    /// Where it is bound, wildcards as the addresses they stand for.
     pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) pool: Pool,
     pub(crate) inbound_pool: InboundPool,
     pub(crate) buffers: Buffers,
     pub(crate) gossip_inbound: Outlet<Inbound>,
+    pub(crate) exchange_inbound: Outlet<Inbound>,
+    /// Whether others can dial this node, as far as the exchange has found out.
+    pub(crate) reachable: Reachable,
     pub(crate) gossip_memory: peerage_gossip::Memory,
     pub(crate) stopping: Vec<Reply<()>>,
     /// Who waits for a session's end.
@@ -116,6 +125,8 @@ pub(crate) struct State {
     /// Why the dialer has fewer peers than it wants, if it has.
     pub(crate) seeking: Option<Diagnosis>,
     pub(crate) bootnodes: Vec<PeerAddress>,
+    /// Names of bootnodes and static peers.
+    pub(crate) hosts: Hosts,
 }
 
 impl Actor for Server {
@@ -128,7 +139,7 @@ impl Actor for Server {
         myself: ActorRef<ServerMsg>,
         (args, bound, publishes): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let trusted = args.trusted.clone();
+        let (trusted, gateway_seed) = (args.trusted.clone(), args.seed);
         let alarm = Alarm::new(&myself, args.clock, || ServerMsg::Tick);
         let mut state = wire(args, bound, publishes, alarm, Supervisor::parent(&myself), Ports::new(&myself))?;
         let now = state.clock.now();
@@ -141,6 +152,7 @@ impl Actor for Server {
             state.feed(In::AddStatic(id)).await;
         }
         state.privilege();
+        state.hosts_changed();
         for service in Service::ALL {
             if let Err(error) = state.services.spawn(service, &state.parent).await {
                 // What has started is not left behind.
@@ -156,7 +168,8 @@ impl Actor for Server {
         state.later(GAUGES_EVERY, ServerMsg::Gauges);
         state.later(EXPIRE_EVERY, ServerMsg::Expire);
         state.feed(In::Start).await;
-        state.alarm.set(state.driver.next_deadline());
+        state.ask_gateway(gateway_seed);
+        state.set_alarm();
         Ok(state)
     }
 
@@ -197,11 +210,16 @@ impl State {
     /// What follows every message: the alarm, and the end if this was it.
     async fn settle(&mut self, myself: &ActorRef<ServerMsg>) {
         while self.tasks.try_join_next().is_some() {}
-        self.alarm.set(self.driver.next_deadline());
+        self.set_alarm();
         if self.driver.machine().running() == Running::Stopped {
             self.stop().await;
             myself.stop(None);
         }
+    }
+
+    fn set_alarm(&mut self) {
+        let deadlines = [self.driver.next_deadline(), self.own.next_deadline()];
+        self.alarm.set(deadlines.into_iter().flatten().min());
     }
 
     async fn message(&mut self, message: ServerMsg) {
@@ -215,21 +233,24 @@ impl State {
                 self.metrics.inbound(windows, beyond, self.inbound_pool.waiting());
                 let machine = self.driver.machine();
                 self.metrics.memory(self.db.stats(), machine.bans().count(), machine.blamed());
+                self.see_who_is_missing();
                 self.later(GAUGES_EVERY, ServerMsg::Gauges);
             }
+            ServerMsg::Named(named) => self.named(named),
             ServerMsg::Dialled(dialled) => {
                 if let Some(dialer) = &self.services.dialer {
                     dialer.done(dialled.attempt, dialled.outcome);
                 }
                 let ok = dialled.outcome == DialOutcome::Connected;
                 // What is not the node's own doing says nothing of it.
-                if let Some(discovery) = &self.services.discovery
-                    && (ok || dialled.outcome.consequence() != Consequence::Ignore)
-                {
-                    discovery.outcome(dialled.id, ok);
+                if ok || dialled.outcome.consequence() != Consequence::Ignore {
+                    self.services.discovery.iter().for_each(|discovery| discovery.outcome(dialled.id, ok));
+                    self.services.exchange.iter().for_each(|exchange| exchange.outcome(dialled.id, ok));
                 }
             }
             ServerMsg::Discovery(DiscoveryOut::Alive(record)) => self.remember(&record),
+            ServerMsg::Discovery(DiscoveryOut::Predicted(prediction)) => self.own_address(prediction.into()),
+            ServerMsg::Mapped(mapping) => self.own_address(AddressIn::Mapped(mapping)),
             ServerMsg::Discovery(DiscoveryOut::Candidates(records)) => {
                 if let Some(dialer) = &self.services.dialer {
                     dialer.candidates(records);
@@ -240,6 +261,8 @@ impl State {
                     dialer.resolved(peerage_dialer::Attempt(attempt), record);
                 }
             }
+            ServerMsg::Exchange(out) => self.exchange_says(out).await,
+            ServerMsg::Offered => self.services.exchange.iter().for_each(|exchange| exchange.offered()),
             ServerMsg::Gossip(peerage_gossip::Event::Report { session, penalty }) => {
                 self.feed(In::Report(session, penalty)).await;
             }
@@ -258,6 +281,7 @@ impl State {
                 let now = self.clock.now();
                 self.driver.expire_due(now);
                 self.perform().await;
+                self.own_address_due();
             }
             ServerMsg::AddStatic(peer, reply) => {
                 let added = self.add_static(peer).await;
@@ -382,21 +406,7 @@ impl State {
     }
 
     fn resign(&mut self) {
-        let last = self.presented.borrow().record.seq();
-        let seq = self.clock.now().unix_millis().max(last + 1);
-        match record(&self.config, &self.keys, seq, &self.sockets) {
-            Ok(record) => {
-                if let Some(discovery) = &self.services.discovery {
-                    discovery.local_changed(record.clone());
-                }
-                if let Some(discovery) = &mut self.services.blueprints.discovery {
-                    discovery.record = record.clone();
-                }
-                self.presented.send_modify(|presented| presented.record = record);
-            }
-            // It fitted when the node started, and nothing in it grew.
-            Err(error) => tracing::error!(%error, "the record was not signed anew"),
-        }
+        self.sign();
         self.later(self.config.resign_every, ServerMsg::Resign);
     }
 
@@ -412,12 +422,13 @@ impl State {
         } else if !known && self.statics.len() >= self.config.dialer.max_statics {
             return Err(AddStaticFailed::TooMany(self.statics.len()));
         }
-        if let Some(dialer) = &self.services.dialer {
+        if let Some(dialer) = self.services.dialer.as_ref().filter(|_| is_placed(&peer)) {
             dialer.add_static(StaticPeer::from(&peer));
         }
         self.feed(In::AddStatic(peer.id)).await;
         self.statics.insert(peer.id, peer);
         self.privilege();
+        self.hosts_changed();
         Ok(())
     }
 
@@ -429,6 +440,7 @@ impl State {
             dialer.remove_static(id);
         }
         self.privilege();
+        self.hosts_changed();
     }
 
     /// Sends itself a message after a while.
@@ -438,6 +450,9 @@ impl State {
 
     async fn stop(&mut self) {
         self.services.stop().await;
+        self.leave_gateway().await;
+        // With it go the last holders of the UDP sockets, before anybody is told that the node has stopped.
+        self.services.blueprints.discovery = None;
         // Whoever opened the database closes it; this is for a program that ends without.
         if let Ok(Err(error)) = tokio::time::timeout(FLUSH, self.db.flush()).await {
             tracing::warn!(%error, "not all that the node remembers is on disk");
@@ -451,6 +466,7 @@ impl State {
         match service {
             Service::Queue => services.queue.iter().for_each(|actor| actor.inject_panic()),
             Service::Gossip => services.gossip.iter().for_each(|actor| actor.inject_panic()),
+            Service::Exchange => services.exchange.iter().for_each(|actor| actor.inject_panic()),
             Service::Dialer => services.dialer.iter().for_each(|actor| actor.inject_panic()),
             Service::Connector => services.connector.iter().for_each(|actor| actor.inject_panic()),
             Service::Discovery => services.discovery.iter().for_each(|actor| actor.inject_panic()),

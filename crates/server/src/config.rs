@@ -1,7 +1,9 @@
 //! A node's configuration, and whether it adds up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use peerage_discovery::external::{Nat, StaticAddress};
 use peerage_peer_session::handshake::MAX_FORKS;
 use peerage_wire::{Admission, ForkId, Penalty};
 use serde::{Deserialize, Serialize};
@@ -66,7 +68,9 @@ impl Reputation {
     }
 }
 
-/// Letting a peer of a full node go now and then, so that newcomers find places and a large network is used evenly.
+/// Letting a peer of a full node go now and then, so that newcomers find places, a large network is used evenly, and two
+/// halves of a network that could not reach each other for a while become one again: where all places are taken nobody
+/// looks across.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Churn {
     /// Shortest time between two goodbyes.
@@ -118,10 +122,17 @@ pub struct Config {
     pub exempt_local: bool,
     /// Whether to look for nodes over UDP.
     pub discovery_on: bool,
+    /// Whether to exchange peers with peers over their sessions, and to find out with them whether this node can be
+    /// dialled from outside.
+    pub exchange_on: bool,
     /// Whether to dial nodes. Without it the node waits to be dialled, by static peers too.
     pub dialing_on: bool,
     /// Whether to take connections.
     pub listening_on: bool,
+    /// The addresses at which others reach this node, where its user knows better than it could: one a family.
+    pub external: Vec<StaticAddress>,
+    /// By which protocols the gateway is asked to let others in; never in virtual time, in memory, or on loopback only.
+    pub nat: Nat,
     /// Who is admitted at all: asked at the listener, the dialer, bootnodes and neighbours.
     pub admission: Admission,
     /// Who is blamed for what.
@@ -129,6 +140,10 @@ pub struct Config {
     /// A peer that had nothing in common with this node for so long may be dropped while more than half of the
     /// places are taken.
     pub useless_after: Duration,
+    /// What the application says of this node in its record, by key: others can ask for it before they dial
+    /// ([`EntryRule`](peerage_discovery::EntryRule)). Keys of at most 16 bytes, values of at most 96, [`MAX_ENTRIES`]
+    /// of them, [`MAX_ENTRY_BYTES`] in all.
+    pub record_entries: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether, and how, a full node lets a peer go now and then.
     pub churn: Option<Churn>,
     /// Long-lived peers that are remembered and dialled first after a restart; at most
@@ -152,12 +167,19 @@ pub struct Config {
     pub dialer: peerage_dialer::Config,
     /// Finding nodes.
     pub discovery: peerage_discovery::Config,
+    /// Peers' peers.
+    pub exchange: peerage_discovery::exchange::Config,
     /// Topics.
     pub gossip: peerage_gossip::Config,
 }
 
 /// Networks that the admission policy may list; bans add 512 at most. Each is compared with every address.
 pub const MAX_ADMISSION: usize = 512;
+
+/// Entries of the application's own in a record.
+pub const MAX_ENTRIES: usize = 8;
+/// Their bytes, keys and values with two more for each: what leaves room for an address in the record's 300 bytes.
+pub const MAX_ENTRY_BYTES: usize = 96;
 
 impl Config {
     /// For a node on the internet: 50 peers, a third of them dialled, as geth.
@@ -174,12 +196,16 @@ impl Config {
             dial_ratio: 3,
             exempt_local: true,
             discovery_on: true,
+            exchange_on: true,
             dialing_on: true,
             listening_on: true,
+            external: Vec::new(),
+            nat: Nat::Auto,
             admission: Admission::open(),
             reputation: Reputation::recommended(),
             useless_after: Duration::from_secs(120),
-            churn: None,
+            record_entries: BTreeMap::new(),
+            churn: Some(Churn::recommended()),
             max_anchors: 8,
             message_events: false,
             drain_timeout: Duration::from_secs(3),
@@ -189,6 +215,7 @@ impl Config {
             queue: peerage_queue::Config::recommended(),
             dialer: peerage_dialer::Config::recommended(),
             discovery: peerage_discovery::Config::recommended(),
+            exchange: peerage_discovery::exchange::Config::recommended(),
             gossip: peerage_gossip::Config::recommended(),
         }
     }
@@ -196,11 +223,13 @@ impl Config {
     /// For nodes on one machine: quick to dial again, and to be dialled by.
     pub fn local() -> Config {
         Config {
+            nat: Nat::None,
             listener: ListenerConfig::local(),
             session: peerage_peer_session::Config::local(),
             queue: peerage_queue::Config::local(),
             dialer: peerage_dialer::Config::local(),
             discovery: peerage_discovery::Config::local(),
+            exchange: peerage_discovery::exchange::Config::local(),
             gossip: peerage_gossip::Config::local(),
             ..Config::recommended()
         }
@@ -224,7 +253,22 @@ impl Config {
     /// The sum that fails, in words.
     pub fn check(&self) -> Result<(), String> {
         Config::check_forks(&self.accepted_forks)?;
+        let bytes: usize = self.record_entries.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+        let long = self.record_entries.keys().find(|key| key.is_empty() || key.len() > 16);
+        if self.record_entries.len() > MAX_ENTRIES || bytes > MAX_ENTRY_BYTES || long.is_some() {
+            return Err(format!(
+                "record_entries: {} entries of {bytes} bytes, and there may be {MAX_ENTRIES} of {MAX_ENTRY_BYTES}, with \
+                 keys of 1 to 16 bytes",
+                self.record_entries.len()
+            ));
+        }
         self.admission.check(MAX_ADMISSION).map_err(|error| error.to_string())?;
+        for (family, v4) in [("IPv4", true), ("IPv6", false)] {
+            let named = self.external.iter().filter(|external| external.ip.is_ipv4() == v4).count();
+            if named > 1 {
+                return Err(format!("{named} external {family} addresses are named, and others can be told of one"));
+            }
+        }
         let Reputation { disconnect_at, ban_at, .. } = self.reputation;
         if disconnect_at == 0 || disconnect_at > ban_at {
             return Err(format!("reputation.disconnect_at ({disconnect_at}) must be from 1 to ban_at ({ban_at})"));
@@ -277,6 +321,7 @@ impl Config {
         self.queue.check(self.session.max_message)?;
         self.dialer.check().map_err(|error| error.to_string())?;
         self.discovery.check().map_err(|error| error.to_string())?;
+        self.exchange.check().map_err(|error| error.to_string())?;
         self.gossip.validate().map_err(|error| error.to_string())
     }
 }

@@ -87,9 +87,11 @@ impl State {
         }
         match out {
             Out::Want(count) => {
-                if let Some(discovery) = &self.services.discovery {
-                    discovery.want(count.get() as usize);
-                }
+                let count = count.get() as usize;
+                // Where no packet gets through, discovery has heard of nobody.
+                let blind = self.services.discovery.as_ref().is_none_or(|discovery| discovery.table_len() == 0);
+                self.services.discovery.iter().for_each(|discovery| discovery.want(count));
+                self.services.exchange.iter().for_each(|exchange| exchange.want(count, blind));
             }
             Out::Resolve { attempt, id } => match (&self.services.discovery, &self.services.dialer) {
                 (Some(discovery), _) => discovery.resolve_for(attempt.0, id),
@@ -123,6 +125,12 @@ impl State {
         }
         if let Some(discovery) = &mut self.services.blueprints.discovery {
             discovery.admission = admission.clone();
+        }
+        if let Some(exchange) = &self.services.exchange {
+            exchange.admission(admission.clone());
+        }
+        if let Some(exchange) = &mut self.services.blueprints.exchange {
+            exchange.admission = admission.clone();
         }
     }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_discovery::DiscoveryOut;
+use peerage_discovery::exchange::ExchangeOut;
+use peerage_discovery::external::Mapping;
+use peerage_discovery::sources::Named;
 use peerage_gossip::{Message, Policy, Publish, SubscribeError, Topic};
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Port, Reply, ask, data_queue};
 use peerage_peer_session::Ended;
@@ -28,6 +31,8 @@ pub enum Service {
     Queue,
     /// Topics.
     Gossip,
+    /// Peers' peers.
+    Exchange,
     /// Whom to dial.
     Dialer,
     /// Opens connections.
@@ -40,14 +45,22 @@ pub enum Service {
 
 impl Service {
     /// All of them, in the order in which they start: each after those it sends to.
-    pub const ALL: [Service; 6] =
-        [Service::Queue, Service::Gossip, Service::Dialer, Service::Connector, Service::Discovery, Service::Listener];
+    pub const ALL: [Service; 7] = [
+        Service::Queue,
+        Service::Gossip,
+        Service::Exchange,
+        Service::Dialer,
+        Service::Connector,
+        Service::Discovery,
+        Service::Listener,
+    ];
 
     /// A word for metrics and people.
     pub const fn label(self) -> &'static str {
         match self {
             Service::Queue => "queue",
             Service::Gossip => "gossip",
+            Service::Exchange => "exchange",
             Service::Dialer => "dialer",
             Service::Connector => "connector",
             Service::Discovery => "discovery",
@@ -75,8 +88,15 @@ pub(crate) enum ServerMsg {
     Dialer(peerage_dialer::Out),
     Dialled(Dialled),
     Discovery(DiscoveryOut),
+    Exchange(ExchangeOut),
     Gossip(peerage_gossip::Event),
+    /// At most one for each lookup of a name.
+    Named(Named),
+    // ---------- from the gateway's task: a few in a lease ----------
+    Mapped(Option<Mapping>),
     // ---------- from itself ----------
+    /// Discovery has what the exchange offered.
+    Offered,
     Respawn(Service),
     Resign,
     Expire,
@@ -426,12 +446,29 @@ impl Ports {
         Port::to_actor(&self.0, ServerMsg::Dialer)
     }
 
+    #[cfg(feature = "nat")]
+    pub(crate) fn mapped(&self) -> Port<Option<Mapping>> {
+        Port::to_actor(&self.0, ServerMsg::Mapped)
+    }
+
     pub(crate) fn dialled(&self) -> Port<Dialled> {
         Port::to_actor(&self.0, ServerMsg::Dialled)
     }
 
     pub(crate) fn discovery(&self) -> Port<DiscoveryOut> {
         Port::to_actor(&self.0, ServerMsg::Discovery)
+    }
+
+    pub(crate) fn exchange(&self) -> Port<ExchangeOut> {
+        Port::to_actor(&self.0, ServerMsg::Exchange)
+    }
+
+    pub(crate) fn offered(&self) -> Port<()> {
+        Port::to_actor(&self.0, |()| ServerMsg::Offered)
+    }
+
+    pub(crate) fn named(&self) -> Port<Named> {
+        Port::to_actor(&self.0, ServerMsg::Named)
     }
 
     pub(crate) fn gossip(&self) -> Port<peerage_gossip::Event> {

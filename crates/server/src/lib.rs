@@ -30,11 +30,17 @@ mod effects;
 #[cfg(feature = "actor")]
 mod events;
 #[cfg(feature = "actor")]
+mod exchange;
+#[cfg(feature = "actor")]
 mod ingress;
 #[cfg(feature = "actor")]
 mod memory;
 #[cfg(feature = "actor")]
 mod metrics;
+#[cfg(feature = "actor")]
+mod names;
+#[cfg(feature = "actor")]
+mod own;
 #[cfg(feature = "actor")]
 mod services;
 #[cfg(feature = "actor")]
@@ -70,7 +76,7 @@ pub mod racing {
     pub use crate::connector::{End, Failure, In, Out, Race, Timer};
 }
 
-pub use config::{Churn, Config, MAX_ADMISSION, Reputation};
+pub use config::{Churn, Config, MAX_ADMISSION, MAX_ENTRIES, MAX_ENTRY_BYTES, Reputation};
 pub use genesis::{ListenerGenesis, ServerGenesis};
 pub use listener::{ListenerConfig, SharedAddress};
 pub use machine::{In, Meta, Out, Restored, Running, ServerMachine, Setup, Stage, Timer};

@@ -69,6 +69,7 @@ impl ServerMetrics {
         meter.describe("peerage_blamed", "Nodes that are blamed for something");
         meter.describe("peerage_nodedb_entries", "What the node database holds, by kind");
         meter.describe("peerage_nodedb_commits_total", "Transactions of the node database, by outcome");
+        meter.describe("peerage_external_changes_total", "Changes of the address that the node tells others");
         meter.describe("peerage_restarts_total", "Actors started again after they failed");
         meter.describe("peerage_degraded", "1 while an actor is down for longer than a restart takes");
         ServerMetrics {
@@ -124,6 +125,10 @@ impl ServerMetrics {
 
     pub(crate) fn penalty(&self, penalty: Penalty) {
         self.meter.counter("peerage_penalties_total", &[("penalty", penalty.label())]).increment(1);
+    }
+
+    pub(crate) fn external_changed(&self) {
+        self.meter.counter("peerage_external_changes_total", &[]).increment(1);
     }
 
     pub(crate) fn restarted(&self, service: &'static str) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use peerage_dialer::DialerMailbox;
 use peerage_discovery::DiscoveryMailbox;
+use peerage_discovery::exchange::{self, ExchangeMailbox};
 use peerage_gossip::GossipMailbox;
 use peerage_machine::{Rng, Time};
 use peerage_mailbox::{Child, Restart, RestartPolicy, Supervisor};
@@ -19,6 +20,8 @@ use crate::{connector, listener};
 pub(crate) struct Blueprints {
     pub(crate) queue: peerage_queue::Args,
     pub(crate) gossip: peerage_gossip::Args,
+    /// None if switched off.
+    pub(crate) exchange: Option<exchange::Args>,
     pub(crate) dialer: peerage_dialer::Args,
     pub(crate) connector: connector::Args,
     /// None if switched off.
@@ -38,6 +41,7 @@ pub(crate) struct Services {
     pub(crate) blueprints: Blueprints,
     pub(crate) queue: Option<QueueMailbox>,
     pub(crate) gossip: Option<GossipMailbox>,
+    pub(crate) exchange: Option<ExchangeMailbox>,
     pub(crate) dialer: Option<DialerMailbox>,
     pub(crate) connector: Option<ConnectorMailbox>,
     pub(crate) discovery: Option<DiscoveryMailbox>,
@@ -52,6 +56,7 @@ impl Services {
             blueprints,
             queue: None,
             gossip: None,
+            exchange: None,
             dialer: None,
             connector: None,
             discovery: None,
@@ -76,6 +81,12 @@ impl Services {
                 let (mailbox, child) =
                     peerage_gossip::spawn(blueprints.gossip.clone(), parent).await.map_err(|error| say(&error))?;
                 self.gossip = Some(mailbox);
+                child
+            }
+            Service::Exchange => {
+                let Some(args) = blueprints.exchange.clone() else { return Ok(()) };
+                let (mailbox, child) = exchange::spawn(args, parent).await.map_err(|error| say(&error))?;
+                self.exchange = Some(mailbox);
                 child
             }
             Service::Dialer => {
@@ -125,6 +136,7 @@ impl Services {
         match service {
             Service::Queue => self.queue = None,
             Service::Gossip => self.gossip = None,
+            Service::Exchange => self.exchange = None,
             Service::Dialer => self.dialer = None,
             Service::Connector => self.connector = None,
             Service::Discovery => self.discovery = None,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use peerage_discovery::exchange::{CAPABILITY as PEERS, PeerUp};
 use peerage_peer_session::{Ended, EndedBy, Established};
 use peerage_queue::{ChannelId, InboundShare, SessionId, lanes};
 use peerage_wire::DisconnectReason;
@@ -35,8 +36,11 @@ impl State {
         let meta = Meta::of(remote, established.direction, established.address().ip());
         let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
         let (door, lane_end) = lanes(self.config.queue.lanes, &self.pool, weight);
-        let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
-        let gossip = gossip.map(|matched| ChannelId(matched.channel));
+        let channel = |name: &str| {
+            let matched = remote.channels.iter().find(|matched| &*matched.capability.name == name);
+            matched.map(|matched| ChannelId(matched.channel))
+        };
+        let (gossip, exchange) = (channel(GOSSIP.0), channel(PEERS.0));
         let (address, agent) = (established.address(), remote.hello.agent.to_string());
         let record = remote.record.clone();
         let capabilities = remote.channels.iter().map(|matched| matched.capability.clone()).collect();
@@ -45,6 +49,10 @@ impl State {
         }
         if let (Some(actor), Some(channel)) = (&self.services.gossip, gossip) {
             actor.peer_up(session, meta.id, channel);
+        }
+        if let Some(actor) = &self.services.exchange {
+            let dialled = meta.dialled();
+            actor.peer_up(PeerUp { session, channel: exchange, remote: address, dialled, record: record.clone() });
         }
         let inbound_weight = inbound.weight();
         let traffic = self.config.message_events.then(|| self.events.traffic(meta.id, &remote.channels));
@@ -55,7 +63,10 @@ impl State {
             lanes: lane_end,
             inbound,
             buffers: self.buffers.clone(),
-            routes: gossip.map(|channel| (channel, self.gossip_inbound.clone())).into_iter().collect(),
+            routes: [(gossip, &self.gossip_inbound), (exchange, &self.exchange_inbound)]
+                .into_iter()
+                .filter_map(|(channel, outlet)| Some((channel?, outlet.clone())))
+                .collect(),
             traffic,
             ended: self.ports.session_ended(session),
             clock: self.clock,
@@ -70,6 +81,7 @@ impl State {
                     door,
                     inbound_weight,
                     gossip,
+                    exchange,
                     meta,
                     address,
                     agent,
@@ -111,6 +123,9 @@ impl State {
         }
         if let Some(gossip) = &self.services.gossip {
             gossip.peer_down(session);
+        }
+        if let Some(exchange) = &self.services.exchange {
+            exchange.peer_down(session);
         }
         if let Some(dialer) = &self.services.dialer {
             let consequence = ended.reason.consequence(ended.by == EndedBy::Us);

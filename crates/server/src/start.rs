@@ -4,8 +4,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use peerage_discovery::Foreign;
+use peerage_discovery::sources::{Resolve, Sources};
 use peerage_machine::journal::Journals;
-use peerage_mailbox::{Clock, Meter};
+use peerage_mailbox::{Clock, Meter, Outlet};
 use peerage_nodedb::NodeDb;
 use peerage_peer_session::NetworkSecret;
 use peerage_transport::{Datagram, Listener, Transport};
@@ -44,12 +46,19 @@ pub struct Args {
     pub listen: Listen,
     /// Whom to ask for other nodes. UDP is expected at the same port as TCP.
     pub bootnodes: Vec<PeerAddress>,
+    /// Where to learn of nodes besides these and lookups.
+    pub sources: Sources,
+    /// Who resolves the names of hosts. If nobody is said: the computer, or the name server that the sources name; and in
+    /// virtual time nobody.
+    pub resolver: Option<Arc<dyn Resolve>>,
     /// Peers to keep connected.
     pub statics: Vec<PeerAddress>,
     /// Nodes that limits spare.
     pub trusted: Vec<NodeId>,
     /// Other protocols on the same port.
     pub doors: Vec<Door>,
+    /// Where datagrams go that come to the UDP sockets and are not discovery's. With discovery off there are none.
+    pub foreign: Option<Outlet<Foreign>>,
     /// Sockets, or an in-memory network.
     pub transport: Transport,
     /// Its clock. If it is simulated, everything runs on one thread.

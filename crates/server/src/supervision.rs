@@ -8,6 +8,7 @@ use crate::actor::State;
 use crate::genesis::ServerGenesis;
 use crate::ingress::{ServerMsg, Service, Subscription};
 use crate::machine::Running;
+use crate::names::is_placed;
 use crate::remembered::anchors;
 
 /// The root's part in the journals: nobody is above it to see that it failed.
@@ -40,7 +41,11 @@ impl State {
             self.journal.journals.crashed(service.label());
         }
         let error = ended.err().unwrap_or_else(|| "stopped by itself".into());
-        let charged = service == Service::Gossip && self.gossip_memory.take_charged();
+        let charged = match service {
+            Service::Gossip => self.gossip_memory.take_charged(),
+            Service::Exchange => self.services.blueprints.exchange.as_ref().is_some_and(|args| args.charge.take()),
+            _ => false,
+        };
         let restart = self.services.decide(self.clock.now(), service, charged);
         let actor = service.label();
         let delay = match restart {
@@ -90,6 +95,7 @@ impl State {
                     }
                 }
             }
+            Service::Exchange => self.introduce_exchange(),
             Service::Dialer => {
                 let Some(dialer) = &self.services.dialer else { return };
                 self.seeking = None;
@@ -99,7 +105,7 @@ impl State {
                 dialer.set_admission(self.driver.machine().admission());
                 dialer.bootnodes(self.bootnodes.iter().map(StaticPeer::from).collect());
                 dialer.anchors(anchors(&self.db, self.clock.now()));
-                for peer in self.statics.values() {
+                for peer in self.statics.values().filter(|peer| is_placed(peer)) {
                     dialer.add_static(StaticPeer::from(peer));
                 }
                 for (_, meta, _) in self.driver.machine().peers() {
@@ -109,7 +115,8 @@ impl State {
                 dialer.start();
             }
             // A queue is given its doors when it starts; the others know what they need.
-            Service::Queue | Service::Connector | Service::Discovery | Service::Listener => {}
+            Service::Discovery => self.name_bootnodes(),
+            Service::Queue | Service::Connector | Service::Listener => {}
         }
     }
 }

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_dialer::StaticPeer;
+use peerage_discovery::external::{External, Reachable};
 use peerage_mailbox::{Item, Overflow};
 use peerage_peer_session::EndedBy;
 use peerage_peer_session::handshake::Direction;
 use peerage_wire::address::{self, AddressError};
 use peerage_wire::frame::Lane;
-use peerage_wire::{Capability, DisconnectReason, Multiaddr, NodeId, NodeRecord, RecordError, Verified};
+use peerage_wire::{Capability, DisconnectReason, Host, Multiaddr, NodeId, NodeRecord, RecordError, Verified};
 
 /// A node that somebody named: by a record, or by an address that ends in `/p2p/` and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Its identity.
     pub id: NodeId,
-    /// Where it may listen.
+    /// Where it may listen: as it was named, or as its names were last resolved.
     pub addresses: Vec<SocketAddr>,
+    /// Names that stand for its addresses, resolved when it is needed, and again when it is not to be found.
+    pub hosts: Vec<Host>,
 }
 
 /// Why text does not name a node.
@@ -42,7 +45,7 @@ pub enum PeerAddressError {
 impl From<&NodeRecord> for PeerAddress {
     fn from(record: &NodeRecord) -> PeerAddress {
         let addresses = record.tcp_sockets().to_vec();
-        PeerAddress { id: record.id(), addresses }
+        PeerAddress { id: record.id(), addresses, hosts: Vec::new() }
     }
 }
 
@@ -64,9 +67,13 @@ impl FromStr for PeerAddress {
             return if peer.addresses.is_empty() { Err(PeerAddressError::NoAddress) } else { Ok(peer) };
         }
         let (bare, id) = address::split_id(&address::parse(text)?)?;
-        let socket = address::require_tcp(&bare)?;
+        let host = Host::from_tcp(&bare);
+        let addresses = match host {
+            Some(_) => Vec::new(),
+            None => vec![address::require_tcp(&bare)?],
+        };
         let id = id.ok_or_else(|| PeerAddressError::NoId(text.to_owned()))?;
-        Ok(PeerAddress { id, addresses: vec![socket] })
+        Ok(PeerAddress { id, addresses, hosts: host.into_iter().collect() })
     }
 }
 
@@ -77,12 +84,16 @@ pub struct LocalNode {
     pub record: Verified<NodeRecord>,
     /// Where it takes connections, wildcards as the addresses they stand for, without `/p2p`. Empty if it takes none.
     pub addresses: Vec<Multiaddr>,
+    /// Where others reach it, beyond what it is bound to.
+    pub external: Vec<External>,
     /// Program and version.
     pub agent: String,
     /// The network's name.
     pub network: String,
     /// Random for each process.
     pub instance: u64,
+    /// Whether it can be dialled from outside, as far as its peers have found out; `None` if it takes no connections.
+    pub reachability: Option<Reachable>,
 }
 
 /// A peer, as of now.
@@ -138,6 +149,13 @@ pub enum Event {
         by: EndedBy,
         /// How long it was up.
         lived: Duration,
+    },
+    /// The node has other external addresses than before, and a new record that says so.
+    LocalChanged {
+        /// The record's sequence.
+        seq: u64,
+        /// All of them.
+        external: Vec<External>,
     },
     /// A message went to a peer; only with [`Config::message_events`](crate::Config::message_events).
     MsgSent {
@@ -212,11 +230,24 @@ mod tests {
         let keys = Keypair::from_seed([1; 32]);
         let text = format!("/ip4/127.0.0.1/tcp/5/p2p/{}", keys.id());
         let named: PeerAddress = text.parse().expect("an address");
-        assert_eq!(named, PeerAddress { id: keys.id(), addresses: vec!["127.0.0.1:5".parse().expect("socket")] });
+        let addresses = vec!["127.0.0.1:5".parse().expect("socket")];
+        assert_eq!(named, PeerAddress { id: keys.id(), addresses, hosts: Vec::new() });
         let draft =
             RecordDraft::new(1, NetworkId::named("x")).address("/ip4/127.0.0.1/tcp/5".parse().expect("address"));
         let record = draft.sign(&keys).expect("small").to_string();
         assert_eq!(record.parse(), Ok(named), "however old");
+    }
+
+    #[test]
+    fn a_node_may_be_named_by_its_host() {
+        let id = Keypair::from_seed([1; 32]).id();
+        for family in ["dns", "dns4", "dns6"] {
+            let text = format!("/{family}/boot.example.org/tcp/30303");
+            let named: PeerAddress = format!("{text}/p2p/{id}").parse().expect("an address");
+            assert_eq!((named.id, named.addresses.len()), (id, 0));
+            assert_eq!(named.hosts.iter().map(Host::to_string).collect::<Vec<_>>(), [text], "the name is kept");
+        }
+        assert!("/dns4/boot.example.org/tcp/30303".parse::<PeerAddress>().is_err(), "whose it is must be said");
     }
 
     #[test]

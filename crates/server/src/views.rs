@@ -1,5 +1,6 @@
 //! What the root answers to questions about the node.
 
+use peerage_discovery::MAX_DRIFT;
 use peerage_wire::address;
 
 use crate::actor::{NEITHER, Session, State};
@@ -16,9 +17,11 @@ impl State {
                 true => self.sockets.iter().copied().map(address::from_tcp).collect(),
                 false => Vec::new(),
             },
+            external: self.own.external().to_vec(),
             agent: self.config.agent.clone(),
             network: self.config.network.clone(),
             instance: presented.hello.instance,
+            reachability: self.config.listening_on.then_some(self.reachable),
         }
     }
 
@@ -55,7 +58,7 @@ impl State {
         if !self.config.listening_on && !self.config.dialing_on {
             reasons.push(NEITHER.into());
         }
-        let sought = self.services.blueprints.discovery.as_ref().is_some_and(|args| !args.bootnodes.is_empty());
+        let sought = self.services.blueprints.discovery.as_ref().is_some_and(|_| !self.bootnodes.is_empty());
         if self.sessions.is_empty() && (sought || !self.statics.is_empty()) {
             reasons.push("no peer is connected, although bootnodes or static peers are configured".into());
         }
@@ -68,6 +71,11 @@ impl State {
             let known = self.services.discovery.as_ref().map(|discovery| discovery.table_len());
             let known = known.map(|nodes| format!("; discovery knows {nodes} nodes")).unwrap_or_default();
             reasons.push(format!("{why}{known}"));
+        }
+        let drift = self.services.discovery.as_ref().map_or(0, |discovery| discovery.clock_drift());
+        if drift.unsigned_abs() > MAX_DRIFT.as_secs() {
+            let which = if drift > 0 { "ahead of" } else { "behind" };
+            reasons.push(format!("this computer's clock is {} s {which} its peers'", drift.unsigned_abs()));
         }
         let status = if reasons.is_empty() { Status::Ok } else { Status::Degraded };
         Health { status, reasons }

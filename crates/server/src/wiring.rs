@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use peerage_discovery::Bootnode;
+use peerage_discovery::exchange::{self, CAPABILITY as PEERS};
+use peerage_discovery::external::Reachable;
+use peerage_discovery::sources::Names;
 use peerage_gossip::Publish;
 use peerage_machine::journal::Genesis as _;
 use peerage_machine::{Driver, Rng};
@@ -16,7 +19,7 @@ use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
 use peerage_wire::codec::{self, List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
 use peerage_wire::handshake::{M1_LEN, M1_SECRET_LEN, MAGIC, MAGIC_SECRET};
-use peerage_wire::{Admission, Capability, Hello, Keypair, NetworkId, NodeRecord, RecordDraft, Verified, address};
+use peerage_wire::{Admission, Capability, Hello, NetworkId, NodeRecord, Verified};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -25,33 +28,14 @@ use crate::events::Events;
 use crate::genesis::ServerGenesis;
 use crate::ingress::Ports;
 use crate::metrics::{ServerMetrics, SetupMetrics};
+use crate::names::{Hosts, resolver};
+use crate::own::{OwnAddress, record};
 use crate::remembered::seeds;
 use crate::services::{Blueprints, Services};
 use crate::setup::SetupContext;
 use crate::start::{Args, Bound};
 use crate::supervision::RootJournal;
 use crate::{Config, connector, expand, listener};
-
-/// Addresses put into the record, which has 300 bytes: each listen address needs one for TCP and one for UDP.
-const RECORD_ADDRESSES: usize = 3;
-
-pub(crate) fn record(
-    config: &Config,
-    keys: &Keypair,
-    seq: u64,
-    sockets: &[SocketAddr],
-) -> Result<Verified<NodeRecord>, String> {
-    let mut draft = RecordDraft::new(seq, NetworkId::named(&config.network));
-    for socket in sockets.iter().take(RECORD_ADDRESSES) {
-        if config.listening_on {
-            draft = draft.address(address::from_tcp(*socket));
-        }
-        if config.discovery_on {
-            draft = draft.address(address::from_udp(*socket));
-        }
-    }
-    draft.sign(keys).map_err(|error| error.to_string())
-}
 
 fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented, String> {
     let mut instance = [0; 8];
@@ -62,10 +46,17 @@ fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented,
         fork_id: config.fork_id,
         instance: u64::from_be_bytes(instance),
         agent: Text::new(config.agent.clone()).ok_or("agent is longer than 64 bytes")?,
-        capabilities: List::truncated(Capability::new(GOSSIP.0, GOSSIP.1)),
+        capabilities: List::truncated(
+            capabilities(config).filter_map(|(name, version)| Capability::new(name, version)),
+        ),
     };
     let accepted_forks = List::new(config.accepted_forks.clone()).ok_or("more forks are accepted than can be")?;
     Ok(Presented { record, hello, accepted_forks })
+}
+
+/// What the node speaks over its sessions. Each takes a channel of every session, and its windows.
+fn capabilities(config: &Config) -> impl Iterator<Item = (&'static str, u16)> {
+    [GOSSIP].into_iter().chain(config.exchange_on.then_some(PEERS))
 }
 
 /// The handshakes that this node answers: one of them with a word of why not, as it has a secret or has none.
@@ -83,25 +74,30 @@ pub(crate) fn wire(
     parent: Supervisor,
     ports: Ports,
 ) -> Result<State, Box<dyn std::error::Error + Send + Sync>> {
-    let Args { mut config, keys, bootnodes, statics, trusted, doors, transport, db, secret, journals, .. } = args;
+    let names = Names::new(resolver(&args), args.clock, args.seed.rotate_left(32), &args.meter, ports.named());
+    let Args { mut config, keys, bootnodes, statics, trusted, doors, foreign, transport, db, secret, journals, .. } =
+        args;
     let (clock, meter, seed, min_record_seq) = (args.clock, args.meter, args.seed, args.min_record_seq);
+    let sources = args.sources;
     config.dialer.max_dial_peers = config.dial_share();
     config.dialer.dialing = config.dialing_on;
-    config.dialer.candidates = config.discovery_on;
+    config.dialer.candidates = config.discovery_on || config.exchange_on;
+    config.exchange.exempt_local &= config.exempt_local;
+    config.exchange.filter = config.discovery.filter.clone();
     config.dialer.max_static_peers = config.max_static_peers;
     let mut rng = Rng::new(seed);
 
     let sockets: Vec<SocketAddr> = bound.iter().flat_map(|bound| expand(bound.address)).collect();
     let seq = clock.now().unix_millis().max(min_record_seq + 1);
-    let record = record(&config, &keys, seq, &sockets)?;
+    let own = OwnAddress::new(&config, clock.now(), &sockets);
+    let record = record(&config, &keys, seq, own.external(), &sockets)?;
     let (presented, watched) = watch::channel(presented(&config, record.clone())?);
 
     let pool = Pool::new(config.queue.outbound);
     // Trusted peers may exceed the limit; for those trusted later there is the doubling.
     // Static ones have places of their own.
     let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len()) + config.max_static_peers as usize;
-    // One capability so far: gossip.
-    let windows = sessions * CHANNEL_WINDOW;
+    let windows = sessions * CHANNEL_WINDOW * capabilities(&config).count();
     let inbound_pool = InboundPool::new(windows, config.queue.inbound);
     // Four lanes a peer.
     let lane_items = 4 * config.queue.lanes.items * sessions;
@@ -114,6 +110,7 @@ pub(crate) fn wire(
     let granted = windows + config.queue.inbound.capacity();
     let capacity = Capacity { items: granted / MESSAGE_COST as usize, weight: granted };
     let (gossip_inbound, inbound) = data_queue::<Inbound>(capacity);
+    let (exchange_inbound, exchange_inlet) = data_queue::<Inbound>(capacity);
     let gossip_memory = peerage_gossip::Memory::new();
 
     let context = SetupContext {
@@ -136,6 +133,7 @@ pub(crate) fn wire(
             keys: keys.clone(),
             record: record.clone(),
             sockets: datagrams,
+            foreign,
             bootnodes: bootnodes
                 .iter()
                 .flat_map(|peer| peer.addresses.iter().map(|addr| Bootnode { id: peer.id, addr: *addr }))
@@ -145,11 +143,26 @@ pub(crate) fn wire(
             secrets: peerage_discovery::Secrets::generate()?,
             seed: rng.next_u64(),
             clock,
+            sources,
             meter: meter.clone(),
             journals: journals.clone(),
             out: ports.discovery(),
         }),
     };
+    let exchange = config.exchange_on.then(|| exchange::Args {
+        config: config.exchange.clone(),
+        record: record.clone(),
+        admission: Arc::new(config.admission.clone()),
+        seed: rng.next_u64(),
+        inbound: exchange_inlet,
+        push: push.clone(),
+        transport: transport.clone(),
+        out: ports.exchange(),
+        charge: exchange::Charge::default(),
+        clock,
+        meter: meter.clone(),
+        journals: journals.clone(),
+    });
     let blueprints = Blueprints {
         queue: peerage_queue::Args { doors: BTreeMap::new(), pushes, pool: pool.clone(), meter: meter.clone() },
         gossip: peerage_gossip::Args {
@@ -168,6 +181,7 @@ pub(crate) fn wire(
             memory: gossip_memory.clone(),
             journals: journals.clone(),
         },
+        exchange,
         dialer: peerage_dialer::Args {
             config: config.dialer.clone(),
             id: keys.id(),
@@ -216,11 +230,14 @@ pub(crate) fn wire(
         subscriptions: Vec::new(),
         events: Events::new(),
         presented,
+        own,
         sockets,
         pool,
         inbound_pool,
         buffers: Buffers::new(),
         gossip_inbound,
+        exchange_inbound,
+        reachable: Reachable::Unknown,
         gossip_memory,
         stopping: Vec::new(),
         leaving: BTreeMap::new(),
@@ -228,6 +245,7 @@ pub(crate) fn wire(
         db,
         seeking: None,
         bootnodes,
+        hosts: Hosts::new(names),
         config,
         keys,
         meter,

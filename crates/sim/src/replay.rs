@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use peerage_dialer::DialerGenesis;
 use peerage_discovery::DiscoveryGenesis;
+use peerage_discovery::exchange::ExchangeGenesis;
 use peerage_gossip::GossipGenesis;
 use peerage_machine::journal::{Damage, Dump, DumpError, Entry, Genesis, Recorder, What};
 use peerage_machine::{Driver, Machine, Time};
@@ -179,6 +180,7 @@ pub fn replay(bytes: &[u8], partial: bool, seen: &mut dyn FnMut(&Step<'_>)) -> R
     }
     match dump.header.machine {
         DiscoveryGenesis::NAME => feed::<DiscoveryGenesis>(&dump, seen),
+        ExchangeGenesis::NAME => feed::<ExchangeGenesis>(&dump, seen),
         DialerGenesis::NAME => feed::<DialerGenesis>(&dump, seen),
         GossipGenesis::NAME => feed::<GossipGenesis>(&dump, seen),
         ServerGenesis::NAME => feed::<ServerGenesis>(&dump, seen),

@@ -27,6 +27,7 @@
 #![warn(missing_docs)]
 
 mod flight;
+mod kernel;
 mod memory;
 mod pipe;
 mod sockets;

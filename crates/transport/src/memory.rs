@@ -74,6 +74,8 @@ struct World {
     streams: Vec<(IpAddr, IpAddr, Weak<Pipe>)>,
     cut: BTreeSet<(IpAddr, IpAddr)>,
     parted: BTreeSet<(IpAddr, IpAddr)>,
+    /// Hosts that nobody can connect to.
+    shut: BTreeSet<IpAddr>,
     next_port: u16,
 }
 
@@ -96,6 +98,7 @@ impl MemoryNetwork {
             streams: Vec::new(),
             cut: BTreeSet::new(),
             parted: BTreeSet::new(),
+            shut: BTreeSet::new(),
             next_port: FIRST_FREE_PORT,
         })))
     }
@@ -132,6 +135,12 @@ impl MemoryNetwork {
         let silent = if parted { world.between(a, b) } else { Vec::new() };
         drop(world);
         silent.iter().for_each(|pipe| pipe.part(false));
+    }
+
+    /// Puts a host behind a firewall, as a router is: it connects to others, and who connects to it gets no answer.
+    /// Datagrams pass.
+    pub fn shut(&self, ip: IpAddr) {
+        self.lock().shut.insert(ip);
     }
 
     /// Lets the next `count` accepts at this address fail, as they do where no file descriptor is left. Whoever connects
@@ -180,6 +189,11 @@ impl World {
         self.parted.contains(&pair(from, to))
     }
 
+    /// Whether who connects gets no answer.
+    fn is_silent(&self, from: IpAddr, to: IpAddr) -> bool {
+        self.is_parted(from, to) || self.shut.contains(&to) && from != to
+    }
+
     fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {
         !self.cut.contains(&pair(from, to))
     }
@@ -225,7 +239,7 @@ impl MemoryHost {
             (world.latency(self.ip, to.ip()), world.latency(to.ip(), self.ip))
         };
         tokio::time::sleep(there).await;
-        if self.network.lock().is_parted(self.ip, to.ip()) {
+        if self.network.lock().is_silent(self.ip, to.ip()) {
             std::future::pending::<()>().await;
         }
         let opened = self.open(to, there, back);
@@ -317,6 +331,13 @@ impl MemoryDatagram {
             // The sender lives in the network's table as long as this socket does.
             None => std::future::pending().await,
         }
+    }
+
+    pub(crate) fn try_recv_from(&self, buf: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let (bytes, from) = self.received.try_lock().ok()?.try_recv().ok()?;
+        let len = bytes.len().min(buf.len());
+        buf[..len].copy_from_slice(&bytes[..len]);
+        Some((len, from))
     }
 
     pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::kernel;
 use crate::memory::{MemoryDatagram, MemoryHost, MemoryListener};
 use crate::pipe::PipeEnd;
 use crate::sockets::{self, SocketOptions};
@@ -32,6 +33,11 @@ impl Transport {
     /// The computer's TCP and UDP sockets, set up as `options` say.
     pub const fn sockets_with(options: SocketOptions) -> Transport {
         Transport(Kind::Sockets(options))
+    }
+
+    /// Whether it is the computer's own.
+    pub const fn is_sockets(&self) -> bool {
+        matches!(self.0, Kind::Sockets(_))
     }
 
     pub(crate) fn memory(host: Arc<MemoryHost>) -> Transport {
@@ -255,6 +261,30 @@ impl Datagram {
                 Ok((len, SocketAddr::new(from.ip().to_canonical(), from.port())))
             }
             DatagramKind::Memory(socket) => Ok(socket.recv_from(buf).await),
+        }
+    }
+
+    /// A datagram that is there already, as [`recv_from`](Datagram::recv_from) has it: for who was woken once and takes
+    /// all there is. On sockets there may be more although it says that there is none, so wait by `recv_from`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; else as the operating system says.
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        match &self.0 {
+            DatagramKind::Socket(socket) => {
+                let (len, from) = socket.try_recv_from(buf)?;
+                Ok((len, SocketAddr::new(from.ip().to_canonical(), from.port())))
+            }
+            DatagramKind::Memory(socket) => socket.try_recv_from(buf).ok_or_else(|| io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// How many datagrams were lost because this socket's buffer was full; `None` where nobody counts them (in memory,
+    /// and everywhere but on Linux). Reads a table of the system: for every few seconds, not for every datagram.
+    pub fn lost(&self) -> Option<u64> {
+        match &self.0 {
+            DatagramKind::Socket(socket) => kernel::datagram_drops(socket.local_addr().ok()?),
+            DatagramKind::Memory(_) => None,
         }
     }
 

@@ -24,6 +24,7 @@ pub mod codec;
 pub mod frame;
 pub mod handshake;
 mod hello;
+mod host;
 mod identity;
 mod penalty;
 mod reason;
@@ -31,6 +32,7 @@ mod record;
 
 pub use admission::{Admission, AdmissionError, Banned};
 pub use hello::{Capability, ForkId, Hello, MatchedCapability, NetworkId, match_capabilities};
+pub use host::{Family, Host, is_name};
 pub use identity::{Domain, IdentityError, Keypair, NodeId, Signature};
 pub use ipnet::IpNet;
 pub use multiaddr::{self, Multiaddr};

@@ -22,6 +22,12 @@ pub(crate) enum Impl {
     CurveAwsLc,
     /// A priority queue and nothing else.
     BinaryHeap,
+    /// One signature check and nothing else.
+    Ed25519,
+    /// Ways to find the nearest of a table's nodes.
+    Scan,
+    SortedPrefixes,
+    Tree,
     /// A session with the cipher that it chooses by itself.
     Peerage,
     PeerageAes,
@@ -40,6 +46,10 @@ impl Impl {
             Impl::CurveDalek => "curve-dalek",
             Impl::CurveAwsLc => "curve-aws-lc",
             Impl::BinaryHeap => "binary-heap",
+            Impl::Ed25519 => "ed25519",
+            Impl::Scan => "scan",
+            Impl::SortedPrefixes => "sorted-prefixes",
+            Impl::Tree => "tree",
             Impl::Peerage => "peerage",
             Impl::PeerageAes => "peerage-aes",
             Impl::PeerageChacha => "peerage-chacha",

@@ -1,7 +1,8 @@
-//! Measures sessions between two processes, beside references taken in the same run, a node under a flood, and the world of
-//! `peerage-sim`. Started by `cargo xtask bench`.
+//! Measures sessions between two processes, beside references taken in the same run, a node under a flood, discovery, and
+//! the world of `peerage-sim`. Started by `cargo xtask bench`.
 
 mod curve;
+mod discovery;
 mod flood;
 mod job;
 mod link;
@@ -38,6 +39,10 @@ enum Command {
     Session(session::Args),
     /// A flood of connections against a node, while honest peers gossip through it.
     Flood(flood::Args),
+    /// Discovery's table, packets and gate, operation by operation.
+    Discovery(discovery::Args),
+    /// A flood of datagrams against discovery, while honest peers ping it.
+    DiscoveryFlood(discovery::FloodArgs),
     /// The simulated world: a plain flood beside a bare heap.
     World(world::Args),
     /// One of the processes of a flood; this program starts it itself.
@@ -52,6 +57,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Session(args) => session::run(&args),
         Command::Flood(args) => flood::run(&args),
+        Command::Discovery(args) => discovery::run(&args),
+        Command::DiscoveryFlood(args) => discovery::run_flood(&args),
         Command::World(args) => world::run(&args),
         Command::FloodPart { part } => flood::part(&part),
         Command::Role { side, job, port } => role::main(side, &job, port),

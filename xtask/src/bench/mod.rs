@@ -25,6 +25,11 @@ pub(crate) enum What {
     /// A flood of connections from 50 addresses against a node in a process of its own, while 20 honest peers gossip
     /// through it: what it refuses, what it costs, and what the honest notice of it.
     Flood(Flood),
+    /// Discovery: the nearest sixteen, inserts, packets, and how many datagrams a second a core judges at the gate.
+    Discovery(Discovery),
+    /// A flood of datagrams on loopback against discovery whose limits exempt nobody, while honest peers ping it: what
+    /// the kernel loses, what is dropped and why, what a drop costs beside one signature check, who is answered.
+    DiscoveryFlood(DiscoveryFlood),
     /// The simulated world: events a second of a plain flood, beside a bare heap with as many entries.
     World(World),
 }
@@ -37,6 +42,29 @@ pub(crate) struct World {
     /// Rounds; in each, the flood and the heap are measured once.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Discovery {
+    /// Rounds; in each, every operation is measured once.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DiscoveryFlood {
+    /// Seconds that it lasts.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Datagrams a second; as many as this computer can, if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..))]
+    rate: Option<u32>,
     /// Write the figures to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -89,6 +117,17 @@ fn arguments(what: &What) -> Vec<OsString> {
             let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
             (words.map(OsString::from).to_vec(), json)
         }
+        What::Discovery(Discovery { pairs, json }) => {
+            let pairs = pairs.to_string();
+            (["discovery", "--pairs", &pairs].map(OsString::from).to_vec(), json)
+        }
+        What::DiscoveryFlood(DiscoveryFlood { seconds, rate, json }) => {
+            let mut words = ["discovery-flood", "--seconds", &seconds.to_string()].map(OsString::from).to_vec();
+            if let Some(rate) = rate {
+                words.extend(["--rate".into(), rate.to_string().into()]);
+            }
+            (words, json)
+        }
         What::World(World { nodes, pairs, json }) => {
             let (nodes, pairs) = (nodes.to_string(), pairs.to_string());
             let words = ["world", "--nodes", &nodes, "--pairs", &pairs];
@@ -135,6 +174,10 @@ mod tests {
         let words = ["session", "--pairs", "7", "--quick", "--only", "wan,mem", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["world", "--nodes", "500", "--pairs", "1", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["discovery", "--pairs", "2", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["discovery-flood", "--seconds", "3", "--rate", "5000", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["flood", "--attempts", "100", "--seconds", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));

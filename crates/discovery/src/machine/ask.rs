@@ -7,7 +7,7 @@ use peerage_wire::{NodeId, NodeRecord};
 
 use super::requests::{Purpose, Request};
 use super::table::Contact;
-use super::{Check, DiscoveryMachine, Fx, Out, Outgoing, Timer};
+use super::{Check, DiscoveryMachine, Fx, Out, Outgoing, Teller, Timer};
 use crate::count::{DropReason, Event};
 use crate::gate::Inbound;
 use crate::wire::{Cookie, MAX_NEIGHBORS, Message, Nonce, Packet};
@@ -43,7 +43,7 @@ impl DiscoveryMachine {
             return false;
         }
         let (to, addr, message) = (request.to, request.addr, request.message.clone());
-        let counter = self.requests.insert(request);
+        let counter = self.requests.insert(now, request);
         fx.arm(Timer::Request(counter), now + self.config.request_timeout);
         let nonce = Nonce { counter, mac: [0; 8] };
         let packet = Packet { nonce, cookie, expiry: self.expiry(now), message };
@@ -75,8 +75,11 @@ impl DiscoveryMachine {
                     }
                 }
             }
-            Message::Pong { record_seq, .. } => {
-                self.close(counter, fx);
+            Message::Pong { record_seq, observed } => {
+                fx.emit(Out::Observed { by: addr, observed });
+                if self.close(counter, fx).is_some_and(|request| request.purpose == Purpose::Regain) {
+                    self.regained(from, fx);
+                }
                 let settled = self.table.check_passed(now, from, addr);
                 // What is remembered counts as proved where its record says first: it has to be where it answered.
                 let proved = settled.filter(|record| record.udp_address() == Some(addr));
@@ -106,7 +109,8 @@ impl DiscoveryMachine {
                 let purpose = request.purpose;
                 let some = request.records > 0;
                 if let Purpose::Lookup(lookup) = purpose {
-                    self.neighbors(now, addr, lookup, records.into_iter().take(taken), fx);
+                    let teller = Teller { id: from, addr };
+                    self.neighbors(now, teller, lookup, records.into_iter().take(taken), fx);
                     if complete {
                         self.close(counter, fx);
                         self.table.alive(from, addr);
@@ -185,12 +189,12 @@ impl DiscoveryMachine {
     /// A request came to nothing.
     pub(super) fn gave_up(&mut self, now: Time, id: NodeId, addr: SocketAddr, purpose: Purpose, fx: &mut Fx) {
         match purpose {
-            Purpose::Revalidate => {
+            Purpose::Revalidate | Purpose::Prove => {
                 if self.table.check_missed(id, addr) {
                     self.remove(now, id, fx);
                 }
             }
-            Purpose::Learn => {}
+            Purpose::Learn | Purpose::Regain => {}
             Purpose::Bootnode => self.bootnode_failed(now, fx),
             Purpose::Resolve(token) => self.search_for(now, token, id, fx),
             Purpose::Lookup(lookup) => self.find_ended(now, id, lookup, false, false, fx),

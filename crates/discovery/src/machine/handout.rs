@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 
 use peerage_machine::Time;
 use peerage_wire::address::{host, is_local};
-use peerage_wire::{Admission, NodeId};
+use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
 
+use super::mix::{self, Rule};
 use super::table::Entry;
-use super::{DiscoveryMachine, Fx, Out, Timer};
+use super::{DiscoveryMachine, Found, Fx, Out, Timer};
+use crate::filter::EntryRule;
 use crate::key::Key;
 use crate::net::may_relay;
+use crate::source::Source;
 
 /// Where the dialer may dial this node, those of the host that answered us first; nowhere if it did not answer.
 ///
@@ -49,62 +52,116 @@ impl DiscoveryMachine {
             return fx.disarm(Timer::Handout);
         }
         self.supply_changed = true;
+        self.unproven = true;
         self.supply(now, fx);
         if self.wanted > 0 {
             self.hurry(now, fx);
         }
     }
 
-    /// Hands the dialer what it wants and there is: first nodes it never got, then those it got longest ago. If
-    /// that is not enough the rest follows as nodes answer, or may be handed out again.
+    /// Hands the dialer what it wants and there is, one node of each source in turn; of a source, first nodes it never
+    /// got, then those it got longest ago. If that is not enough the rest follows as nodes answer, or may be handed out
+    /// again.
     pub(super) fn supply(&mut self, now: Time, fx: &mut Fx) {
         if self.wanted == 0 || !std::mem::take(&mut self.supply_changed) {
             return;
         }
-        let admission = &self.admission;
-        let mut fit: Vec<_> = self
-            .table
-            .entries()
-            .filter(|entry| entry.handed_until.is_none_or(|until| until <= now) && can_dial(entry, admission))
-            .map(|entry| (entry.handed_until, entry.contact.id))
-            .collect();
-        let all = fit.len();
-        self.rng.sample(&mut fit, all);
-        fit.sort_by_key(|(handed, _)| *handed);
-        let mut found = Vec::new();
-        for (_, id) in fit.into_iter().take(self.wanted) {
-            if let Some(entry) = self.table.get_mut(id) {
-                let pause = self.config.handout_pause.saturating_mul(1 << entry.dial_failures.min(16));
-                entry.handed_until = Some(now + pause.min(self.config.handout_cap));
-                found.push((entry.contact.record.clone(), sockets(entry, &self.admission)));
-            }
+        let mut in_table = self.fit(now);
+        let admission = self.admission.clone();
+        let filter = self.config.filter.clone();
+        let blind = !self.table.entries().any(|entry| entry.live);
+        let rule = Rule { admission: &admission, filter: &filter, blind };
+        let mut found: Vec<Found> = Vec::new();
+        while found.len() < self.wanted {
+            let next = self.mix.in_turn().find_map(|source| {
+                let node = match source {
+                    Source::Kademlia => in_table
+                        .find(|id| found.iter().all(|(record, _)| record.id() != *id))
+                        .and_then(|id| self.table.get(id))
+                        .map(|entry| (entry.contact.record.clone(), sockets(entry, &admission))),
+                    source => self.mix.next(now, source, &rule),
+                };
+                Some((source, node?))
+            });
+            let Some((source, node)) = next else { break };
+            self.mix.served(source);
+            fx.emit(Out::Handed(source));
+            self.handed(now, node.0.id());
+            found.push(node);
         }
         self.wanted -= found.len();
         if !found.is_empty() {
             fx.emit(Out::Candidates(found));
         }
-        let next = self
-            .table
-            .entries()
-            .filter(|entry| can_dial(entry, &self.admission))
-            .filter_map(|entry| entry.handed_until)
-            .min();
+        let in_table = self.table.entries().filter(|entry| self.may_hand_out(entry));
+        let next = in_table.filter_map(|entry| entry.handed_until).chain(self.mix.next_at(&rule)).min();
         match next {
             Some(at) if self.wanted > 0 => fx.arm(Timer::Handout, at),
             _ => fx.disarm(Timer::Handout),
         }
     }
 
+    /// Whether a node of the table can be dialled, and is worth it.
+    pub(super) fn may_hand_out(&self, entry: &Entry) -> bool {
+        can_dial(entry, &self.admission) && self.config.filter.iter().all(|rule| rule.holds(&entry.contact.record))
+    }
+
+    pub(super) fn filter(&mut self, rules: Vec<EntryRule>) {
+        self.config.filter = rules;
+        self.supply_changed = true;
+    }
+
+    /// The nodes of the table that may be handed out, in the order in which they should be.
+    fn fit(&mut self, now: Time) -> impl Iterator<Item = NodeId> + use<> {
+        let mut fit: Vec<_> = self
+            .table
+            .entries()
+            .filter(|entry| entry.handed_until.is_none_or(|until| until <= now) && self.may_hand_out(entry))
+            .map(|entry| (entry.handed_until, entry.contact.id))
+            .collect();
+        let all = fit.len();
+        self.rng.sample(&mut fit, all);
+        fit.sort_by_key(|(handed, _)| *handed);
+        fit.into_iter().map(|(_, id)| id)
+    }
+
+    /// Notes that a node was handed out; another source that knows it too does not hand it out again.
+    fn handed(&mut self, now: Time, id: NodeId) {
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.handed_until = Some(now + mix::pause(&self.config, entry.dial_failures));
+        }
+        self.mix.handed(now, id, &self.config);
+    }
+
     pub(super) fn outcome(&mut self, id: NodeId, ok: bool) {
         if let Some(entry) = self.table.get_mut(id) {
             entry.dial_failures = if ok { 0 } else { entry.dial_failures.saturating_add(1) };
         }
+        self.mix.outcome(id, ok);
     }
 
+    /// Random nodes that are alive, one of each bucket in turn: half of all nodes are in the last bucket, and whoever
+    /// wants to be everywhere would have to be there only. None before the first refresh has ended: until then the table
+    /// holds whom the first ones told of.
     pub(super) fn random(&mut self, token: u64, count: usize, fx: &mut Fx) {
-        let mut live: Vec<_> =
-            self.table.entries().filter(|entry| entry.live).map(|entry| entry.contact.record.clone()).collect();
-        let records = self.rng.sample(&mut live, count).to_vec();
+        let mut buckets: Vec<Vec<Verified<NodeRecord>>> = Vec::new();
+        if self.refresh.ready() {
+            for mut bucket in self.table.live_by_bucket() {
+                let all = bucket.len();
+                self.rng.sample(&mut bucket, all);
+                buckets.push(bucket);
+            }
+        }
+        let all = buckets.len();
+        self.rng.sample(&mut buckets, all);
+        let mut records = Vec::new();
+        while records.len() < count {
+            let before = records.len();
+            records.extend(buckets.iter_mut().filter_map(Vec::pop).take(count - before));
+            if records.len() == before {
+                break;
+            }
+        }
         fx.emit(Out::Answer { token, records });
     }
 

@@ -9,13 +9,18 @@ use peerage_wire::{Admission, NodeId};
 use super::lookup::Asker;
 use super::requests::Purpose;
 use super::table::{BUCKET_SIZE, Contact, List, Placed};
-use super::{Bootnode, DiscoveryMachine, Fx, Out, Timer};
+use super::{Bootnode, DiscoveryMachine, Fx, MAX_NAMED, Out, Timer};
 use crate::count::Event;
 use crate::key::Key;
+use crate::net::canonical;
+use crate::source::Source;
 use crate::wire::Message;
 
 /// Random lookups of a refresh, after the one for ourselves (geth).
 const RANDOM_LOOKUPS: usize = 3;
+
+/// After so many refreshes their interval is about the longest.
+const SETTLING_ROUNDS: u32 = 8;
 
 /// Where the refresh stands.
 #[derive(Default)]
@@ -30,6 +35,8 @@ pub(super) struct Refresh {
     /// Refreshes in a row that found nobody new.
     quiet: u32,
     found_somebody: bool,
+    /// Refreshes that ended.
+    rounds: u32,
     /// When the next one is due.
     next: Option<Time>,
     /// Attempts at the bootnodes in a row that left the table empty.
@@ -44,7 +51,6 @@ impl Refresh {
 
 impl DiscoveryMachine {
     pub(super) fn start(&mut self, now: Time, fx: &mut Fx) {
-        self.requests.begin_at(now.unix_millis() << 20);
         for list in [List::Fast, List::Slow] {
             self.schedule_check(now, list, fx);
         }
@@ -55,6 +61,7 @@ impl DiscoveryMachine {
             if let Some(addr) = endpoint.ok().filter(|_| fits)
                 && self.table.heard_of(Contact::new(addr, record)) == Placed::Added
             {
+                self.unproven = true;
                 fx.emit(Out::Event(Event::NodeAdded));
             }
         }
@@ -80,13 +87,26 @@ impl DiscoveryMachine {
         // An attempt takes up to two round trips, so the next never comes before its end.
         fx.arm(Timer::Bootstrap, now + pause + self.config.request_timeout * 2);
         self.ask_bootnodes(now, fx);
+        self.regain(now, fx);
         // Where none can be asked (all are of a family without a socket here), none will fail either.
         self.bootnode_failed(now, fx);
     }
 
     /// The bootnodes that the policy admits.
     fn usable_bootnodes(&self) -> Vec<Bootnode> {
-        self.bootnodes.iter().filter(|bootnode| self.admits(&bootnode.id, bootnode.addr.ip())).copied().collect()
+        let all = self.bootnodes.iter().chain(self.named.values().flatten());
+        all.filter(|bootnode| self.admits(&bootnode.id, bootnode.addr.ip())).copied().collect()
+    }
+
+    /// A source tells whom to begin with: they are asked at once.
+    pub(super) fn named(&mut self, now: Time, source: Source, mut nodes: Vec<Bootnode>, fx: &mut Fx) {
+        nodes.truncate(MAX_NAMED);
+        nodes.retain(|node| node.id != self.me);
+        nodes.iter_mut().for_each(|node| node.addr = canonical(node.addr));
+        if self.named.insert(source, nodes.clone()) == Some(nodes) {
+            return;
+        }
+        if self.table.is_empty() { self.bootstrap(now, fx) } else { self.ask_bootnodes(now, fx) }
     }
 
     /// The policy changed: who is not admitted leaves, and bootnodes that are now are tried if nobody else is there.
@@ -95,6 +115,7 @@ impl DiscoveryMachine {
         let policy = &self.admission;
         let admits = |contact: &Contact| policy.permits_id(&contact.id) && policy.permits_ip(contact.addr.ip());
         let removed = self.table.retain(&mut self.rng, admits);
+        self.mix.retain(&self.admission);
         (0..removed).for_each(|_| fx.emit(Out::Event(Event::NodeRemoved)));
         // Some may be dialable now at an address that was not.
         self.supply_changed = true;
@@ -129,6 +150,7 @@ impl DiscoveryMachine {
             return;
         }
         fx.emit(Out::Event(Event::NodeAdded));
+        self.unproven = true;
         self.refresh.found_somebody = true;
         if self.table.len() == 1 {
             // The first contact, at start or after everybody was lost: the way into the network.
@@ -139,8 +161,13 @@ impl DiscoveryMachine {
     }
 
     pub(super) fn remove(&mut self, now: Time, id: NodeId, fx: &mut Fx) {
-        self.table.remove(id, &mut self.rng);
+        let lost = self.table.remove(id, &mut self.rng);
+        // Somebody else may have its place, unasked.
+        self.unproven = true;
         fx.emit(Out::Event(Event::NodeRemoved));
+        if let Some(contact) = lost {
+            self.lose(now, contact, fx);
+        }
         if self.table.is_empty() {
             fx.arm(Timer::Bootstrap, now + self.config.bootstrap.delay(1, &mut self.rng));
         }
@@ -167,7 +194,9 @@ impl DiscoveryMachine {
         if self.refresh.lookups > 0 {
             return;
         }
-        if self.refresh.spreading || self.table.is_empty() {
+        // Between the first refresh and those of the long interval only the own neighbourhood is to be met.
+        let settling = !self.hungry() && (1..SETTLING_ROUNDS).contains(&self.refresh.rounds);
+        if self.refresh.spreading || settling || self.table.is_empty() {
             return self.end_refresh(now, fx);
         }
         self.refresh.spreading = true;
@@ -183,6 +212,7 @@ impl DiscoveryMachine {
     fn end_refresh(&mut self, now: Time, fx: &mut Fx) {
         self.refresh.ready = true;
         self.refresh.running = false;
+        self.refresh.rounds = self.refresh.rounds.saturating_add(1);
         self.refresh.quiet = if self.refresh.found_somebody { 0 } else { self.refresh.quiet.saturating_add(1) };
         self.refresh.found_somebody = false;
         self.schedule_refresh(now, fx);
@@ -194,15 +224,19 @@ impl DiscoveryMachine {
         let cap = match (self.wanted > 0, self.hungry()) {
             (true, _) => self.config.refresh_wanted,
             (false, true) => self.config.refresh,
+            // Whoever came up together with its neighbours may have been overlooked by them: it shows itself again soon,
+            // and then ever more seldom.
             (false, false) => {
-                return self.set_refresh(now, Backoff { base: self.config.refresh, cap: self.config.refresh }, fx);
+                let settling = Backoff { base: self.config.refresh_settling, cap: self.config.refresh };
+                return self.set_refresh(now, settling, self.refresh.rounds, fx);
             }
         };
-        self.set_refresh(now, Backoff { base: self.config.refresh_hungry, cap }, fx);
+        let hungry = Backoff { base: self.config.refresh_hungry, cap };
+        self.set_refresh(now, hungry, self.refresh.quiet.saturating_add(1), fx);
     }
 
-    fn set_refresh(&mut self, now: Time, pause: Backoff, fx: &mut Fx) {
-        let at = now + pause.delay(self.refresh.quiet.saturating_add(1), &mut self.rng);
+    fn set_refresh(&mut self, now: Time, pause: Backoff, attempt: u32, fx: &mut Fx) {
+        let at = now + pause.delay(attempt, &mut self.rng);
         self.refresh.next = Some(at);
         fx.arm(Timer::Refresh, at);
     }

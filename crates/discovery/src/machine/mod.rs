@@ -7,8 +7,10 @@
 //! | `ask` | sending a request, taking its answer or its time-out |
 //! | `serve` | answering others, learning of those who speak to us |
 //! | `lookup`, `search` | walking towards a point |
+//! | `prove` | asking nodes that were told of for a first sign of life |
+//! | `lost` | nodes that stopped answering, and may come back |
 //! | `maintain` | bootnodes, seeds, changes of the policy, refresh, revalidation |
-//! | `handout` | records for the dialer |
+//! | `handout`, `mix` | records for the dialer, from the table and from other sources |
 //!
 //! One policy ([`Admission`]) says whom the node has to do with. It is asked where packets come in, where requests go
 //! out, and where records are learnt; so the table, and with it all answers, holds only who is admitted.
@@ -16,7 +18,10 @@
 mod ask;
 mod handout;
 mod lookup;
+mod lost;
 mod maintain;
+mod mix;
+mod prove;
 mod requests;
 mod search;
 mod serve;
@@ -32,13 +37,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::count::{DropReason, Event};
-use crate::gate::Inbound;
+use crate::filter::EntryRule;
+use crate::gate::{Inbound, Known};
 use crate::key::{BUCKETS, Key};
 use crate::net::{canonical, may_relay};
 use crate::secrets::Secrets;
+use crate::source::Source;
 use crate::wire::Packet;
 use lookup::Lookup;
+use lost::Lost;
 use maintain::Refresh;
+use mix::Mix;
 use requests::{Cookies, Requests};
 pub use table::List;
 use table::{Contact, Table};
@@ -91,6 +100,8 @@ pub enum In {
     },
     /// Whom this node has to do with from now on. Who is not admitted any more leaves the table.
     Admission(Arc<Admission>),
+    /// What records must say from now on for their owners to be dialled.
+    Filter(Vec<EntryRule>),
     /// This node signed a new record of itself.
     LocalChanged(Verified<NodeRecord>),
     /// A dial ended.
@@ -99,6 +110,22 @@ pub enum In {
         id: NodeId,
         /// Whether it became a peer.
         ok: bool,
+    },
+    /// Nodes to begin with besides the bootnodes that were given at the start, which become known later, and instead of
+    /// those that this source told of before: where a host's name leads, or what a file says. At most [`MAX_NAMED`].
+    Bootnodes {
+        /// Who tells.
+        source: Source,
+        /// The nodes.
+        nodes: Vec<Bootnode>,
+    },
+    /// Nodes that were learnt of elsewhere than in the table's own lookups, their records checked. Of one offer at most
+    /// [`MAX_OFFER`](crate::MAX_OFFER) are taken.
+    Offer {
+        /// Where.
+        source: Source,
+        /// Their records.
+        records: Vec<Verified<NodeRecord>>,
     },
 }
 
@@ -142,6 +169,8 @@ pub enum Out {
     },
     /// Nodes for the dialer, of those that answered us; never more than it wants.
     Candidates(Vec<Found>),
+    /// Count a node of [`Out::Candidates`] by its source.
+    Handed(Source),
     /// This node answers reliably: remember it beyond this process. Once an hour for each node of the table at most, or
     /// when its record became newer.
     Alive(Verified<NodeRecord>),
@@ -151,6 +180,22 @@ pub enum Out {
         token: u64,
         /// The records.
         records: Vec<Verified<NodeRecord>>,
+    },
+    /// A lookup ended. If a caller asked for it, its answer follows.
+    Walked {
+        /// The caller's token.
+        token: Option<u64>,
+        /// How many nodes were asked one after another until the nearest that was found was told of.
+        hops: u8,
+        /// How many questions were asked.
+        queries: usize,
+    },
+    /// A node that answered a ping says where it saw us.
+    Observed {
+        /// Its socket.
+        by: SocketAddr,
+        /// Ours, as it says.
+        observed: SocketAddr,
     },
     /// Count a drop.
     Drop(DropReason),
@@ -171,10 +216,15 @@ pub enum Timer {
     Bootstrap,
     /// A node may be handed out again.
     Handout,
+    /// Lost nodes are to be asked for a sign of life.
+    Regain,
 }
 
 /// Nodes that are taken over from an earlier process (geth `seedCount`).
 pub const MAX_SEEDS: usize = 30;
+
+/// Nodes to begin with that one source may tell of: 64 names of eight addresses.
+pub const MAX_NAMED: usize = 512;
 
 /// A node to begin with. A record is a hint: it may be stale, and a fresh one is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,10 +260,17 @@ impl Families {
     }
 }
 
+/// Who told of others, and from where.
+#[derive(Clone, Copy)]
+struct Teller {
+    id: NodeId,
+    addr: SocketAddr,
+}
+
 /// What records in a batch of signature checks are for.
 enum Check {
     /// Told by somebody, in a lookup.
-    Neighbors { teller: SocketAddr, lookup: u64 },
+    Neighbors { teller: Teller, lookup: u64 },
     /// A node's own, from its own address.
     Own { from: NodeId, addr: SocketAddr, purpose: requests::Purpose },
 }
@@ -225,6 +282,8 @@ pub struct DiscoveryMachine {
     local: Verified<NodeRecord>,
     families: Families,
     bootnodes: Vec<Bootnode>,
+    /// Such as became known later.
+    named: BTreeMap<Source, Vec<Bootnode>>,
     /// Nodes remembered from earlier, at most [`MAX_SEEDS`]; gone once the node has started.
     seeds: Vec<Verified<NodeRecord>>,
     admission: Arc<Admission>,
@@ -240,8 +299,14 @@ pub struct DiscoveryMachine {
     learning: BTreeMap<NodeId, Time>,
     /// With so many, those whose pause is over are forgotten.
     learning_crowd: usize,
+    /// What other sources told.
+    mix: Mix,
     /// How many records the dialer still wants.
     wanted: usize,
+    /// Whether there may be nodes in the table whose first sign of life was not asked for.
+    unproven: bool,
+    /// Nodes that answered often and are lost.
+    lost: Lost,
     /// Whether somebody became fit to be handed out since the last look.
     supply_changed: bool,
 }
@@ -264,6 +329,7 @@ impl DiscoveryMachine {
                 .filter(|bootnode| bootnode.id != me)
                 .map(|bootnode| Bootnode { addr: canonical(bootnode.addr), ..bootnode })
                 .collect(),
+            named: BTreeMap::new(),
             seeds: Vec::new(),
             admission: Arc::new(Admission::open()),
             rng: Rng::new(seed),
@@ -276,7 +342,10 @@ impl DiscoveryMachine {
             refresh: Refresh::default(),
             learning: BTreeMap::new(),
             learning_crowd: serve::FEW_LEARNING,
+            mix: Mix::new(),
             wanted: 0,
+            unproven: false,
+            lost: Lost::default(),
             supply_changed: false,
             config,
             local,
@@ -304,6 +373,11 @@ impl DiscoveryMachine {
         self.table.plant_bug();
     }
 
+    /// The node's own record.
+    pub fn local(&self) -> &Verified<NodeRecord> {
+        &self.local
+    }
+
     /// How many nodes each bucket holds.
     pub fn table_sizes(&self) -> [usize; BUCKETS] {
         self.table.sizes()
@@ -314,9 +388,19 @@ impl DiscoveryMachine {
         self.table.entries().map(|entry| &entry.contact.record)
     }
 
+    /// Who is in the table, and where, in no meaningful order.
+    pub fn known(&self) -> impl Iterator<Item = Known> {
+        self.table.entries().map(|entry| (entry.contact.id, entry.contact.addr))
+    }
+
     /// Whether a node is in the table and answered us.
     pub fn is_live(&self, id: NodeId) -> bool {
         self.table.get(id).is_some_and(|entry| entry.live)
+    }
+
+    /// How many nodes of the table answered us and may be dialled.
+    pub fn usable(&self) -> usize {
+        self.table.entries().filter(|entry| self.may_hand_out(entry)).count()
     }
 
     /// How many requests are unanswered and how many lookups run.
@@ -366,8 +450,8 @@ impl DiscoveryMachine {
                     lookup.checks = lookup.checks.saturating_sub(1);
                 }
                 for record in records {
-                    if let Ok(addr) = self.endpoint(&record, teller.ip()) {
-                        self.heard(now, Contact::new(addr, record), lookup, fx);
+                    if let Ok(addr) = self.endpoint(&record, teller.addr.ip()) {
+                        self.heard(now, Contact::new(addr, record), teller.id, lookup, fx);
                     }
                 }
                 self.advance(now, lookup, fx);
@@ -407,10 +491,14 @@ impl Machine for DiscoveryMachine {
             In::Random { token, count } => self.random(token, count, fx),
             In::Closest { token, target, count } => self.closest(token, target, count, fx),
             In::Admission(admission) => self.readmit(now, admission, fx),
+            In::Filter(rules) => self.filter(rules),
             In::LocalChanged(record) if record.id() == self.me => self.local = record,
             In::LocalChanged(_) => {}
             In::Outcome { id, ok } => self.outcome(id, ok),
+            In::Bootnodes { source, nodes } => self.named(now, source, nodes, fx),
+            In::Offer { source, records } => self.offered(now, source, records, fx),
         }
+        self.prove(now, fx);
         self.supply(now, fx);
     }
 
@@ -421,7 +509,9 @@ impl Machine for DiscoveryMachine {
             Timer::Refresh => self.begin_refresh(now, fx),
             Timer::Bootstrap => self.bootstrap(now, fx),
             Timer::Handout => self.supply_changed = true,
+            Timer::Regain => self.regain(now, fx),
         }
+        self.prove(now, fx);
         self.supply(now, fx);
     }
 }

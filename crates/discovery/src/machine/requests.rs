@@ -15,6 +15,10 @@ use crate::wire::{Cookie, Kind, Message, Nonce};
 pub(crate) enum Purpose {
     /// A check that a table entry still answers.
     Revalidate,
+    /// A check that a node that was told of answers at all, as the dialer waits.
+    Prove,
+    /// A sign of life of a node that was lost.
+    Regain,
     /// The record of a node that spoke to us.
     Learn,
     /// The record of a bootnode.
@@ -47,19 +51,15 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Counters begin at a point of their own for each start of the node, so that an answer to an earlier
-    /// process of it fits none of this one's requests.
-    pub(crate) fn begin_at(&mut self, counter: u64) {
-        self.next = counter;
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.outstanding.len()
     }
 
-    pub(crate) fn insert(&mut self, request: Request) -> u64 {
-        let counter = self.next;
-        self.next = self.next.wrapping_add(1);
+    /// Remembers a request under a counter that rises and [tells when it was asked](Nonce::first_counter). Running
+    /// time goes on as long as the secrets behind nonces live, so no life of the machine repeats another's counters.
+    pub(crate) fn insert(&mut self, now: Time, request: Request) -> u64 {
+        let counter = self.next.max(Nonce::first_counter(now));
+        self.next = counter.wrapping_add(1);
         self.outstanding.insert(counter, request);
         counter
     }
@@ -82,6 +82,10 @@ impl Requests {
             .filter(|request| request.to == from && request.addr == addr)
             .filter(|request| kind == Kind::Cookie || request.message.kind().answer() == Some(kind))
             .ok_or(DropReason::Unsolicited)
+    }
+
+    pub(crate) fn count(&self, mut predicate: impl FnMut(&Request) -> bool) -> usize {
+        self.outstanding.values().filter(|request| predicate(request)).count()
     }
 
     pub(crate) fn any(&self, predicate: impl FnMut(&Request) -> bool) -> bool {
@@ -146,7 +150,8 @@ mod tests {
         let (to, addr) = (NodeId::from_bytes([1; 32]), "192.0.2.1:1".parse().expect("address"));
         let message = Message::Ping { record_seq: 0 };
         let purpose = Purpose::Revalidate;
-        let counter = requests.insert(Request { to, addr, message, purpose, retried: false, packets: 0, records: 0 });
+        let counter =
+            requests.insert(Time::ZERO, Request { to, addr, message, purpose, retried: false, packets: 0, records: 0 });
         let nonce = Nonce { counter, mac: [0; 8] };
         let elsewhere: SocketAddr = "192.0.2.1:2".parse().expect("address");
         assert!(requests.matching(nonce, to, addr, Kind::Pong).is_ok());
@@ -155,5 +160,21 @@ mod tests {
         assert!(requests.matching(nonce, to, elsewhere, Kind::Pong).is_err());
         assert!(requests.matching(nonce, NodeId::from_bytes([2; 32]), addr, Kind::Pong).is_err());
         assert!(requests.matching(Nonce { counter: counter + 1, ..nonce }, to, addr, Kind::Pong).is_err());
+    }
+
+    #[test]
+    fn counters_rise_and_tell_when_they_were_given() {
+        let mut requests = Requests::default();
+        let (to, addr) = (NodeId::from_bytes([1; 32]), "192.0.2.1:1".parse().expect("address"));
+        let (message, purpose) = (Message::RecordRequest, Purpose::Learn);
+        let request = Request { to, addr, message, purpose, retried: false, packets: 0, records: 0 };
+        let mut at = |millis: u64| {
+            let now = Time::ZERO + Duration::from_millis(millis);
+            let counter = requests.insert(now, request.clone());
+            (counter, Nonce { counter, mac: [0; 8] }.age(now + Duration::from_millis(30)))
+        };
+        let given = [at(5), at(5), at(6), at(700)];
+        assert!(given.is_sorted_by(|a, b| a.0 < b.0), "{given:?}");
+        assert!(given.iter().all(|(_, age)| *age == Duration::from_millis(30)), "{given:?}");
     }
 }

@@ -1,14 +1,12 @@
 //! Running lookups, and what their steps bring.
 
-use std::net::SocketAddr;
-
 use peerage_machine::Time;
 use peerage_wire::{NodeId, NodeRecord};
 
 use super::lookup::{Asker, Lookup};
 use super::requests::Purpose;
-use super::table::{BUCKET_SIZE, Contact, Placed};
-use super::{Check, DiscoveryMachine, Fx, Out};
+use super::table::{BUCKET_SIZE, Contact};
+use super::{Check, DiscoveryMachine, Fx, Out, Teller};
 use crate::count::{DropReason, Event};
 use crate::key::Key;
 use crate::wire::Message;
@@ -21,21 +19,20 @@ impl DiscoveryMachine {
             return;
         }
         fx.emit(Out::Drop(DropReason::TooManyLookups));
-        let mut lookup = Lookup::new(self.me, target, asker);
-        self.seed(&mut lookup);
+        let lookup = self.walk(target, asker);
         self.report(lookup, fx);
     }
 
-    fn seed(&self, lookup: &mut Lookup) {
-        for entry in self.table.closest(&lookup.target(), BUCKET_SIZE, false) {
-            lookup.see(entry.contact.clone());
-        }
+    /// A walk that begins at the nearest nodes of the table.
+    fn walk(&self, target: Key, asker: Asker) -> Lookup {
+        let known = self.table.closest(&target, BUCKET_SIZE, false);
+        let known = known.into_iter().map(|entry| entry.contact.clone());
+        Lookup::new(self.me, target, asker, self.config.lookup_paths, known)
     }
 
     /// Begins a lookup from the nearest nodes of the table.
     pub(super) fn begin_lookup(&mut self, now: Time, target: Key, asker: Asker, fx: &mut Fx) {
-        let mut lookup = Lookup::new(self.me, target, asker);
-        self.seed(&mut lookup);
+        let lookup = self.walk(target, asker);
         let number = self.token();
         self.lookups.insert(number, lookup);
         fx.emit(Out::Event(Event::LookupStarted));
@@ -57,6 +54,8 @@ impl DiscoveryMachine {
             && let Some(lookup) = self.lookups.remove(&number)
         {
             fx.emit(Out::Event(Event::LookupFinished));
+            let token = if let Asker::Caller(token) = lookup.asker { Some(token) } else { None };
+            fx.emit(Out::Walked { token, hops: lookup.hops(), queries: lookup.queries() });
             if lookup.asker == Asker::Refresh {
                 self.refresh_step(now, fx);
             } else {
@@ -87,7 +86,7 @@ impl DiscoveryMachine {
     pub(super) fn neighbors(
         &mut self,
         now: Time,
-        teller: SocketAddr,
+        teller: Teller,
         lookup: u64,
         records: impl Iterator<Item = NodeRecord>,
         fx: &mut Fx,
@@ -101,13 +100,15 @@ impl DiscoveryMachine {
                 fx.emit(Out::Drop(DropReason::ForeignRecord));
                 continue;
             }
-            if let Err(reason) = self.endpoint(&record, teller.ip()) {
+            if let Err(reason) = self.endpoint(&record, teller.addr.ip()) {
                 fx.emit(Out::Drop(reason));
                 continue;
             }
             match self.table.get(record.id()).map(|entry| &entry.contact) {
                 // It was checked when it came into the table, and nothing newer is being told.
-                Some(known) if record.seq() <= known.record.seq() => self.heard(now, known.clone(), lookup, fx),
+                Some(known) if record.seq() <= known.record.seq() => {
+                    self.heard(now, known.clone(), teller.id, lookup, fx)
+                }
                 _ => unknown.push(record),
             }
         }
@@ -122,21 +123,15 @@ impl DiscoveryMachine {
     }
 
     /// A node that somebody told of, its record checked.
-    pub(super) fn heard(&mut self, now: Time, contact: Contact, lookup: u64, fx: &mut Fx) {
+    pub(super) fn heard(&mut self, now: Time, contact: Contact, teller: NodeId, lookup: u64, fx: &mut Fx) {
         if contact.id == self.me {
             return;
         }
         if let Some(lookup) = self.lookups.get_mut(&lookup) {
-            lookup.see(contact.clone());
+            lookup.see(contact.clone(), teller);
         }
-        let (id, addr) = (contact.id, contact.addr);
         let placed = self.table.heard_of(contact);
         self.admitted(now, placed, fx);
-        if placed == Placed::Added && self.wanted > 0 {
-            // The dialer waits, and gets only nodes that answered.
-            let ping = Message::Ping { record_seq: self.local.seq() };
-            self.ask(now, id, addr, ping, Purpose::Revalidate, fx);
-        }
     }
 
     /// A step of a lookup ended.

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use peerage_machine::Time;
 use peerage_wire::NodeId;
+use peerage_wire::address::site;
 
-use super::requests::Purpose;
+use super::prove::MAX_PROOFS;
+use super::requests::{Purpose, Request};
 use super::{DiscoveryMachine, Fx, Out, Outgoing};
 use crate::count::DropReason;
 use crate::key::Key;
@@ -14,6 +16,8 @@ use crate::wire::{self, Cookie, Kind, MAX_NEIGHBORS, Message, Nonce, Packet};
 
 /// How many nodes that spoke to us are remembered as asked.
 const MAX_LEARNING: usize = 1_024;
+/// Those of one site that are asked for their records at once.
+const MAX_PROOFS_OF_SITE: usize = 2;
 /// As few are not looked through for those whose pause is over.
 pub(super) const FEW_LEARNING: usize = 16;
 
@@ -71,6 +75,7 @@ impl DiscoveryMachine {
         };
         if !worth_asking
             || self.requests.any(|request| request.to == id && request.message.kind() == Kind::RecordRequest)
+            || !self.may_learn(addr)
         {
             return;
         }
@@ -84,5 +89,14 @@ impl DiscoveryMachine {
             self.learning.insert(id, now + self.config.learn_pause);
             self.ask(now, id, addr, Message::RecordRequest, Purpose::Learn, fx);
         }
+    }
+
+    /// Whether one more of those that spoke to us may be asked: few at once, and of one site fewer, so that nobody with
+    /// many names keeps the others out.
+    fn may_learn(&self, addr: SocketAddr) -> bool {
+        let learning = |request: &Request| request.purpose == Purpose::Learn;
+        let of_site = |request: &Request| learning(request) && site(request.addr.ip()) == site(addr.ip());
+        self.requests.count(learning) < MAX_PROOFS
+            && (self.config.exempt(addr.ip()) || self.requests.count(of_site) < MAX_PROOFS_OF_SITE)
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     pub(crate) contact: Contact,
     /// Whether it answered us at this address; only such nodes are told to others.
     pub(crate) live: bool,
+    /// Whether a first sign of life was asked for.
+    pub(crate) asked: bool,
     /// Successful checks, decayed by failures.
     pub(crate) checks: u32,
     pub(crate) list: List,
@@ -178,7 +180,7 @@ impl Table {
         if self.bug {
             return Some(peerage_wire::address::host(ip));
         }
-        (!(self.exempt_local && is_local(ip))).then(|| site(ip))
+        (!self.exempt_local || !is_local(ip)).then(|| site(ip))
     }
 
     fn has_room(&self, index: usize, ip: IpAddr) -> bool {
@@ -302,16 +304,32 @@ impl Table {
         Placed::Replacement
     }
 
-    /// Takes a node out and gives its place to one that waits, chosen at random so that nobody can queue for it.
-    pub(crate) fn remove(&mut self, id: NodeId, rng: &mut Rng) {
+    /// The records of those that answered, by bucket; empty buckets are left out.
+    pub(crate) fn live_by_bucket(&self) -> impl Iterator<Item = Vec<Verified<NodeRecord>>> {
+        let live = |bucket: &Bucket| {
+            let live = bucket.entries.iter().filter(|entry| entry.live);
+            live.map(|entry| entry.contact.record.clone()).collect::<Vec<_>>()
+        };
+        self.buckets.iter().map(live).filter(|bucket| !bucket.is_empty())
+    }
+
+    /// Nodes that never answered and were not asked yet.
+    pub(crate) fn unproven(&self) -> Vec<NodeId> {
+        self.entries().filter(|entry| !entry.live && !entry.asked).map(|entry| entry.contact.id).collect()
+    }
+
+    /// Takes a node out and gives its place to one that waits, chosen at random so that nobody can queue for it. Tells
+    /// where the node was reached if it had answered there.
+    pub(crate) fn remove(&mut self, id: NodeId, rng: &mut Rng) -> Option<Contact> {
         let index = self.index(id);
         let bucket = &mut self.buckets[index];
-        let Some(at) = bucket.entries.iter().position(|entry| entry.contact.id == id) else { return };
+        let at = bucket.entries.iter().position(|entry| entry.contact.id == id)?;
         let removed = bucket.entries.swap_remove(at);
         let heir = rng.index(bucket.replacements.len()).and_then(|at| bucket.replacements.remove(at));
         // The heir was counted when it began to wait.
         bucket.entries.extend(heir.map(|contact| Entry::new(contact, false)));
         self.count_out(removed.contact.addr.ip());
+        removed.live.then_some(removed.contact)
     }
 
     /// Lets go of everybody who is not admitted any more; how many had a place.
@@ -325,7 +343,7 @@ impl Table {
         }
         let refused: Vec<NodeId> =
             self.entries().map(|entry| &entry.contact).filter(|c| !admits(c)).map(|contact| contact.id).collect();
-        refused.iter().for_each(|id| self.remove(*id, rng));
+        refused.iter().for_each(|id| drop(self.remove(*id, rng)));
         refused.len()
     }
 
@@ -391,6 +409,7 @@ impl Entry {
         Entry {
             contact,
             live,
+            asked: live,
             checks: 0,
             list: List::Fast,
             handed_until: None,

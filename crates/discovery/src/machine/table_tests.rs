@@ -282,9 +282,32 @@ proptest! {
                 0 => { table.heard_of(contact); }
                 1 => { table.proved(contact); }
                 2 => { let _ = table.check_missed(contact.id, contact.addr); }
-                _ => table.remove(contact.id, &mut rng),
+                _ => { table.remove(contact.id, &mut rng); }
             }
             check_sites(&table);
         }
+    }
+}
+
+#[test]
+fn a_dead_node_of_a_full_bucket_is_replaced_and_a_live_one_is_not() {
+    // geth TestTable_pingReplace: whether the old one answers, and whether somebody waits.
+    for (answers, somebody_waits) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut table, mut rng) = (table(), Rng::new(3));
+        let nodes = far(BUCKET_SIZE + 1);
+        nodes[..BUCKET_SIZE].iter().for_each(|contact| assert_eq!(table.proved(contact.clone()), Placed::Added));
+        if somebody_waits {
+            assert_eq!(table.proved(nodes[BUCKET_SIZE].clone()), Placed::Replacement);
+        }
+        let old = &nodes[5];
+        if answers {
+            table.check_passed(Time::ZERO, old.id, old.addr);
+        } else if table.check_missed(old.id, old.addr) {
+            table.remove(old.id, &mut rng);
+        }
+        assert_eq!(table.get(old.id).is_some(), answers);
+        assert_eq!(table.get(nodes[BUCKET_SIZE].id).is_some(), !answers && somebody_waits);
+        assert_eq!(table.len(), if answers || somebody_waits { BUCKET_SIZE } else { BUCKET_SIZE - 1 });
+        check_sites(&table);
     }
 }

@@ -21,14 +21,15 @@ pub struct Header {
     pub nonce: Nonce,
     /// The cookie shown or given.
     pub cookie: Cookie,
-    /// Unix seconds; zero in a `Cookie`.
+    /// Unix seconds; in a `Cookie`, its sender's clock.
     pub expiry: u64,
 }
 
 impl Header {
-    /// The `Cookie` that answers this request: its nonce echoed, with the cookie to be shown next time.
-    pub(crate) fn challenge(&self, cookie: Cookie) -> Packet {
-        Packet { nonce: self.nonce, cookie, expiry: 0, message: Message::Cookie }
+    /// The `Cookie` that answers this request: its nonce echoed, with the cookie to be shown next time and the clock of
+    /// who gives it, in Unix seconds.
+    pub(crate) fn challenge(&self, cookie: Cookie, clock: u64) -> Packet {
+        Packet { nonce: self.nonce, cookie, expiry: clock, message: Message::Cookie }
     }
 
     /// The bytes of such a `Cookie`, which goes back with sender and recipient swapped, and is unsigned.
@@ -107,19 +108,18 @@ impl<'a> Envelope<'a> {
             return Err(DropReason::Version);
         }
         let kind = Kind::from_code(code).ok_or(DropReason::UnknownType)?;
-        let mut header = Header {
+        let header = Header {
             kind,
             network: fields.take()?,
             from: NodeId::from_bytes(fields.take()?),
             to: NodeId::from_bytes(fields.take()?),
             nonce: Nonce { counter: u64::from_be_bytes(fields.take()?), mac: fields.take()? },
             cookie: Cookie(fields.take()?),
-            expiry: 0,
+            expiry: u64::from_be_bytes(fields.take()?),
         };
         if kind == Kind::Cookie {
             return Ok(Envelope { header, body: &[], signed: None });
         }
-        header.expiry = u64::from_be_bytes(fields.take()?);
         let (body, signature) = fields.0.split_last_chunk::<SIGNATURE>().ok_or(DropReason::TooShort)?;
         let signed = bytes.split_last_chunk::<SIGNATURE>().map(|(signed, _)| (signed, signature));
         Ok(Envelope { header, body, signed })

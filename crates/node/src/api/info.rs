@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use peerage::server::wire::address;
-use peerage::{PeerInfo, Status};
+use peerage::{External, Multiaddr, PeerInfo, Status};
 use serde::Serialize;
 
 use super::{Api, ApiError};
@@ -16,12 +16,33 @@ pub(super) struct NodeBody {
     network: String,
     record: String,
     addresses: Vec<String>,
+    /// Where others reach it, beyond what it is bound to.
+    external: Vec<ExternalBody>,
     api: String,
     metrics: String,
     /// 16 hexadecimal digits: as a number it would lose its last digits in JavaScript.
     instance: String,
+    /// `unknown`, `reachable`, `unreachable` or `not_listening`.
+    reachability: &'static str,
     started_unix_ms: u64,
     version: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct ExternalBody {
+    address: String,
+    /// `static`, `mapped` or `predicted`.
+    source: &'static str,
+}
+
+/// One for TCP and one for UDP, as far as there are.
+pub(super) fn external(known: &[External]) -> Vec<ExternalBody> {
+    let addresses = known.iter().flat_map(|external| {
+        let (tcp, udp) = (external.tcp_socket().map(address::from_tcp), external.udp_socket().map(address::from_udp));
+        let body = |address: Multiaddr| ExternalBody { address: address.to_string(), source: external.origin.label() };
+        [tcp, udp].into_iter().flatten().map(body).collect::<Vec<_>>()
+    });
+    addresses.collect()
 }
 
 pub(super) async fn node(State(api): State<Api>) -> Result<Json<NodeBody>, ApiError> {
@@ -34,9 +55,11 @@ pub(super) async fn node(State(api): State<Api>) -> Result<Json<NodeBody>, ApiEr
         network: local.network,
         record: local.record.to_string(),
         addresses: local.addresses.iter().map(|bare| address::with_id(bare, id).to_string()).collect(),
+        external: external(&local.external),
         api: format!("http://{}", setup.api),
         metrics: format!("http://{}/metrics", setup.metrics),
         instance: format!("{:016x}", local.instance),
+        reachability: local.reachability.map_or("not_listening", |state| state.label()),
         started_unix_ms: u64::try_from(api.0.started.as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
     }))

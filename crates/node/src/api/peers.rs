@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use peerage::server::wire::address;
+use peerage::server::wire::{Host, address};
 use peerage::{NodeId, PeerAddress};
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,10 @@ pub(super) struct StaticBody {
 
 impl From<PeerAddress> for StaticBody {
     fn from(peer: PeerAddress) -> StaticBody {
-        let whole = |socket| address::with_id(&address::from_tcp(socket), peer.id).to_string();
-        StaticBody { id: peer.id.to_string(), addresses: peer.addresses.iter().copied().map(whole).collect() }
+        let named = peer.hosts.iter().map(Host::to_multiaddr);
+        let numbered = peer.addresses.iter().copied().map(address::from_tcp);
+        let whole = |bare| address::with_id(&bare, peer.id).to_string();
+        StaticBody { id: peer.id.to_string(), addresses: named.chain(numbered).map(whole).collect() }
     }
 }
 

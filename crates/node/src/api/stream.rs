@@ -70,6 +70,9 @@ fn peer_event(change: Event) -> Sent {
                 "duration_ms": u64::try_from(lived.as_millis()).unwrap_or(u64::MAX),
             }),
         ),
+        Event::LocalChanged { seq, external } => {
+            event("local_changed", &json!({ "record_seq": seq, "external": super::info::external(&external) }))
+        }
         Event::MsgSent { id, protocol, lane, size } => message("message_sent", id, &protocol, lane, size),
         Event::MsgReceived { id, protocol, lane, size } => message("message_received", id, &protocol, lane, size),
     }

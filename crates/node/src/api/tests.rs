@@ -154,6 +154,7 @@ async fn the_node_tells_of_itself_and_of_its_health() {
     assert!(json["addresses"][0].as_str().is_some_and(|address| address.contains("/p2p/12D3KooW")));
     assert_eq!(json["api"], format!("http://127.0.0.1:{}", served.port));
     assert_eq!(json["instance"].as_str().map(str::len), Some(16));
+    assert_eq!(json["reachability"], "unknown", "nobody has tried yet");
     assert!(json["started_unix_ms"].as_u64() > Some(1_700_000_000_000) && json["version"].is_string());
     let health = served.ask("GET /v1/health", "").await;
     assert_eq!((health.status, &health.json()["status"]), (StatusCode::OK, &"ok".into()));

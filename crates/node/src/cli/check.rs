@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use peerage::server::MAX_ADMISSION;
-use peerage::{NodeId, PeerAddress};
+use peerage::{Nat, NodeId, PeerAddress};
 
 use super::Settings;
 
@@ -19,6 +19,19 @@ pub(super) fn contradictions(settings: &Settings) -> Result<(), String> {
         return Err("--listen has nothing to bind with both --no-listen and --no-discovery; \
                     leave out one of the three"
             .into());
+    }
+    if !settings.discovery && (settings.nodes_file.is_some() || !settings.dns_lists.is_empty()) {
+        return Err("--nodes-file and --dns-list are of no use with --no-discovery, which takes what they tell; \
+                    leave one out, or name nodes with --static-peer"
+            .into());
+    }
+    for (family, v4) in [("IPv4", true), ("IPv6", false)] {
+        let named = settings.external.iter().filter(|external| external.ip.is_ipv4() == v4).count();
+        if named > 1 {
+            return Err(format!(
+                "--external names {named} {family} addresses, and others can be told of one; leave one"
+            ));
+        }
     }
     if statics.len() > settings.max_static_peers as usize {
         return Err(format!(
@@ -42,7 +55,10 @@ pub(super) fn contradictions(settings: &Settings) -> Result<(), String> {
             ));
         }
     }
-    let refused = |peer: &&PeerAddress| !peer.addresses.iter().any(|socket| admission.permits_ip(socket.ip()));
+    // Where a name leads is seen later.
+    let refused = |peer: &&PeerAddress| {
+        peer.hosts.is_empty() && !peer.addresses.iter().any(|socket| admission.permits_ip(socket.ip()))
+    };
     for (flag, peers) in [("--bootnode", bootnodes), ("--static-peer", statics)] {
         if let Some(peer) = peers.iter().find(refused) {
             let address = peer.addresses.first().map(|socket| socket.ip().to_string()).unwrap_or_default();
@@ -60,6 +76,9 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     if !settings.statics.is_empty() && !settings.dialing {
         warnings.push("static peers are not dialled with --no-dial: they have to dial this node".into());
     }
+    if settings.nat.is_some_and(|nat| nat != Nat::None) && settings.local {
+        warnings.push("--nat has nothing to ask for: everything that is bound is on loopback".into());
+    }
     if settings.admission.only.as_ref().is_some_and(|only| only.is_empty()) {
         warnings.push("--only-file names nobody, so nobody is admitted".into());
     }
@@ -76,5 +95,6 @@ pub(super) fn is_local(settings: &Settings) -> bool {
         // Nothing is, so who is named decides.
         !settings.statics.is_empty()
     };
-    bound && named.all(on_loopback)
+    let hosts = settings.bootnodes.iter().chain(&settings.statics).any(|peer| !peer.hosts.is_empty());
+    bound && named.all(on_loopback) && !hosts && settings.dns_lists.is_empty()
 }

@@ -25,7 +25,13 @@ fn nothing_said_is_the_default() {
     let settings = read(&[]).expect("fine");
     assert!(settings.listen.is_empty() && settings.bootnodes.is_empty() && settings.api.is_none());
     assert_eq!((settings.network.as_str(), settings.local), ("peerage", false));
-    assert!(settings.discovery && settings.dialing && settings.listening && settings.warnings.is_empty());
+    assert!(
+        settings.discovery
+            && settings.exchange
+            && settings.dialing
+            && settings.listening
+            && settings.warnings.is_empty()
+    );
     // What the help says is what the crates below have.
     for config in [Config::recommended(), Config::local()] {
         assert_eq!((settings.max_peers, settings.max_static_peers), (config.max_peers, config.max_static_peers));
@@ -57,6 +63,18 @@ fn a_node_with_nothing_but_loopback_is_local() {
 }
 
 #[test]
+fn external_addresses_are_one_a_family_and_a_gateway_is_asked_where_there_is_one() {
+    let settings = read(&["--external", "203.0.113.7", "--external", "/ip6/2001:db8::7/tcp/9"]).expect("fine");
+    let ports: Vec<_> = settings.external.iter().map(|external| external.port).collect();
+    assert_eq!((ports, settings.nat), (vec![None, Some(9)], None));
+    assert_eq!((Config::recommended().nat, Config::local().nat), (Nat::Auto, Nat::None), "as the help says");
+    let loopback = ["--listen", "/ip4/127.0.0.1/tcp/0", "--nat"];
+    let warned = |how| read(&[&loopback[..], &[how]].concat()).expect("fine").warnings;
+    assert!(warned("upnp").concat().contains("nothing to ask for"));
+    assert!(warned("none").is_empty());
+}
+
+#[test]
 fn a_pasted_address_with_its_id_can_be_listened_at() {
     let settings = read(&["--listen", &format!("/ip4/127.0.0.1/tcp/9/p2p/{ID}"), "--listen", "/ip6/::1/tcp/0"]);
     let expected: [SocketAddr; 2] = ["127.0.0.1:9".parse().expect("socket"), "[::1]:0".parse().expect("socket")];
@@ -70,6 +88,10 @@ fn what_is_wrong_is_said_in_one_sentence_with_the_remedy() {
     assert!(wrong(&["--listen", "127.0.0.1:1"]).contains("write it like /ip4/127.0.0.1/tcp/30303"));
     assert!(wrong(&["--bootnode", "/ip4/127.0.0.1/tcp/1"]).contains("copy the whole address"));
     assert!(wrong(&["--bootnode", "pnr:AAAA"]).contains("record"));
+    assert!(wrong(&["--external", "127.0.0.1"]).contains("others cannot reach 127.0.0.1"));
+    assert!(wrong(&["--external", "hello"]).contains("write it like 203.0.113.7"));
+    assert!(wrong(&["--external", "203.0.113.7", "--external", "203.0.113.8"]).contains("names 2 IPv4 addresses"));
+    assert!(wrong(&["--nat", "stun"]).contains("use auto, upnp, pcp"));
     assert!(wrong(&["--max-peers", "0"]).contains("1..=10000"));
     assert!(wrong(&["--max-peers", "many"]).contains("--max-peers"));
     assert!(wrong(&["--api", "0.0.0.0:1"]).contains("only loopback"));
@@ -124,8 +146,9 @@ fn every_switch_is_heard() {
     let address = address.as_str();
     let settings = read(&[
         "--no-discovery",
+        "--no-exchange",
         "--no-listen",
-        "--churn",
+        "--no-churn",
         "--message-events",
         "--static-peer",
         address,
@@ -154,7 +177,8 @@ fn every_switch_is_heard() {
     ])
     .expect("fine");
     assert_eq!((settings.discovery, settings.dialing, settings.listening), (false, true, false));
-    assert!(settings.churn && settings.message_events && !read(&["--no-dial"]).expect("fine").dialing);
+    assert!(!settings.exchange);
+    assert!(!settings.churn && settings.message_events && !read(&["--no-dial"]).expect("fine").dialing);
     let id: NodeId = ID.parse().expect("an id");
     assert_eq!((settings.statics[0].id, &settings.trusted[..]), (id, &[id, id][..]));
     assert_eq!(
@@ -216,4 +240,23 @@ fn what_is_not_meant_most_likely_is_warned_of() {
     let address = address.as_str();
     let settings = read(&["--static-peer", address, "--no-dial"]).expect("fine");
     assert!(settings.warnings[0].contains("have to dial this node"), "{:?}", settings.warnings);
+}
+
+#[test]
+fn sources_of_nodes_are_read_and_refused_in_words() {
+    assert!(read(&[]).expect("fine").mdns);
+    for off in [&["--no-mdns"][..], &["--no-discovery"], &["--listen", "/ip4/127.0.0.1/tcp/0"]] {
+        assert!(!read(off).expect("fine").mdns, "{off:?}");
+    }
+    let link = format!("pnrtree://{}@nodes.example.org", "A".repeat(51) + "Q");
+    let settings = read(&["--dns-list", &link, "--dns-server", "192.0.2.1", "--nodes-file", "nodes"]).expect("fine");
+    assert_eq!(settings.dns_lists[0].to_string(), link);
+    assert_eq!(settings.dns_server, Some(([192, 0, 2, 1], 53).into()));
+    assert!(wrong(&["--dns-list", "nodes.example.org"]).contains("pnrtree://"));
+    assert!(wrong(&["--dns-server", "dns.example"]).contains("192.0.2.1:53"));
+    assert!(wrong(&["--no-discovery", "--nodes-file", "nodes"]).contains("--static-peer"));
+    let host = format!("/dns4/boot.example.org/tcp/30303/p2p/{ID}");
+    let named = read(&["--bootnode", &host, "--allow-net", "10.0.0.0/8"]).expect("where it leads is seen later");
+    assert_eq!(named.bootnodes[0].hosts.len(), 1);
+    assert!(!read(&["--listen", "/ip4/127.0.0.1/tcp/0", "--bootnode", &host]).expect("fine").local);
 }

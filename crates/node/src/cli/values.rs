@@ -7,8 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use peerage::server::discovery::sources::dns::{EntryError, ListLink};
 use peerage::server::wire::address;
-use peerage::{ForkId, IpNet, NetworkSecret, NodeId, PeerAddress, SharedAddress, ToListenAddress};
+use peerage::{
+    ForkId, IpNet, Nat, NatError, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress, StaticAddressError,
+    ToListenAddress,
+};
 use zeroize::Zeroizing;
 
 use super::log_filter;
@@ -25,8 +29,26 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     multiaddr.0.to_listen_address().map_err(|error| error.to_string())
 }
 
+pub(super) fn external(text: &str) -> Result<StaticAddress, String> {
+    // People paste whole addresses, id and all; the id is of no matter here.
+    text.parse().map_err(|error: StaticAddressError| error.to_string())
+}
+
+pub(super) fn nat(text: &str) -> Result<Nat, String> {
+    text.parse().map_err(|error: NatError| error.to_string())
+}
+
 pub(super) fn peer(text: &str) -> Result<PeerAddress, String> {
     text.parse().map_err(|error: peerage::server::PeerAddressError| error.to_string())
+}
+
+pub(super) fn dns_list(text: &str) -> Result<ListLink, String> {
+    text.parse().map_err(|error: EntryError| error.to_string())
+}
+
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let at = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
+    at.map_err(|_| "write it like 192.0.2.1:53 or [2001:db8::1]:53".to_owned())
 }
 
 /// An id, or anything that holds one.

@@ -1,5 +1,8 @@
 //! A node as a process: its lines, its API and its end.
 
+// Each file of tests uses what it needs of this.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -37,7 +40,21 @@ pub(crate) fn command(data_dir: &Path, more: &[&str]) -> Command {
 
 impl Process {
     pub(crate) fn start(data_dir: &Path, more: &[&str]) -> Process {
-        let mut child = command(data_dir, more).spawn().expect("starts");
+        Process::of(&mut command(data_dir, more))
+    }
+
+    /// The program with no more than these arguments, as a user starts it.
+    pub(crate) fn plain(data_dir: &Path, more: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+        command.arg("--data-dir").arg(data_dir).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::of(&mut command);
+        process.line("ready");
+        process
+    }
+
+    fn of(command: &mut Command) -> Process {
+        let mut child = command.spawn().expect("starts");
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (send, lines) = channel();
         thread::spawn(move || {

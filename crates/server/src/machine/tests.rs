@@ -24,6 +24,11 @@ fn meta(n: u8, direction: Direction) -> Meta {
     Meta { id: node(n), direction, instance: u64::from(n), ip: [20, 0, n, 1].into(), fork: ForkId::default() }
 }
 
+/// Without the peers that a full node lets go now and then, which have tests of their own.
+fn config() -> Config {
+    Config { churn: None, ..Config::recommended() }
+}
+
 fn machine(own: NodeId, config: &Config) -> Driver<ServerMachine> {
     let mut driver = Driver::new(ServerMachine::new(own, config, Rng::new(1)));
     driver.handle(Time::ZERO, In::Start);
@@ -39,7 +44,7 @@ struct World {
 impl World {
     /// `max_peers` of which a third is dialled.
     fn new(max_peers: u32) -> World {
-        World::with(Config { max_peers, ..Config::recommended() })
+        World::with(Config { max_peers, ..config() })
     }
 
     fn with(config: Config) -> World {

@@ -23,7 +23,7 @@ async fn network() -> (MemoryNetwork, Node, Node) {
 /// Dials a node at these addresses; how long it took.
 async fn dial(from: &Node, to: &Node, addresses: Vec<SocketAddr>) -> Duration {
     let start = Instant::now();
-    from.server.add_static(PeerAddress { id: to.id, addresses }).await.expect("admitted");
+    from.server.add_static(PeerAddress { id: to.id, addresses, hosts: Vec::new() }).await.expect("admitted");
     from.until_peers(1).await;
     start.elapsed()
 }
@@ -102,7 +102,10 @@ async fn an_address_that_answers_nothing_costs_one_handshakes_time_of_the_same_d
 #[tokio::test(start_paused = true)]
 async fn a_node_without_discovery_says_why_its_static_peer_is_missing_and_nothing_of_bootnodes() {
     let (_network, here, there) = network().await;
-    here.server.add_static(PeerAddress { id: there.id, addresses: vec![(THERE, 1).into()] }).await.expect("admitted");
+    here.server
+        .add_static(PeerAddress { id: there.id, addresses: vec![(THERE, 1).into()], hosts: Vec::new() })
+        .await
+        .expect("admitted");
     tokio::time::sleep(Duration::from_secs(60)).await;
     let told = here.server.health().await.expect("running").reasons;
     assert!(told.iter().any(|why| why == "static peers: 0 of 1 connected; 1 did not answer"), "{told:?}");

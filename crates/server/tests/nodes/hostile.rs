@@ -45,7 +45,7 @@ async fn a_dialled_peer_proves_no_address_but_the_one_that_was_dialled() {
     });
     let db = NodeDb::memory(Memory::recommended());
     let remembered = db.clone();
-    let hostile_at = PeerAddress { id: keys.id(), addresses: vec![(ip(9), 30303).into()] };
+    let hostile_at = PeerAddress { id: keys.id(), addresses: vec![(ip(9), 30303).into()], hosts: Vec::new() };
     let node = net
         .node(1, |args| {
             args.statics = vec![hostile_at];

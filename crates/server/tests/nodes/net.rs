@@ -33,13 +33,14 @@ pub(crate) fn ip(n: u8) -> IpAddr {
 /// What the nth node is started with: nobody to dial, and nothing to find anybody with.
 pub(crate) fn args(n: u8, listen: SocketAddr, transport: Transport, clock: Clock) -> Args {
     Args {
-        config: Config { discovery_on: false, ..Config::local() },
+        config: Config { discovery_on: false, exchange_on: false, ..Config::local() },
         keys: Keypair::from_seed([n; 32]),
         listen: Listen::At(vec![listen]),
         bootnodes: Vec::new(),
         statics: Vec::new(),
         trusted: Vec::new(),
         doors: Vec::new(),
+        foreign: None,
         transport,
         clock,
         meter: Meter::none(),
@@ -47,6 +48,8 @@ pub(crate) fn args(n: u8, listen: SocketAddr, transport: Transport, clock: Clock
         seed: u64::from(n),
         secret: None,
         min_record_seq: 0,
+        sources: Default::default(),
+        resolver: None,
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
     }
 }
@@ -68,7 +71,12 @@ impl Net {
         let id = args.keys.id();
         let server = start(args).await.expect("a free address and a sound configuration");
         let events = server.events(1_000).await.expect("running");
-        Node { server, id, address: PeerAddress { id, addresses: vec![SocketAddr::new(ip(n), PORT)] }, events }
+        Node {
+            server,
+            id,
+            address: PeerAddress { id, addresses: vec![SocketAddr::new(ip(n), PORT)], hosts: Vec::new() },
+            events,
+        }
     }
 }
 

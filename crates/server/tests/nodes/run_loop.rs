@@ -266,7 +266,7 @@ async fn a_restarted_node_dials_its_anchors_first_and_keeps_its_bans() {
 #[tokio::test(start_paused = true)]
 async fn a_node_without_peers_dials_a_bootnode_itself_and_says_why_it_has_none() {
     let net = Net::new();
-    let absent = PeerAddress { id: NodeId::from_bytes([7; 32]), addresses: vec![(ip(7), 1).into()] };
+    let absent = PeerAddress { id: NodeId::from_bytes([7; 32]), addresses: vec![(ip(7), 1).into()], hosts: Vec::new() };
     let one = net.node(1, |_| {}).await;
     let bootnodes = vec![absent, one.address.clone()];
     one.server.shutdown().await;

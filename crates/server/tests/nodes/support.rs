@@ -48,7 +48,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn address(&self) -> PeerAddress {
-        PeerAddress { id: self.id, addresses: vec![self.at] }
+        PeerAddress { id: self.id, addresses: vec![self.at], hosts: Vec::new() }
     }
 
     pub(crate) async fn peers(&self) -> usize {
@@ -63,7 +63,7 @@ impl Node {
 
 /// What the tests of limits need: no exemptions.
 pub(crate) fn config() -> Config {
-    Config { discovery_on: false, exempt_local: false, ..Config::local() }
+    Config { discovery_on: false, exchange_on: false, exempt_local: false, ..Config::local() }
 }
 
 /// Starts the nth node.

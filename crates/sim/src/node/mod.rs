@@ -118,6 +118,9 @@ pub enum Command {
     Shutdown,
 }
 
+/// Nodes that may be dialled, with which a node is well supplied.
+pub(crate) const USABLE: usize = 25;
+
 /// What a node tells the observer.
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -129,6 +132,15 @@ pub enum Note {
     Delivered(Descriptor),
     /// A publication was taken, and queued for so many peers; or it was refused.
     Published(Option<usize>),
+    /// A lookup of the scenario's ended; its answer follows.
+    Walked {
+        /// Nodes asked one after another until the nearest found was told of.
+        hops: u8,
+        /// Questions asked.
+        queries: u32,
+    },
+    /// The table holds [`USABLE`] nodes that answered and may be dialled, for the first time.
+    Usable,
     /// The answer to a lookup.
     Answer {
         /// The command's.
@@ -242,6 +254,8 @@ pub struct PeerageNode {
     next_accept: u64,
     next_token: u64,
     asked: BTreeMap<u64, services::Asked>,
+    /// Whether it was told that the table holds [`USABLE`] nodes.
+    usable: bool,
     todo: VecDeque<Todo>,
     /// By [`Clockwork`].
     due: [Option<Time>; 5],
@@ -308,6 +322,7 @@ impl PeerageNode {
             next_accept: 0,
             next_token: 0,
             asked: BTreeMap::new(),
+            usable: false,
             todo: VecDeque::new(),
             due: [None; 5],
             queued_bytes: 0,

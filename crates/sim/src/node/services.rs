@@ -8,6 +8,7 @@ use peerage_discovery::{Outgoing, Verdict};
 use peerage_machine::Time;
 use peerage_wire::Consequence;
 
+use super::USABLE;
 use super::{Clockwork, Command, Descriptor, Message, Note, PeerageNode, Todo};
 use crate::engine::{Net, Payload};
 
@@ -70,6 +71,8 @@ impl PeerageNode {
                         self.todo.push_back(Todo::Dialer(peerage_dialer::In::Candidates(found)));
                     }
                     Out::Alive(record) => self.remember(now, &record),
+                    // Nodes of a world know their addresses.
+                    Out::Observed { .. } => {}
                     Out::Answer { token, records } => match self.asked.remove(&token) {
                         Some(Asked::Scenario(token)) => net.note(Note::Answer { token, records }),
                         Some(Asked::Dialer(attempt)) => {
@@ -79,9 +82,18 @@ impl PeerageNode {
                         None => {}
                     },
                     Out::Drop(_) => self.tally.dropped += 1,
-                    Out::Event(_) => {}
+                    Out::Walked { token, hops, queries } => {
+                        if let Some(Asked::Scenario(_)) = token.and_then(|token| self.asked.get(&token)) {
+                            net.note(Note::Walked { hops, queries: u32::try_from(queries).unwrap_or(u32::MAX) });
+                        }
+                    }
+                    Out::Handed(_) | Out::Event(_) => {}
                 }
             }
+        }
+        if !self.usable && self.discovery.own().is_some_and(|discovery| discovery.usable() >= USABLE) {
+            self.usable = true;
+            net.note(Note::Usable);
         }
         self.due[Clockwork::Discovery as usize] = self.discovery.next_deadline();
     }

@@ -60,14 +60,15 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "victim.table"
         | "victim.slots" => Unit::Share,
         "bootstrap.p50" | "bootstrap.p99" | "bootstrap.last" | "first-peer.p50" | "first-peer.p99" | "delivery.p50"
-        | "delivery.p99" | "delivery.max" => Unit::Time,
-        "peers.mean" | "table.mean" | "copies" | "bytes" => Unit::Ratio,
+        | "delivery.p99" | "delivery.max" | "supplied.p50" | "supplied.p99" => Unit::Time,
+        "peers.mean" | "lookup.queries" | "table.mean" | "copies" | "bytes" => Unit::Ratio,
         "peers.min"
         | "peers.max"
         | "components"
         | "missed"
         | "duplicates-delivered"
         | "lookup.hops.p50"
+        | "lookup.hops.max"
         | "bans"
         | "bans.honest"
         | "blames"

@@ -129,8 +129,9 @@ impl Stage<'_> {
             self.people.honest().map(|(host, _)| host).filter(|host| self.world.node(*host).is_some()).collect();
         let Some(chosen) = self.agenda.rng.index(running.len()) else { return };
         let target = peerage_wire::NodeId::from_bytes(self.agenda.rng.bytes());
-        self.watch.asked(&self.world, &self.people, number, target);
-        self.world.command(running[chosen], Command::Lookup { token: number, target });
+        let by = running[chosen];
+        self.watch.asked(&self.world, &self.people, number, (by, target));
+        self.world.command(by, Command::Lookup { token: number, target });
     }
 
     pub(super) fn act(&mut self, index: usize) -> Result<(), RunError> {

@@ -81,6 +81,7 @@ pub fn config(scenario: &Scenario) -> Config {
     }
     config.exempt_local = population.limits.exempt_local;
     config.discovery.exempt_local = population.limits.exempt_local;
+    config.discovery.lookup_paths = population.limits.lookup_paths.max(1).into();
     if !population.limits.discovery_site_limits {
         config.discovery.site_per_bucket = usize::MAX;
         config.discovery.site_per_table = usize::MAX;

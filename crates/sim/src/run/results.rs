@@ -43,6 +43,8 @@ impl Watch {
             add(metrics, "bootstrap.p50", Unit::Time, self.settling.percentile(50));
             add(metrics, "bootstrap.p99", Unit::Time, self.settling.percentile(99));
             add(metrics, "bootstrap.last", Unit::Time, self.settling.max());
+            add(metrics, "supplied.p50", Unit::Time, self.supplied.percentile(50));
+            add(metrics, "supplied.p99", Unit::Time, self.supplied.percentile(99));
             add(metrics, "first-peer.p50", Unit::Time, self.first_peer.percentile(50));
             add(metrics, "first-peer.p99", Unit::Time, self.first_peer.percentile(99));
         }
@@ -83,6 +85,9 @@ impl Watch {
             add(metrics, "lookup.answered", Unit::Share, share(self.answered, asked));
             add(metrics, "lookup.exact", Unit::Share, share(self.found_all, asked));
             add(metrics, "lookup.nearest", Unit::Share, share(self.found_nearest, asked));
+            add(metrics, "lookup.hops.p50", Unit::Count, self.hops.percentile(50));
+            add(metrics, "lookup.hops.max", Unit::Count, self.hops.max());
+            add(metrics, "lookup.queries", Unit::Ratio, self.queries.mean());
         }
         add(metrics, "sessions.begun", Unit::Count, self.peer_ups);
         add(metrics, "sessions.ended", Unit::Count, self.peer_downs);

@@ -76,7 +76,7 @@ pub(super) struct Life {
 
 /// A lookup that was asked for.
 pub(super) struct Lookup {
-    /// The nearest nodes that ran, honest ones and others.
+    /// The honest ones of the nearest nodes that ran.
     nearest: Vec<NodeId>,
 }
 
@@ -93,6 +93,10 @@ pub(super) struct Watch {
     pub(super) found_all: u64,
     pub(super) found_nearest: u64,
     pub(super) answered: u64,
+    pub(super) hops: Histogram,
+    pub(super) queries: Histogram,
+    /// From a node's start until its table can supply it.
+    pub(super) supplied: Histogram,
     pub(super) peer_ups: u64,
     pub(super) peer_downs: u64,
     pub(super) dials: u64,
@@ -133,6 +137,9 @@ impl Watch {
             found_all: 0,
             found_nearest: 0,
             answered: 0,
+            hops: Histogram::default(),
+            queries: Histogram::default(),
+            supplied: Histogram::default(),
             peer_ups: 0,
             peer_downs: 0,
             dials: 0,
@@ -205,10 +212,18 @@ impl Watch {
         }
     }
 
-    pub(super) fn asked(&mut self, world: &World<PeerageNode>, people: &People, number: u64, target: NodeId) {
-        let running = people.honest().filter(|(host, _)| world.node(*host).is_some());
+    pub(super) fn asked(
+        &mut self,
+        world: &World<PeerageNode>,
+        people: &People,
+        number: u64,
+        (by, target): (HostId, NodeId),
+    ) {
+        // A node does not look for itself.
+        let running = people.iter().filter(|(host, _)| *host != by && world.node(*host).is_some());
         let running: Vec<(Key, NodeId)> = running.map(|(_, person)| (person.key, person.id)).collect();
-        let nearest = closest(&running, &Key::of(target), NEAREST);
+        let mut nearest = closest(&running, &Key::of(target), NEAREST);
+        nearest.retain(|id| self.roster.honest(id).is_some());
         self.lookups.insert(number, Lookup { nearest });
     }
 
@@ -241,6 +256,14 @@ impl Watch {
                 life.peers = life.peers.saturating_sub(1);
             }
             Note::Published(None) if honest => self.refused += 1,
+            Note::Walked { hops, queries } => {
+                self.hops.add(hops.into());
+                self.queries.add(queries.into());
+            }
+            Note::Usable if honest => {
+                let since = self.lives[host.0 as usize].since;
+                self.supplied.add(at.saturating_sub(since).as_micros() as u64);
+            }
             Note::Answer { token, records } => {
                 if let Some(lookup) = self.lookups.remove(&token) {
                     self.answered += 1;
@@ -269,7 +292,12 @@ impl Watch {
             }
             Note::Dialled { ok: false, .. } => self.dials_failed += 1,
             Note::Dials(_) => self.dials += 1,
-            Note::Dialled { .. } | Note::Delivered(_) | Note::Published(_) | Note::Banned(_) | Note::Blamed(..) => {}
+            Note::Usable
+            | Note::Dialled { .. }
+            | Note::Delivered(_)
+            | Note::Published(_)
+            | Note::Banned(_)
+            | Note::Blamed(..) => {}
         }
     }
 

@@ -67,11 +67,13 @@ pub struct Limits {
     pub exempt_local: bool,
     /// Whether discovery limits how many table entries a site has. Default: yes.
     pub discovery_site_limits: bool,
+    /// Along how many paths a lookup goes. Default: three; one is Kademlia's plain walk.
+    pub lookup_paths: u8,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { exempt_local: false, discovery_site_limits: true }
+        Self { exempt_local: false, discovery_site_limits: true, lookup_paths: 3 }
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn args(n: u8, mut config: Config, statics: Vec<PeerAddress>) -> Resu
         statics,
         trusted: Vec::new(),
         doors: Vec::new(),
+        foreign: None,
         secret: None,
         transport: Transport::sockets(),
         clock: Clock::system(),
@@ -47,6 +48,8 @@ pub(super) fn args(n: u8, mut config: Config, statics: Vec<PeerAddress>) -> Resu
         seed: u64::from(n),
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
         min_record_seq: 0,
+        sources: Default::default(),
+        resolver: None,
     })
 }
 
@@ -106,8 +109,9 @@ impl Honest {
         let (mut nodes, mut events) = (Vec::new(), Vec::new());
         let tally = SharedTally::default();
         for n in 1..=HONEST {
-            let config = Config { discovery_on: false, listening_on: false, ..Config::local() };
-            let node = start(args(n, config, vec![PeerAddress { id, addresses: vec![at] }])?).await?;
+            let config = Config { discovery_on: false, exchange_on: false, listening_on: false, ..Config::local() };
+            let node =
+                start(args(n, config, vec![PeerAddress { id, addresses: vec![at], hosts: Vec::new() }])?).await?;
             events.push(node.events(1000).await?);
             let own = node.local().await?.record.id();
             tokio::spawn(listen(own, subscribe(&node).await?, tally.clone()));

@@ -16,7 +16,7 @@ use crate::machine::Usage;
 pub(super) async fn run() -> Result<(), Failure> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let counted = recorder.handle();
-    let mut config = Config { exempt_local: false, discovery_on: false, ..Config::local() };
+    let mut config = Config { exempt_local: false, discovery_on: false, exchange_on: false, ..Config::local() };
     // All honest peers are on this one address.
     config.listener.shared_addresses = vec![SharedAddress { network: "127.0.0.1/32".parse()?, factor: 20 }];
     let args = Args { meter: Meter::new(Arc::new(recorder)), ..honest::args(0, config, Vec::new())? };

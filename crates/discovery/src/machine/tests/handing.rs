@@ -94,11 +94,20 @@ fn hearsay_is_checked_at_once_while_the_dialer_waits() {
     let outs = solo.tell(In::Lookup { token: 1, target: told.id });
     let find = finds(&outs).pop().expect("a query");
     let outs = solo.tell(teller.neighbors(&find, &[&told]));
-    let ping = requests(&outs).into_iter().find(|request| matches!(request.packet.message, Message::Ping { .. }));
-    let ping = ping.expect("a check");
-    assert_eq!(ping.addr, told.addr);
-    let outs = solo.tell(told.answers(&ping, Message::Pong { record_seq: 1, observed: solo.me.addr }));
+    // The lookup comes to it, which is a check as good as a ping.
+    let asked = requests(&outs);
+    assert_eq!(asked.iter().map(|request| request.addr).collect::<Vec<_>>(), [told.addr]);
+    let outs = solo.tell(told.neighbors(&asked[0], &[]));
     assert_eq!(candidates(&outs), [told.id]);
+    // Told of outside of a lookup, it is pinged.
+    solo.tell(In::Want(1));
+    let another = Peer::new(3);
+    let draft = RecordDraft::new(1, network()).address(address::from_udp(another.addr));
+    let another = Peer::with(3, another.addr, draft.address(address::from_tcp(another.addr)));
+    let outs = solo.tell(In::Offer { source: Source::Exchange, records: vec![another.record.clone()] });
+    let ping = only_request(&outs, Message::Ping { record_seq: 1 });
+    let outs = solo.tell(another.answers(&ping, Message::Pong { record_seq: 1, observed: solo.me.addr }));
+    assert_eq!(candidates(&outs), [another.id]);
 }
 
 #[test]

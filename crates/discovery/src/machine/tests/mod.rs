@@ -3,7 +3,10 @@
 mod admission;
 mod handing;
 mod hostile;
+mod mixing;
 mod rules;
+mod staying;
+mod transport;
 mod world;
 
 use std::time::Duration;

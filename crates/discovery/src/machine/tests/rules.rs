@@ -249,3 +249,23 @@ fn unanswered_requests_have_a_limit() {
     assert!(drops(&outs).contains(&DropReason::TooManyRequests));
     assert_eq!(solo.machine().under_way().0, 5);
 }
+
+#[test]
+fn bootnodes_that_become_known_later_are_asked_at_once_and_replace_those_of_their_source() {
+    let (old, new) = (Peer::new(1), Peer::new(2));
+    let mut solo = Solo::first(config());
+    let told = |peers: &[&Peer]| In::Bootnodes {
+        source: Source::Bootnode,
+        nodes: peers.iter().map(|peer| peer.bootnode()).collect(),
+    };
+    let asked = |outs: &[Out]| requests(outs).iter().map(|request| request.to).collect::<Vec<_>>();
+    let outs = solo.tell(told(&[&old]));
+    assert_eq!(asked(&outs), [old.id]);
+    let outs = solo.tell(told(&[&old]));
+    assert_eq!(asked(&outs), [], "nothing new");
+    let outs = solo.tell(told(&[&new]));
+    assert_eq!(asked(&outs), [new.id], "its name leads elsewhere now");
+    let own = Bootnode { id: solo.me.id, addr: solo.me.addr };
+    let outs = solo.tell(In::Bootnodes { source: Source::File, nodes: vec![own] });
+    assert_eq!(asked(&outs), [], "itself, and the other is asked already");
+}

@@ -90,7 +90,12 @@ impl World {
                         let ids = records.iter().map(|record| record.id()).collect();
                         self.nodes[number].answers.insert(token, ids);
                     }
-                    Out::Alive(_) | Out::Drop(_) | Out::Event(_) => {}
+                    Out::Alive(_)
+                    | Out::Handed(_)
+                    | Out::Walked { .. }
+                    | Out::Observed { .. }
+                    | Out::Drop(_)
+                    | Out::Event(_) => {}
                 }
             }
         }

@@ -141,7 +141,7 @@ fn both_ends_that_dial_at_once_keep_the_same_connection() {
 
 #[test]
 fn static_peers_have_places_of_their_own() {
-    let mut world = World::with(Config { max_peers: 3, max_static_peers: 2, ..Config::recommended() });
+    let mut world = World::with(Config { max_peers: 3, max_static_peers: 2, ..config() });
     for n in 10..=12 {
         world.input(In::AddStatic(node(n)));
     }

@@ -35,7 +35,7 @@ fn a_friend_who_is_away_is_let_in_whoever_was_banned_at_its_address() {
 
 #[test]
 fn an_address_that_many_share_is_not_banned_for_as_few_of_them_as_a_host_of_one() {
-    let mut config = Config { max_peers: 90, ..Config::recommended() };
+    let mut config = Config { max_peers: 90, ..config() };
     let carrier = SharedAddress { network: "20.1.1.1/32".parse().expect("network"), factor: 20 };
     config.listener.shared_addresses = vec![carrier];
     let mut world = World::with(config);
@@ -61,7 +61,7 @@ fn a_peer_that_was_of_use_has_its_grace_from_when_it_no_longer_is() {
 
 #[test]
 fn a_peer_that_stays_while_others_are_lost_does_not_push_them_out_of_the_anchors() {
-    let mut world = World::with(Config { max_peers: 60, max_anchors: 3, ..Config::recommended() });
+    let mut world = World::with(Config { max_peers: 60, max_anchors: 3, ..config() });
     let sessions: Vec<_> = (1..=3).map(|n| world.add(meta(n, Outbound)).expect("free")).collect();
     assert_eq!(world.wait(Duration::from_secs(300)), [Out::Anchors(vec![node(1), node(2), node(3)])]);
     for session in &sessions[1..] {
@@ -75,7 +75,7 @@ fn a_peer_that_stays_while_others_are_lost_does_not_push_them_out_of_the_anchors
 
 #[test]
 fn one_site_does_not_become_all_anchors() {
-    let mut world = World::with(Config { max_peers: 60, max_anchors: 8, ..Config::recommended() });
+    let mut world = World::with(Config { max_peers: 60, max_anchors: 8, ..config() });
     for n in 1..=8 {
         world.add(Meta { ip: [21, 1, 1, n].into(), ..meta(n, Outbound) }).expect("free");
     }
@@ -94,7 +94,7 @@ fn one_site_does_not_become_all_anchors() {
 /// geth's `maxDialedConns` is zero with `NoDial`.
 #[test]
 fn a_node_that_does_not_dial_gives_all_its_places_to_those_who_come() {
-    let mut world = World::with(Config { max_peers: 6, dialing_on: false, ..Config::recommended() });
+    let mut world = World::with(Config { max_peers: 6, dialing_on: false, ..config() });
     for n in 1..=6 {
         assert!(world.add(meta(n, Inbound)).is_ok(), "{n}");
     }

@@ -51,10 +51,8 @@ fn blame_outlasts_a_session_and_fades_with_time() {
 
 #[test]
 fn a_peer_is_dropped_before_it_is_banned_and_may_come_back() {
-    let mut world = World::with(Config {
-        reputation: Reputation { control_flood: 28, ..Reputation::recommended() },
-        ..Config::recommended()
-    });
+    let mut world =
+        World::with(Config { reputation: Reputation { control_flood: 28, ..Reputation::recommended() }, ..config() });
     let session = world.add(meta(1, Inbound)).expect("free");
     let flood = In::Report(session, Penalty::ControlFlood);
     assert_eq!(world.deeds(flood.clone()), []);

@@ -22,7 +22,7 @@ fn a_peer_without_use_is_dropped_after_its_grace_and_only_from_a_node_half_full(
 #[test]
 fn a_full_node_lets_one_of_each_pool_go_when_churn_is_on_and_nobody_when_it_is_off() {
     for churn in [None, Some(Churn::recommended())] {
-        let mut world = World::with(Config { max_peers: 30, churn: churn.clone(), ..Config::recommended() });
+        let mut world = World::with(Config { max_peers: 30, churn: churn.clone(), ..config() });
         let mut sessions: Vec<_> = (1..=20).map(|n| world.add(meta(n, Inbound)).expect("free")).collect();
         for session in &sessions {
             world.input(In::Useful(*session, true));
@@ -67,7 +67,7 @@ fn a_full_node_lets_one_of_each_pool_go_when_churn_is_on_and_nobody_when_it_is_o
 
 #[test]
 fn the_longest_and_least_blamed_dialled_peers_become_anchors_and_none_does_not_wipe_them() {
-    let mut world = World::with(Config { max_peers: 60, max_anchors: 2, ..Config::recommended() });
+    let mut world = World::with(Config { max_peers: 60, max_anchors: 2, ..config() });
     let first = world.add(meta(1, Outbound)).expect("free");
     world.wait(Duration::from_secs(1));
     let sessions: Vec<_> = (2..=4).map(|n| world.add(meta(n, Outbound)).expect("free")).collect();
