@@ -139,7 +139,7 @@ pub enum Note {
         /// Questions asked.
         queries: u32,
     },
-    /// The table holds [`USABLE`] nodes that answered and may be dialled, for the first time.
+    /// The table holds enough nodes (25) that answered and may be dialled, for the first time.
     Usable,
     /// The answer to a lookup.
     Answer {

@@ -10,7 +10,7 @@ use peerage_wire::address::is_local;
 use peerage_wire::{MAX_RECORD, NetworkId, NodeId, NodeRecord, Verified};
 use serde::{Deserialize, Serialize};
 
-/// Nodes that are news within [`NEWS`]: as many as a local network may have, and few enough that a flood of invented
+/// Nodes that are news within a minute: as many as a local network may have, and few enough that a flood of invented
 /// ones is nothing.
 pub const MAX_NEWS: u32 = 64;
 const NEWS: Duration = Duration::from_secs(60);
