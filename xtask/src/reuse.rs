@@ -83,7 +83,12 @@ fn check(metadata: &Metadata, package: &Package) -> Result<Vec<String>, Failure>
         let path = project.path().join(name);
         fs::write(&path, text).map_err(Failure::file(path))
     };
-    write("Cargo.toml", &manifest(&package.name, folder, &others))?;
+    let needed =
+        package.targets.iter().filter(|target| target.is_example()).flat_map(|target| &target.required_features);
+    let mut needed: Vec<&str> = needed.map(String::as_str).collect();
+    needed.sort_unstable();
+    needed.dedup();
+    write("Cargo.toml", &manifest(&package.name, folder, &needed, &others))?;
     write("lib.rs", "//! Only the examples matter here.\n")?;
     // With the same versions locked, nothing new is fetched.
     let lock = metadata.workspace_root.as_std_path().join("Cargo.lock");
@@ -124,12 +129,12 @@ fn packed(listed: &str, is_in_crate: impl Fn(&str) -> bool) -> Result<(), String
     }
 }
 
-/// A project that knows one crate of Peerage and whatever else its examples use.
-fn manifest(name: &str, folder: &Path, others: &[&Dependency]) -> String {
+/// A project that knows one crate of Peerage, with the features that its examples need, and whatever else they use.
+fn manifest(name: &str, folder: &Path, needed: &[&str], others: &[&Dependency]) -> String {
     let mut text = format!(
         "[package]\nname = \"reuse-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
          [lib]\npath = \"lib.rs\"\n\n[workspace]\n\n[profile.dev]\ndebug = false\n\n\
-         [dependencies]\n{name} = {{ path = {folder:?} }}\n\n[dev-dependencies]\n"
+         [dependencies]\n{name} = {{ path = {folder:?}, features = {needed:?} }}\n\n[dev-dependencies]\n"
     );
     for other in others {
         let (key, package) = match &other.rename {
@@ -232,8 +237,8 @@ mod tests {
 
     #[test]
     fn the_project_knows_one_crate_and_stands_outside_every_workspace() {
-        let text = manifest("peerage-wire", Path::new("/w/crates/wire"), &[]);
+        let text = manifest("peerage-wire", Path::new("/w/crates/wire"), &[], &[]);
         assert!(text.contains("[workspace]"));
-        assert!(text.contains("peerage-wire = { path = \"/w/crates/wire\" }"));
+        assert!(text.contains("peerage-wire = { path = \"/w/crates/wire\", features = [] }"));
     }
 }

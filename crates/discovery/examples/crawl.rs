@@ -1,7 +1,7 @@
 //! Joins a network with no TCP at all, and prints the nodes that it finds.
 //!
 //! `cargo run -p peerage-discovery --example crawl -- --network NAME --seconds 10 pnr:...` asks the nodes whose records
-//! are given; without records it makes a network of its own, of 30 nodes on loopback, and crawls that.
+//! are given; without records it makes a network of its own, of 8 nodes on loopback, and crawls that.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -17,7 +17,7 @@ use peerage_discovery::{Args, Bootnode, Config, DiscoveryMailbox, Secrets, spawn
 
 const USAGE: &str = "usage: crawl [--network NAME] [--seconds N] [pnr:RECORD ...]";
 /// Nodes of the network that is made where none is named.
-const OWN_NODES: usize = 30;
+const OWN_NODES: usize = 8;
 
 struct Plan {
     network: String,
@@ -77,10 +77,10 @@ async fn node(
 }
 
 /// Asks again and again for the nodes nearest to a random point, and prints each the first time.
-async fn crawl(discovery: &DiscoveryMailbox, time: Duration) -> Result<usize, Box<dyn Error>> {
+async fn crawl(discovery: &DiscoveryMailbox, time: Duration, enough: usize) -> Result<usize, Box<dyn Error>> {
     let (clock, mut found) = (Clock::system(), BTreeSet::new());
     let end = clock.now() + time;
-    while clock.now() < end {
+    while clock.now() < end && found.len() < enough {
         let target = Keypair::generate()?.id();
         let records = ask(end.since(clock.now()), |reply| discovery.lookup(target, reply)).await.unwrap_or_default();
         for record in records.iter().filter(|record| found.insert(record.id())) {
@@ -99,7 +99,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut own = Vec::new();
     if plan.bootnodes.is_empty() {
         println!("no record was given: a network of {OWN_NODES} nodes on this computer is crawled");
-        plan.seconds = plan.seconds.min(3);
+        // Without optimisation signatures take their time; the crawl is over once all were found.
+        plan.seconds = plan.seconds.max(30);
         let mut bootnodes = Vec::new();
         for _ in 0..OWN_NODES {
             let socket = transport.bind_datagram((Ipv4Addr::LOCALHOST, 0).into()).await?;
@@ -110,6 +111,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         plan.bootnodes = bootnodes[..1].to_vec();
     }
+    let enough = if own.is_empty() { usize::MAX } else { own.len() };
     let local = plan.bootnodes.iter().all(|bootnode| bootnode.addr.ip().is_loopback());
     let on: SocketAddr = if local { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
     let mut sockets = vec![transport.bind_datagram(on).await?];
@@ -117,8 +119,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sockets.push(v6);
     }
     let (_, discovery, child) = node(&plan.network, sockets, plan.bootnodes).await?;
-    let count = crawl(&discovery, Duration::from_secs(plan.seconds)).await?;
-    println!("{count} nodes in {} s", plan.seconds);
+    let count = crawl(&discovery, Duration::from_secs(plan.seconds), enough).await?;
+    println!("{count} nodes");
     for child in own.into_iter().map(|(_, child)| child).chain([child]) {
         child.stop();
         child.wait().await;

@@ -9,6 +9,8 @@
 //! `NODES` is a file with a record (`pnr:…`, as a node prints it) or a link to another list (`pnrtree://…`) a line, and
 //! comments after `#`. `SEQ` must exceed that of the list's last version. The lines go into the domain's zone file, and
 //! the link, which is printed last on stderr, to the list's users: `node --dns-list LINK`.
+//!
+//! xtask-reuse: build list.key example.org 1 /dev/null
 
 use std::error::Error;
 use std::fs;
