@@ -29,6 +29,11 @@ pub enum EntryRule {
 }
 
 impl EntryRule {
+    /// Whether a record says all that it must.
+    pub(crate) fn all_hold(rules: &[EntryRule], record: &NodeRecord) -> bool {
+        rules.iter().all(|rule| rule.holds(record))
+    }
+
     /// Whether a record says what it must.
     pub fn holds(&self, record: &NodeRecord) -> bool {
         match self {

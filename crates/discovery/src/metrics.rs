@@ -112,8 +112,8 @@ impl Metrics {
     }
 }
 
-/// The handles are in the order of their enum's values.
-fn add(counters: &[Counter], index: usize) {
+/// Counts one of several that are in the order of their enum's values.
+pub(crate) fn add(counters: &[Counter], index: usize) {
     if let Some(counter) = counters.get(index) {
         counter.increment(1);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peerage_discovery::external::{Nat, StaticAddress};
 use peerage_peer_session::handshake::MAX_FORKS;
-use peerage_wire::{Admission, ForkId, Penalty};
+use peerage_wire::{Admission, ForkId, MAX_ENTRIES, MAX_ENTRY_KEY, Penalty};
 use serde::{Deserialize, Serialize};
 
 use crate::listener::ListenerConfig;
@@ -141,8 +141,8 @@ pub struct Config {
     /// places are taken.
     pub useless_after: Duration,
     /// What the application says of this node in its record, by key: others can ask for it before they dial
-    /// ([`EntryRule`](peerage_discovery::EntryRule)). Keys of at most 16 bytes, values of at most 96, [`MAX_ENTRIES`]
-    /// of them, [`MAX_ENTRY_BYTES`] in all.
+    /// ([`EntryRule`](peerage_discovery::EntryRule)). [`MAX_ENTRIES`] of them, with keys of at most [`MAX_ENTRY_KEY`]
+    /// bytes, and [`MAX_ENTRY_BYTES`] in all.
     pub record_entries: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether, and how, a full node lets a peer go now and then.
     pub churn: Option<Churn>,
@@ -176,9 +176,8 @@ pub struct Config {
 /// Networks that the admission policy may list; bans add 512 at most. Each is compared with every address.
 pub const MAX_ADMISSION: usize = 512;
 
-/// Entries of the application's own in a record.
-pub const MAX_ENTRIES: usize = 8;
-/// Their bytes, keys and values with two more for each: what leaves room for an address in the record's 300 bytes.
+/// Bytes of the entries of the application's own in a record, keys and values with two more for each: what leaves room for
+/// an address in the record's 300 bytes.
 pub const MAX_ENTRY_BYTES: usize = 96;
 
 impl Config {
@@ -254,11 +253,11 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         Config::check_forks(&self.accepted_forks)?;
         let bytes: usize = self.record_entries.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
-        let long = self.record_entries.keys().find(|key| key.is_empty() || key.len() > 16);
+        let long = self.record_entries.keys().find(|key| key.is_empty() || key.len() > MAX_ENTRY_KEY);
         if self.record_entries.len() > MAX_ENTRIES || bytes > MAX_ENTRY_BYTES || long.is_some() {
             return Err(format!(
                 "record_entries: {} entries of {bytes} bytes, and there may be {MAX_ENTRIES} of {MAX_ENTRY_BYTES}, with \
-                 keys of 1 to 16 bytes",
+                 keys of 1 to {MAX_ENTRY_KEY} bytes",
                 self.record_entries.len()
             ));
         }

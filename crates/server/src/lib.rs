@@ -76,7 +76,7 @@ pub mod racing {
     pub use crate::connector::{End, Failure, In, Out, Race, Timer};
 }
 
-pub use config::{Churn, Config, MAX_ADMISSION, MAX_ENTRIES, MAX_ENTRY_BYTES, Reputation};
+pub use config::{Churn, Config, MAX_ADMISSION, MAX_ENTRY_BYTES, Reputation};
 pub use genesis::{ListenerGenesis, ServerGenesis};
 pub use listener::{ListenerConfig, SharedAddress};
 pub use machine::{In, Meta, Out, Restored, Running, ServerMachine, Setup, Stage, Timer};

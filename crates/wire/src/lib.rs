@@ -38,4 +38,4 @@ pub use ipnet::IpNet;
 pub use multiaddr::{self, Multiaddr};
 pub use penalty::Penalty;
 pub use reason::{Consequence, DisconnectReason};
-pub use record::{MAX_RECORD, NodeRecord, RecordDraft, RecordError, Verified};
+pub use record::{MAX_ENTRIES, MAX_ENTRY_KEY, MAX_RECORD, NodeRecord, RecordDraft, RecordError, Verified};

@@ -22,6 +22,10 @@ use crate::{NetworkId, address};
 
 /// Longest record in bytes.
 pub const MAX_RECORD: usize = 300;
+/// Entries of applications in a record.
+pub const MAX_ENTRIES: usize = 8;
+/// Bytes of an entry's key.
+pub const MAX_ENTRY_KEY: usize = 16;
 const DOMAIN: Domain = Domain::new("peerage record 1");
 const TEXT_PREFIX: &str = "pnr:";
 const VERSION: u8 = 1;
@@ -34,7 +38,7 @@ struct Body {
     network: NetworkId,
     noise_key: [u8; 32],
     addresses: List<Blob<64>, 8>,
-    entries: List<(Blob<16>, Blob<96>), 8>,
+    entries: List<(Blob<MAX_ENTRY_KEY>, Blob<96>), MAX_ENTRIES>,
 }
 
 /// Why bytes or text are not a usable record.

@@ -5,6 +5,7 @@ use peerage_mailbox::Meter;
 
 use super::count::{DropReason, Event};
 use crate::external::Reachable;
+use crate::metrics::add;
 
 const REACHABLE: [Reachable; 3] = [Reachable::Unknown, Reachable::Yes, Reachable::No];
 
@@ -64,13 +65,6 @@ impl Metrics {
         for (label, gauge) in &self.reachable {
             gauge.set(if *label == state { 1.0 } else { 0.0 });
         }
-    }
-}
-
-/// The handles are in the order of their enum's values.
-fn add(counters: &[Counter], index: usize) {
-    if let Some(counter) = counters.get(index) {
-        counter.increment(1);
     }
 }
 

@@ -103,7 +103,7 @@ impl DiscoveryMachine {
 
     /// Whether a node of the table can be dialled, and is worth it.
     pub(super) fn may_hand_out(&self, entry: &Entry) -> bool {
-        can_dial(entry, &self.admission) && self.config.filter.iter().all(|rule| rule.holds(&entry.contact.record))
+        can_dial(entry, &self.admission) && EntryRule::all_hold(&self.config.filter, &entry.contact.record)
     }
 
     pub(super) fn filter(&mut self, rules: Vec<EntryRule>) {

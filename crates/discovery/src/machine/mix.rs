@@ -129,7 +129,7 @@ pub(super) struct Rule<'a> {
 
 impl Rule<'_> {
     fn sockets<'a>(&'a self, source: Source, record: &'a NodeRecord) -> impl Iterator<Item = SocketAddr> + 'a {
-        let fits = self.filter.iter().all(|rule| rule.holds(record));
+        let fits = EntryRule::all_hold(self.filter, record);
         let sockets = if fits { record.tcp_sockets() } else { &[] };
         sockets.iter().copied().filter(move |tcp| {
             let believed = source.vouches_for(tcp.ip())

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::count::SourceEvent;
 use super::file_task;
 use crate::ingress::DiscoveryMailbox;
+use crate::metrics::add;
 use crate::source::{MAX_OFFER, Source};
 
 /// How long the actor may take to accept an offer; one that takes longer is restarting, or very busy.
@@ -69,11 +70,8 @@ impl Counters {
         Counters(SourceEvent::ALL.iter().map(counter).collect())
     }
 
-    /// The handles are in the order of the values.
     pub(super) fn count(&self, event: SourceEvent) {
-        if let Some(counter) = self.0.get(event as usize) {
-            counter.increment(1);
-        }
+        add(&self.0, event as usize);
     }
 }
 

@@ -9,6 +9,7 @@ use peerage_wire::{NodeId, NodeRecord, Verified};
 use super::super::count::{DropReason, Event};
 use super::book::Entry;
 use super::{ExchangeMachine, Fx, Out, Timer};
+use crate::filter::EntryRule;
 use crate::source::MAX_OFFER;
 
 /// A wish of the dialer that is older than this is not worth asking more often for: it repeats what it wants.
@@ -56,7 +57,7 @@ impl ExchangeMachine {
         }
         let mut fit: Vec<(NodeId, NodeId, Option<Time>)> = Vec::new();
         let rested = |until: Time| until <= now;
-        let says = |record: &NodeRecord| self.config.filter.iter().all(|rule| rule.holds(record));
+        let says = |record: &NodeRecord| EntryRule::all_hold(&self.config.filter, record);
         let fits = |entry: &Entry| entry.handed_until.is_none_or(rested) && says(&entry.record);
         for (id, entry) in self.book.entries().filter(|(_, entry)| fits(entry)) {
             fit.push((entry.teller, *id, entry.handed_until));
