@@ -44,6 +44,9 @@ pub struct Config {
     pub site_per_bucket: usize,
     /// Nodes of one site in the table, replacements counted.
     pub site_per_table: usize,
+    /// Whether a place of a site that has many goes to a node of one that has fewer, and whether nodes are asked and handed
+    /// out by who told of them, one of each in turn. Without it first come is first served, as in geth; to compare.
+    pub fair_shares: bool,
     /// What records must say for their owners to be dialled; all of it.
     pub filter: Vec<EntryRule>,
     /// How long an answer may take.
@@ -114,6 +117,7 @@ impl Config {
             exempt_local: true,
             site_per_bucket: 2,
             site_per_table: 10,
+            fair_shares: true,
             filter: Vec::new(),
             request_timeout: Duration::from_millis(500),
             max_requests: 512,

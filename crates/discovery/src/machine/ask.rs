@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use peerage_machine::Time;
 use peerage_wire::{NodeId, NodeRecord};
 
+use super::origin::Origin;
 use super::requests::{Purpose, Request};
 use super::table::Contact;
 use super::{Check, DiscoveryMachine, Fx, Out, Outgoing, Teller, Timer};
@@ -80,6 +81,8 @@ impl DiscoveryMachine {
                 if self.close(counter, fx).is_some_and(|request| request.purpose == Purpose::Regain) {
                     self.regained(from, fx);
                 }
+                let placed = self.table.inherit(from, addr);
+                self.admitted(now, placed, fx);
                 let settled = self.table.check_passed(now, from, addr);
                 // What is remembered counts as proved where its record says first: it has to be where it answered.
                 let proved = settled.filter(|record| record.udp_address() == Some(addr));
@@ -113,7 +116,8 @@ impl DiscoveryMachine {
                     self.neighbors(now, teller, lookup, records.into_iter().take(taken), fx);
                     if complete {
                         self.close(counter, fx);
-                        self.table.alive(from, addr);
+                        let placed = self.table.alive(from, addr);
+                        self.admitted(now, placed, fx);
                         self.supply_changed = true;
                         self.find_ended(now, from, lookup, true, some, fx);
                     }
@@ -162,7 +166,8 @@ impl DiscoveryMachine {
             return self.gave_up(now, contact.id, contact.addr, purpose, fx);
         }
         let record = contact.record.clone();
-        let placed = self.table.proved(contact);
+        let origin = if purpose == Purpose::Learn { Origin::Came } else { Origin::Chosen };
+        let placed = self.table.proved(contact, origin);
         self.supply_changed = true;
         self.admitted(now, placed, fx);
         if let Purpose::Resolve(token) = purpose {
@@ -175,7 +180,8 @@ impl DiscoveryMachine {
         let Some(request) = self.requests.remove(counter) else { return };
         if request.packets > 0 {
             // Part of an answer is an answer; the rest was lost on the way.
-            self.table.alive(request.to, request.addr);
+            let placed = self.table.alive(request.to, request.addr);
+            self.admitted(now, placed, fx);
             self.supply_changed = true;
             if let Purpose::Lookup(lookup) = request.purpose {
                 self.find_ended(now, request.to, lookup, true, request.records > 0, fx);

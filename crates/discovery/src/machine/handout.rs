@@ -7,6 +7,7 @@ use peerage_wire::address::{host, is_local};
 use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
 
 use super::mix::{self, Rule};
+use super::origin::in_turn;
 use super::table::Entry;
 use super::{DiscoveryMachine, Found, Fx, Out, Timer};
 use crate::filter::EntryRule;
@@ -113,14 +114,14 @@ impl DiscoveryMachine {
 
     /// The nodes of the table that may be handed out, in the order in which they should be.
     fn fit(&mut self, now: Time) -> impl Iterator<Item = NodeId> + use<> {
-        let mut fit: Vec<_> = self
+        let fit: Vec<_> = self
             .table
             .entries()
             .filter(|entry| entry.handed_until.is_none_or(|until| until <= now) && self.may_hand_out(entry))
-            .map(|entry| (entry.handed_until, entry.contact.id))
+            .map(|entry| (entry.origin, (entry.handed_until, entry.contact.id)))
             .collect();
-        let all = fit.len();
-        self.rng.sample(&mut fit, all);
+        let had = self.table.entries().filter(|entry| entry.handed_until.is_some()).map(|entry| entry.origin);
+        let mut fit = in_turn(&mut self.rng, self.config.fair_shares, had, fit);
         fit.sort_by_key(|(handed, _)| *handed);
         fit.into_iter().map(|(_, id)| id)
     }

@@ -7,6 +7,7 @@ use peerage_machine::{Backoff, Time};
 use peerage_wire::{Admission, NodeId};
 
 use super::lookup::Asker;
+use super::origin::Origin;
 use super::requests::Purpose;
 use super::table::{BUCKET_SIZE, Contact, List, Placed};
 use super::{Bootnode, DiscoveryMachine, Fx, MAX_NAMED, Out, Timer};
@@ -59,7 +60,7 @@ impl DiscoveryMachine {
             let endpoint = self.endpoint(&record, Ipv4Addr::LOCALHOST.into());
             let fits = record.id() != self.me && record.network() == self.local.network();
             if let Some(addr) = endpoint.ok().filter(|_| fits)
-                && self.table.heard_of(Contact::new(addr, record)) == Placed::Added
+                && self.table.heard_of(Contact::new(addr, record), Origin::Chosen) == Placed::Added
             {
                 self.unproven = true;
                 fx.emit(Out::Event(Event::NodeAdded));
@@ -146,8 +147,16 @@ impl DiscoveryMachine {
 
     /// Takes note of what became of a node offered to the table.
     pub(super) fn admitted(&mut self, now: Time, placed: Placed, fx: &mut Fx) {
-        if placed != Placed::Added {
-            return;
+        match placed {
+            Placed::Added => {}
+            // It may have a place if it answers.
+            Placed::Replacement => return self.unproven = true,
+            Placed::Inherited => {
+                fx.emit(Out::Event(Event::NodeRemoved));
+                fx.emit(Out::Event(Event::NodeAdded));
+                return;
+            }
+            Placed::Updated | Placed::Known | Placed::Refused => return,
         }
         fx.emit(Out::Event(Event::NodeAdded));
         self.unproven = true;

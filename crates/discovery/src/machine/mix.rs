@@ -9,8 +9,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use peerage_machine::Time;
+use peerage_wire::address::site;
 use peerage_wire::{Admission, NodeId, NodeRecord, Verified};
 
+use super::origin::Origin;
 use super::table::Contact;
 use super::{DiscoveryMachine, Found, Fx, Out};
 use crate::config::Config;
@@ -163,7 +165,9 @@ impl DiscoveryMachine {
             let teller = if source == Source::Exchange { OPEN_NETWORK } else { Ipv4Addr::LOCALHOST.into() };
             match self.endpoint(&record, teller) {
                 Ok(addr) => {
-                    let placed = self.table.heard_of(Contact::new(addr, record));
+                    // Peers tell what they like; the exchange does not say which of them told.
+                    let origin = if source == Source::Exchange { Origin::Told(site(teller)) } else { Origin::Chosen };
+                    let placed = self.table.heard_of(Contact::new(addr, record), origin);
                     self.admitted(now, placed, fx);
                 }
                 // It has no UDP socket, or none that this node can reach.

@@ -7,6 +7,7 @@
 //! | `ask` | sending a request, taking its answer or its time-out |
 //! | `serve` | answering others, learning of those who speak to us |
 //! | `lookup`, `search` | walking towards a point |
+//! | `origin` | how nodes became known, and whose turn it is by that |
 //! | `prove` | asking nodes that were told of for a first sign of life |
 //! | `lost` | nodes that stopped answering, and may come back |
 //! | `maintain` | bootnodes, seeds, changes of the policy, refresh, revalidation |
@@ -21,6 +22,7 @@ mod lookup;
 mod lost;
 mod maintain;
 mod mix;
+mod origin;
 mod prove;
 mod requests;
 mod search;
@@ -451,7 +453,7 @@ impl DiscoveryMachine {
                 }
                 for record in records {
                     if let Ok(addr) = self.endpoint(&record, teller.addr.ip()) {
-                        self.heard(now, Contact::new(addr, record), teller.id, lookup, fx);
+                        self.heard(now, Contact::new(addr, record), teller, lookup, fx);
                     }
                 }
                 self.advance(now, lookup, fx);

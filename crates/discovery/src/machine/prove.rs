@@ -2,6 +2,7 @@
 
 use peerage_machine::Time;
 
+use super::origin::in_turn;
 use super::requests::Purpose;
 use super::{DiscoveryMachine, Fx};
 use crate::wire::Message;
@@ -22,18 +23,25 @@ impl DiscoveryMachine {
         }
         let at_once = if self.wanted > 0 { MAX_PROOFS } else { MAX_IDLE_PROOFS };
         let under_way = self.requests.count(|request| request.purpose == Purpose::Prove);
+        let count = at_once.saturating_sub(under_way);
+        if count == 0 {
+            return;
+        }
         let mut unproven = self.table.unproven();
+        // First whoever has a place; when all of them were asked, who would have one.
+        if unproven.is_empty() {
+            unproven = self.table.rivals();
+        }
         let all = unproven.len();
         // The answer to whatever a node was asked is a sign of life.
-        unproven.retain(|id| !self.requests.any(|request| request.to == *id));
-        let count = at_once.saturating_sub(under_way);
-        self.unproven = all > count.min(unproven.len());
-        for id in self.rng.sample(&mut unproven, count) {
-            let Some(entry) = self.table.get_mut(*id) else { continue };
-            entry.asked = true;
-            let addr = entry.contact.addr;
+        unproven.retain(|(_, (id, _))| !self.requests.any(|request| request.to == *id));
+        self.unproven = all > 0;
+        let had = self.table.entries().filter(|entry| entry.live || entry.asked).map(|entry| entry.origin);
+        let unproven = in_turn(&mut self.rng, self.config.fair_shares, had, unproven);
+        for (id, addr) in unproven.into_iter().take(count) {
+            self.table.asked(id);
             let ping = Message::Ping { record_seq: self.local.seq() };
-            if !self.ask(now, *id, addr, ping, Purpose::Prove, fx) {
+            if !self.ask(now, id, addr, ping, Purpose::Prove, fx) {
                 // Too much is under way: the revalidation comes to it.
                 return;
             }

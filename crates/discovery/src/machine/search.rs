@@ -1,9 +1,11 @@
 //! Running lookups, and what their steps bring.
 
 use peerage_machine::Time;
+use peerage_wire::address::site;
 use peerage_wire::{NodeId, NodeRecord};
 
 use super::lookup::{Asker, Lookup};
+use super::origin::Origin;
 use super::requests::Purpose;
 use super::table::{BUCKET_SIZE, Contact};
 use super::{Check, DiscoveryMachine, Fx, Out, Teller};
@@ -106,9 +108,7 @@ impl DiscoveryMachine {
             }
             match self.table.get(record.id()).map(|entry| &entry.contact) {
                 // It was checked when it came into the table, and nothing newer is being told.
-                Some(known) if record.seq() <= known.record.seq() => {
-                    self.heard(now, known.clone(), teller.id, lookup, fx)
-                }
+                Some(known) if record.seq() <= known.record.seq() => self.heard(now, known.clone(), teller, lookup, fx),
                 _ => unknown.push(record),
             }
         }
@@ -123,14 +123,14 @@ impl DiscoveryMachine {
     }
 
     /// A node that somebody told of, its record checked.
-    pub(super) fn heard(&mut self, now: Time, contact: Contact, teller: NodeId, lookup: u64, fx: &mut Fx) {
+    pub(super) fn heard(&mut self, now: Time, contact: Contact, teller: Teller, lookup: u64, fx: &mut Fx) {
         if contact.id == self.me {
             return;
         }
         if let Some(lookup) = self.lookups.get_mut(&lookup) {
-            lookup.see(contact.clone(), teller);
+            lookup.see(contact.clone(), teller.id);
         }
-        let placed = self.table.heard_of(contact);
+        let placed = self.table.heard_of(contact, Origin::Told(site(teller.addr.ip())));
         self.admitted(now, placed, fx);
     }
 

@@ -3,15 +3,16 @@
 //! geth p2p/discover/table.go, with sites of /48 for IPv6. The order inside a bucket means nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use peerage_machine::{Rng, Time};
-use peerage_wire::address::{is_local, site};
+use peerage_wire::address::site;
 use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
 
 use crate::config::Config;
 use crate::key::{BUCKETS, Key};
+use crate::machine::origin::Origin;
 
 /// Nodes in a bucket (Kademlia's k).
 pub(crate) const BUCKET_SIZE: usize = 16;
@@ -59,6 +60,7 @@ pub enum List {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) contact: Contact,
+    pub(crate) origin: Origin,
     /// Whether it answered us at this address; only such nodes are told to others.
     pub(crate) live: bool,
     /// Whether a first sign of life was asked for.
@@ -86,21 +88,32 @@ pub(crate) enum Placed {
     Known,
     /// Its bucket is full; it waits for a place.
     Replacement,
+    /// Its bucket was full, and a node of a site that has more places left it for this one.
+    Inherited,
     /// Ourselves, or one node of its site too many.
     Refused,
+}
+
+/// A node that waits for a place.
+struct Waiting {
+    contact: Contact,
+    origin: Origin,
+    /// Whether a sign of life was asked for.
+    asked: bool,
 }
 
 #[derive(Default)]
 struct Bucket {
     entries: Vec<Entry>,
     /// Newest first.
-    replacements: VecDeque<Contact>,
+    replacements: VecDeque<Waiting>,
 }
 
 impl Bucket {
     fn of_site(&self, prefix: IpNet) -> usize {
         let entries = self.entries.iter().map(|entry| &entry.contact);
-        entries.chain(&self.replacements).filter(|contact| site(contact.addr.ip()) == prefix).count()
+        let waiting = self.replacements.iter().map(|waiting| &waiting.contact);
+        entries.chain(waiting).filter(|contact| site(contact.addr.ip()) == prefix).count()
     }
 }
 
@@ -110,6 +123,7 @@ pub(crate) struct Table {
     exempt_local: bool,
     site_per_bucket: usize,
     site_per_table: usize,
+    fair_shares: bool,
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
     sites: BTreeMap<IpNet, usize>,
@@ -125,6 +139,7 @@ impl Table {
             exempt_local: config.exempt_local,
             site_per_bucket: config.site_per_bucket,
             site_per_table: config.site_per_table,
+            fair_shares: config.fair_shares,
             buckets: Default::default(),
             sites: BTreeMap::new(),
             #[cfg(any(test, feature = "planted-bugs"))]
@@ -175,69 +190,35 @@ impl Table {
         self.buckets.each_ref().map(|bucket| bucket.entries.len())
     }
 
-    fn limited(&self, ip: IpAddr) -> Option<IpNet> {
-        #[cfg(any(test, feature = "planted-bugs"))]
-        if self.bug {
-            return Some(peerage_wire::address::host(ip));
-        }
-        (!self.exempt_local || !is_local(ip)).then(|| site(ip))
-    }
-
-    fn has_room(&self, index: usize, ip: IpAddr) -> bool {
-        self.limited(ip).is_none_or(|prefix| {
-            self.sites.get(&prefix).copied().unwrap_or(0) < self.site_per_table
-                && self.buckets[index].of_site(prefix) < self.site_per_bucket
-        })
-    }
-
-    fn count_in(&mut self, ip: IpAddr) {
-        if let Some(prefix) = self.limited(ip) {
-            *self.sites.entry(prefix).or_default() += 1;
-        }
-    }
-
-    fn count_out(&mut self, ip: IpAddr) {
-        let Some(prefix) = self.limited(ip) else { return };
-        if let Some(count) = self.sites.get_mut(&prefix) {
-            *count -= 1;
-            if *count == 0 {
-                self.sites.remove(&prefix);
-            }
-        }
-    }
-
-    /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting
-    /// already, asking it for its record would cost more than it brings.
-    pub(crate) fn would_take(&self, id: NodeId, addr: SocketAddr) -> bool {
-        let index = self.index(id);
-        id != self.me && self.buckets[index].replacements.len() < MAX_REPLACEMENTS && self.has_room(index, addr.ip())
-    }
-
     /// Offers a node that somebody else told of. It changes a known one only by a newer record, which only its
     /// owner can sign: hearsay cannot move anybody.
-    pub(crate) fn heard_of(&mut self, contact: Contact) -> Placed {
+    pub(crate) fn heard_of(&mut self, contact: Contact, origin: Origin) -> Placed {
         match self.get_in(self.index_of(&contact.key), contact.id) {
             Some(known) if contact.record.seq() <= known.contact.record.seq() => Placed::Known,
             Some(_) => self.update(contact),
-            None => self.insert(contact, false),
+            None => self.insert(contact, origin, false),
         }
     }
 
     /// Offers a node that answered us from this address with its own record. Whatever it says of itself holds,
     /// even an older record: it may have lost its state.
-    pub(crate) fn proved(&mut self, contact: Contact) -> Placed {
+    pub(crate) fn proved(&mut self, contact: Contact, origin: Origin) -> Placed {
         let (id, addr) = (contact.id, contact.addr);
         let placed = match self.get_in(self.index_of(&contact.key), id) {
             Some(known) if known.contact.record == contact.record && known.contact.addr == contact.addr => {
                 Placed::Known
             }
             Some(_) => self.update(contact),
-            None => self.insert(contact, true),
+            None => self.insert(contact, origin, true),
         };
-        if placed != Placed::Refused {
-            self.alive(id, addr);
+        match placed {
+            Placed::Refused => Placed::Refused,
+            Placed::Replacement => self.alive(id, addr),
+            _ => {
+                self.alive(id, addr);
+                placed
+            }
         }
-        placed
     }
 
     /// A node at an address. One that has moved while it was asked at the old one is not meant by the outcome.
@@ -245,13 +226,13 @@ impl Table {
         self.get_mut(id).filter(|entry| entry.contact.addr == addr)
     }
 
-    /// Notes an answer from a node's address.
-    pub(crate) fn alive(&mut self, id: NodeId, addr: SocketAddr) {
-        if let Some(entry) = self.at(id, addr) {
-            entry.live = true;
-            entry.misses = 0;
-            entry.checks = entry.checks.max(1);
-        }
+    /// Notes an answer from a node's address. One that waits for a place may have found one by it.
+    pub(crate) fn alive(&mut self, id: NodeId, addr: SocketAddr) -> Placed {
+        let Some(entry) = self.at(id, addr) else { return self.inherit(id, addr) };
+        entry.live = true;
+        entry.misses = 0;
+        entry.checks = entry.checks.max(1);
+        Placed::Known
     }
 
     fn update(&mut self, contact: Contact) -> Placed {
@@ -277,12 +258,13 @@ impl Table {
         Placed::Updated
     }
 
-    fn insert(&mut self, contact: Contact, live: bool) -> Placed {
+    fn insert(&mut self, contact: Contact, origin: Origin, live: bool) -> Placed {
         let index = self.index_of(&contact.key);
         let ip = contact.addr.ip();
-        if let Some(waiting) = self.buckets[index].replacements.iter_mut().find(|other| other.id == contact.id) {
-            if waiting.addr == contact.addr && waiting.record.seq() < contact.record.seq() {
-                waiting.record = contact.record;
+        if let Some(waiting) = self.buckets[index].waiting(contact.id) {
+            let known = &mut waiting.contact;
+            if known.addr == contact.addr && known.record.seq() < contact.record.seq() {
+                known.record = contact.record;
             }
             return Placed::Replacement;
         }
@@ -292,14 +274,14 @@ impl Table {
         self.count_in(ip);
         let bucket = &mut self.buckets[index];
         if bucket.entries.len() < BUCKET_SIZE {
-            bucket.entries.push(Entry::new(contact, live));
+            bucket.entries.push(Entry::new(contact, origin, live));
             return Placed::Added;
         }
-        bucket.replacements.push_front(contact);
+        bucket.replacements.push_front(Waiting { contact, origin, asked: false });
         if bucket.replacements.len() > MAX_REPLACEMENTS
             && let Some(oldest) = bucket.replacements.pop_back()
         {
-            self.count_out(oldest.addr.ip());
+            self.count_out(oldest.contact.addr.ip());
         }
         Placed::Replacement
     }
@@ -314,20 +296,20 @@ impl Table {
     }
 
     /// Nodes that never answered and were not asked yet.
-    pub(crate) fn unproven(&self) -> Vec<NodeId> {
-        self.entries().filter(|entry| !entry.live && !entry.asked).map(|entry| entry.contact.id).collect()
+    pub(crate) fn unproven(&self) -> Vec<(Origin, (NodeId, SocketAddr))> {
+        let unasked = self.entries().filter(|entry| !entry.live && !entry.asked);
+        unasked.map(|entry| (entry.origin, (entry.contact.id, entry.contact.addr))).collect()
     }
 
-    /// Takes a node out and gives its place to one that waits, chosen at random so that nobody can queue for it. Tells
-    /// where the node was reached if it had answered there.
+    /// Takes a node out and gives its place to one that waits. Tells where the node was reached if it had answered
+    /// there.
     pub(crate) fn remove(&mut self, id: NodeId, rng: &mut Rng) -> Option<Contact> {
         let index = self.index(id);
-        let bucket = &mut self.buckets[index];
-        let at = bucket.entries.iter().position(|entry| entry.contact.id == id)?;
-        let removed = bucket.entries.swap_remove(at);
-        let heir = rng.index(bucket.replacements.len()).and_then(|at| bucket.replacements.remove(at));
+        let at = self.buckets[index].entries.iter().position(|entry| entry.contact.id == id)?;
+        let removed = self.buckets[index].entries.swap_remove(at);
         // The heir was counted when it began to wait.
-        bucket.entries.extend(heir.map(|contact| Entry::new(contact, false)));
+        let heir = self.heir(index, rng);
+        self.buckets[index].entries.extend(heir.map(|heir| Entry::new(heir.contact, heir.origin, false)));
         self.count_out(removed.contact.addr.ip());
         removed.live.then_some(removed.contact)
     }
@@ -337,9 +319,9 @@ impl Table {
         // Those that wait first, as they inherit.
         for index in 0..BUCKETS {
             let waiting = std::mem::take(&mut self.buckets[index].replacements);
-            let (kept, gone): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(&admits);
+            let (kept, gone): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|one| admits(&one.contact));
             self.buckets[index].replacements = kept;
-            gone.into_iter().for_each(|contact| self.count_out(contact.addr.ip()));
+            gone.into_iter().for_each(|waiting| self.count_out(waiting.contact.addr.ip()));
         }
         let refused: Vec<NodeId> =
             self.entries().map(|entry| &entry.contact).filter(|c| !admits(c)).map(|contact| contact.id).collect();
@@ -370,7 +352,10 @@ impl Table {
     #[must_use]
     pub(crate) fn check_missed(&mut self, id: NodeId, addr: SocketAddr) -> bool {
         let others = self.entries().filter(|entry| entry.live && entry.contact.id != id).count();
-        let Some(entry) = self.at(id, addr) else { return false };
+        let Some(entry) = self.at(id, addr) else {
+            self.forget_waiting(id, addr);
+            return false;
+        };
         entry.checks /= 3;
         entry.misses += 1;
         entry.list = List::Fast;
@@ -405,9 +390,10 @@ impl Table {
 }
 
 impl Entry {
-    fn new(contact: Contact, live: bool) -> Entry {
+    fn new(contact: Contact, origin: Origin, live: bool) -> Entry {
         Entry {
             contact,
+            origin,
             live,
             asked: live,
             checks: 0,
@@ -421,6 +407,8 @@ impl Entry {
     }
 }
 
+#[path = "table_room.rs"]
+mod room;
 #[cfg(test)]
 #[path = "table_tests.rs"]
 mod tests;

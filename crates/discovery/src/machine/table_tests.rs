@@ -6,19 +6,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config { exempt_local: false, ..Config::recommended() }
 }
 
-fn me() -> NodeId {
+pub(super) fn me() -> NodeId {
     Keypair::from_seed([1; 32]).id()
 }
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     Table::new(me(), &config())
 }
 
-fn contact_at(number: u32, addr: SocketAddr, seq: u64) -> Contact {
+pub(super) fn contact_at(number: u32, addr: SocketAddr, seq: u64) -> Contact {
     let mut seed = [9; 32];
     seed[..4].copy_from_slice(&number.to_be_bytes());
     let keys = Keypair::from_seed(seed);
@@ -28,22 +28,23 @@ fn contact_at(number: u32, addr: SocketAddr, seq: u64) -> Contact {
 }
 
 /// A node in a site of its own.
-fn contact(number: u32) -> Contact {
+pub(super) fn contact(number: u32) -> Contact {
     let [_, a, b, c] = number.to_be_bytes();
     contact_at(number, SocketAddr::from(([20 + a, b, c, 1], 30303)), 1)
 }
 
 /// The first nodes that belong into the last bucket, which half of all do.
-fn far(count: usize) -> Vec<Contact> {
+pub(super) fn far(count: usize) -> Vec<Contact> {
     (0..).map(contact).filter(|contact| table().index(contact.id) == BUCKETS - 1).take(count).collect()
 }
 
 /// The counted sites are those of the nodes with a place or waiting for one, and no limit is passed.
-fn check_sites(table: &Table) {
+pub(super) fn check_sites(table: &Table) {
     let mut sites: BTreeMap<IpNet, usize> = BTreeMap::new();
     for bucket in &table.buckets {
         let mut of_bucket: BTreeMap<IpNet, usize> = BTreeMap::new();
-        for contact in bucket.entries.iter().map(|entry| &entry.contact).chain(&bucket.replacements) {
+        let waiting = bucket.replacements.iter().map(|waiting| &waiting.contact);
+        for contact in bucket.entries.iter().map(|entry| &entry.contact).chain(waiting) {
             *of_bucket.entry(site(contact.addr.ip())).or_default() += 1;
         }
         assert!(of_bucket.values().all(|count| *count <= table.site_per_bucket));
@@ -61,7 +62,7 @@ fn check_sites(table: &Table) {
 fn the_planted_bug_lets_one_site_have_more_places_than_it_may() {
     let places = |mut table: Table| {
         for n in 0..100 {
-            table.proved(contact_at(n.into(), SocketAddr::from(([20, 1, 1, n], 30303)), 1));
+            table.proved(contact_at(n.into(), SocketAddr::from(([20, 1, 1, n], 30303)), 1), Origin::Chosen);
         }
         table.len()
     };
@@ -78,7 +79,7 @@ fn a_site_has_ten_places_in_the_table_and_two_in_a_bucket() {
     for number in 0..400 {
         let contact = contact_at(number, SocketAddr::from(([1, 2, 3, number as u8], 5000)), 1);
         let last = table.index(contact.id) == BUCKETS - 1;
-        let added = table.proved(contact) == Placed::Added;
+        let added = table.proved(contact, Origin::Chosen) == Placed::Added;
         in_last += usize::from(last && added);
     }
     check_sites(&table);
@@ -92,7 +93,7 @@ fn a_site_of_ipv6_is_48_bits() {
     let mut table = table();
     for number in 0..100u16 {
         let addr = SocketAddr::from(([0x2001, 0xdb8, 7, number, 0, 0, 0, 1], 5000));
-        table.heard_of(contact_at(number.into(), addr, 1));
+        table.heard_of(contact_at(number.into(), addr, 1), Origin::Chosen);
     }
     check_sites(&table);
     assert!(table.len() <= 10);
@@ -103,7 +104,7 @@ fn local_addresses_are_exempt_only_if_configured() {
     for (exempt_local, expected) in [(true, 16), (false, 2)] {
         let mut table = Table::new(me(), &Config { exempt_local, ..config() });
         for (port, contact) in (5000..).zip(far(20)) {
-            table.heard_of(Contact { addr: SocketAddr::from(([127, 0, 0, 1], port)), ..contact });
+            table.heard_of(Contact { addr: SocketAddr::from(([127, 0, 0, 1], port)), ..contact }, Origin::Chosen);
         }
         assert_eq!(table.len(), expected);
     }
@@ -114,14 +115,14 @@ fn a_full_bucket_lets_ten_wait_and_the_oldest_of_them_goes() {
     let mut table = table();
     let nodes = far(30);
     for contact in &nodes {
-        table.heard_of(contact.clone());
+        table.heard_of(contact.clone(), Origin::Chosen);
     }
     check_sites(&table);
     let bucket = &table.buckets[BUCKETS - 1];
-    let waiting: Vec<_> = bucket.replacements.iter().map(|contact| contact.id).collect();
+    let waiting: Vec<_> = bucket.replacements.iter().map(|waiting| waiting.contact.id).collect();
     let expected: Vec<_> = nodes[20..].iter().rev().map(|contact| contact.id).collect();
     assert_eq!((bucket.entries.len(), waiting), (BUCKET_SIZE, expected));
-    assert_eq!(table.heard_of(nodes[25].clone()), Placed::Replacement);
+    assert_eq!(table.heard_of(nodes[25].clone(), Origin::Chosen), Placed::Replacement);
     assert_eq!(table.buckets[BUCKETS - 1].replacements.len(), MAX_REPLACEMENTS, "nobody waits twice");
 }
 
@@ -130,7 +131,7 @@ fn a_removed_node_is_replaced_by_one_that_waited() {
     let (mut table, mut rng) = (table(), Rng::new(1));
     let nodes = far(18);
     for contact in &nodes {
-        table.proved(contact.clone());
+        table.proved(contact.clone(), Origin::Chosen);
     }
     table.remove(nodes[3].id, &mut rng);
     check_sites(&table);
@@ -147,9 +148,9 @@ fn ourselves_and_nodes_without_an_address_are_refused() {
     let mut table = table();
     let mine = RecordDraft::new(1, NetworkId::named("test")).sign(&Keypair::from_seed([1; 32])).expect("small");
     let addr = SocketAddr::from(([20, 1, 1, 1], 5000));
-    assert_eq!(table.proved(Contact::new(addr, mine)), Placed::Refused);
+    assert_eq!(table.proved(Contact::new(addr, mine), Origin::Chosen), Placed::Refused);
     let nowhere = contact_at(1, SocketAddr::from(([0, 0, 0, 0], 5000)), 1);
-    assert_eq!(table.heard_of(nowhere), Placed::Refused);
+    assert_eq!(table.heard_of(nowhere, Origin::Chosen), Placed::Refused);
     assert!(table.is_empty());
 }
 
@@ -157,13 +158,13 @@ fn ourselves_and_nodes_without_an_address_are_refused() {
 fn hearsay_changes_a_node_only_by_a_newer_record() {
     let mut table = table();
     let (here, there) = (SocketAddr::from(([20, 1, 1, 1], 5000)), SocketAddr::from(([20, 1, 2, 1], 5000)));
-    table.proved(contact_at(1, here, 5));
+    table.proved(contact_at(1, here, 5), Origin::Chosen);
     for seq in [4, 5] {
-        assert_eq!(table.heard_of(contact_at(1, there, seq)), Placed::Known);
+        assert_eq!(table.heard_of(contact_at(1, there, seq), Origin::Chosen), Placed::Known);
     }
     let id = contact_at(1, here, 5).id;
     assert_eq!(table.get(id).map(|entry| (entry.contact.addr, entry.live)), Some((here, true)));
-    assert_eq!(table.heard_of(contact_at(1, there, 6)), Placed::Updated);
+    assert_eq!(table.heard_of(contact_at(1, there, 6), Origin::Chosen), Placed::Updated);
     let moved = table.get(id).map(|entry| (entry.contact.addr, entry.live, entry.list));
     assert_eq!(moved, Some((there, false, List::Fast)), "at the new address it has proved nothing");
     check_sites(&table);
@@ -173,9 +174,9 @@ fn hearsay_changes_a_node_only_by_a_newer_record() {
 fn a_node_that_proves_itself_may_say_anything_of_itself() {
     let mut table = table();
     let (here, there) = (SocketAddr::from(([20, 1, 1, 1], 5000)), SocketAddr::from(([20, 1, 2, 1], 5000)));
-    table.proved(contact_at(1, here, 5));
-    assert_eq!(table.proved(contact_at(1, here, 5)), Placed::Known);
-    assert_eq!(table.proved(contact_at(1, there, 3)), Placed::Updated, "it may have lost its state");
+    table.proved(contact_at(1, here, 5), Origin::Chosen);
+    assert_eq!(table.proved(contact_at(1, here, 5), Origin::Chosen), Placed::Known);
+    assert_eq!(table.proved(contact_at(1, there, 3), Origin::Chosen), Placed::Updated, "it may have lost its state");
     let entry = table.get(contact_at(1, there, 3).id).expect("known");
     assert_eq!((entry.contact.addr, entry.contact.record.seq(), entry.live), (there, 3, true));
     check_sites(&table);
@@ -186,11 +187,11 @@ fn a_node_cannot_move_into_a_full_site() {
     let mut table = Table::new(me(), &Config { site_per_table: 2, ..config() });
     let crowded = |host| SocketAddr::from(([1, 1, 1, host], 5000));
     for number in 0..2 {
-        table.proved(contact_at(number, crowded(number as u8), 1));
+        table.proved(contact_at(number, crowded(number as u8), 1), Origin::Chosen);
     }
     let home = SocketAddr::from(([20, 1, 1, 1], 5000));
-    assert_eq!(table.proved(contact_at(7, home, 1)), Placed::Added);
-    assert_eq!(table.proved(contact_at(7, crowded(9), 2)), Placed::Refused);
+    assert_eq!(table.proved(contact_at(7, home, 1), Origin::Chosen), Placed::Added);
+    assert_eq!(table.proved(contact_at(7, crowded(9), 2), Origin::Chosen), Placed::Refused);
     let kept = table.get(contact_at(7, home, 1).id).map(|entry| entry.contact.addr);
     assert_eq!(kept, Some(home), "the old place and record stay");
     check_sites(&table);
@@ -201,7 +202,7 @@ fn checks_decay_by_three_and_a_node_that_answered_often_survives_a_miss() {
     let mut table = table();
     let nodes = far(6);
     for contact in &nodes {
-        table.proved(contact.clone());
+        table.proved(contact.clone(), Origin::Chosen);
     }
     let ((veteran, home), newcomer) = ((nodes[0].id, nodes[0].addr), &nodes[1]);
     for _ in 0..6 {
@@ -219,7 +220,7 @@ fn checks_decay_by_three_and_a_node_that_answered_often_survives_a_miss() {
 fn a_lone_node_survives_a_missed_check_and_not_every_one() {
     let mut table = table();
     let lone = contact(1);
-    table.proved(lone.clone());
+    table.proved(lone.clone(), Origin::Chosen);
     let misses = (1..100).find(|_| table.check_missed(lone.id, lone.addr));
     assert_eq!(misses, Some(MAX_MISSES), "go-ethereum issue 20630");
 }
@@ -229,13 +230,13 @@ fn empty_answers_remove_a_node_only_from_a_crowd() {
     let mut crowd = table();
     let nodes = far(4);
     for contact in &nodes {
-        crowd.proved(contact.clone());
+        crowd.proved(contact.clone(), Origin::Chosen);
     }
     let results: Vec<_> = (0..5).map(|_| crowd.find_result(nodes[0].id, false)).collect();
     assert_eq!(results, [false, false, false, false, true]);
     assert!(!crowd.find_result(nodes[0].id, true), "one good answer clears it");
     let mut few = table();
-    few.proved(nodes[0].clone());
+    few.proved(nodes[0].clone(), Origin::Chosen);
     assert!((0..20).all(|_| !few.find_result(nodes[0].id, false)));
 }
 
@@ -245,7 +246,7 @@ fn only_live_nodes_are_told_unless_there_are_none() {
     let target = Key::from_bytes([3; 32]);
     let nodes = far(5);
     for contact in &nodes {
-        table.heard_of(contact.clone());
+        table.heard_of(contact.clone(), Origin::Chosen);
     }
     assert_eq!(table.closest(&target, 16, true).len(), 5);
     table.alive(nodes[2].id, nodes[2].addr);
@@ -261,7 +262,7 @@ proptest! {
     fn the_closest_are_sorted_and_leave_no_closer_one_out(target: [u8; 32], count in 0usize..40) {
         let mut table = table();
         for number in 0..60 {
-            table.proved(contact(number));
+            table.proved(contact(number), Origin::Chosen);
         }
         let target = Key::from_bytes(target);
         let distance = |entry: &Entry| Key::of(entry.contact.id).distance(&target);
@@ -279,8 +280,8 @@ proptest! {
         for (step, number, place, seq) in steps {
             let contact = contact_at(number, SocketAddr::from(([20, 1, place, number as u8], 5000)), seq);
             match step {
-                0 => { table.heard_of(contact); }
-                1 => { table.proved(contact); }
+                0 => { table.heard_of(contact, Origin::Chosen); }
+                1 => { table.proved(contact, Origin::Chosen); }
                 2 => { let _ = table.check_missed(contact.id, contact.addr); }
                 _ => { table.remove(contact.id, &mut rng); }
             }
@@ -295,9 +296,11 @@ fn a_dead_node_of_a_full_bucket_is_replaced_and_a_live_one_is_not() {
     for (answers, somebody_waits) in [(true, true), (true, false), (false, true), (false, false)] {
         let (mut table, mut rng) = (table(), Rng::new(3));
         let nodes = far(BUCKET_SIZE + 1);
-        nodes[..BUCKET_SIZE].iter().for_each(|contact| assert_eq!(table.proved(contact.clone()), Placed::Added));
+        nodes[..BUCKET_SIZE]
+            .iter()
+            .for_each(|contact| assert_eq!(table.proved(contact.clone(), Origin::Chosen), Placed::Added));
         if somebody_waits {
-            assert_eq!(table.proved(nodes[BUCKET_SIZE].clone()), Placed::Replacement);
+            assert_eq!(table.proved(nodes[BUCKET_SIZE].clone(), Origin::Chosen), Placed::Replacement);
         }
         let old = &nodes[5];
         if answers {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::key::Key;
+use crate::machine::origin::Origin;
 
 fn peers(count: u16) -> Vec<Peer> {
     (1..=count).map(Peer::new).collect()
@@ -81,7 +82,7 @@ fn only_live_nodes_with_a_dialable_tcp_address_are_handed_out() {
     let hearsay = Peer::new(3);
     let mut solo = Solo::knowing(config(), &[&udp_only, &sly]);
     let contact = Contact::new(hearsay.addr, hearsay.record.clone());
-    solo.driver.machine_mut().table.heard_of(contact);
+    solo.driver.machine_mut().table.heard_of(contact, Origin::Chosen);
     assert_eq!(solo.machine().table.len(), 3);
     assert_eq!(candidates(&solo.tell(In::Want(5))), []);
 }

@@ -5,6 +5,7 @@ mod handing;
 mod hostile;
 mod mixing;
 mod rules;
+mod sharing;
 mod staying;
 mod transport;
 mod world;

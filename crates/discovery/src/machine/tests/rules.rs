@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::key::Key;
+use crate::machine::origin::Origin;
 
 #[test]
 fn a_bootnode_is_asked_at_once_and_again_with_the_cookie_it_gives() {
@@ -137,7 +138,7 @@ fn an_outcome_at_an_old_address_says_nothing_of_the_new_one() {
     let (old, new) = (peer.addr, SocketAddr::from(([20, 99, 1, 1], 30303)));
     let moved = Peer::at(3, new, 2);
     let machine = solo.driver.machine_mut();
-    machine.table.heard_of(Contact::new(new, moved.record));
+    machine.table.heard_of(Contact::new(new, moved.record), Origin::Chosen);
     machine.table.check_passed(Time::ZERO, peer.id, old);
     let entry = machine.table.get(peer.id).expect("known");
     assert_eq!((entry.live, entry.list), (false, List::Fast));
