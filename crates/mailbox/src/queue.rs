@@ -380,7 +380,13 @@ impl<T: Item> Inlet<T> {
     /// Takes one item if there is one. An actor pops an item before it handles it, so that an item
     /// which makes it panic is not handled again in its next life.
     pub fn pop(&self) -> Option<T> {
-        self.take(1).pop()
+        let mut state = lock(&self.shared.state);
+        state.rung = false;
+        let item = state.pop();
+        let waiting = std::mem::take(&mut state.senders_waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        item
     }
 
     /// Rings the bell again if items remain, so that other messages get their turn between batches.

@@ -149,15 +149,21 @@ impl Pump {
         report.ended = Ended { reason, by };
     }
 
+    /// Reads first and writes last: what was read, and the permits that came back for it, may have made frames to write.
+    /// So one round does all that there is to do, unless either direction has more than its budget.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(DisconnectReason, EndedBy)> {
         let mut budget = BUDGET;
         loop {
             let now = self.clock.now();
-            let mut moved = 0;
             if let Some(control) = self.control.poll(cx.waker()) {
                 self.controlled(now, control);
             }
             self.poll_alarm(now, cx);
+            let mut read = 0;
+            if self.ended.is_none() {
+                read = self.poll_read(now, cx);
+            }
+            self.poll_deliver(cx);
             self.poll_releases(now, cx);
             while self.wanting
                 && self.ended.is_none()
@@ -166,24 +172,20 @@ impl Pump {
                 self.input(now, In::Granted(bytes as u64));
                 self.wanting = self.driver.machine().wants();
             }
+            let mut written = 0;
             if self.ended.is_none() {
-                moved += self.poll_write(now, cx);
+                written = self.poll_write(now, cx);
             }
-            if self.ended.is_none() {
-                moved += self.poll_read(now, cx);
-            }
-            self.poll_deliver(cx);
             if self.draining && self.turn.is_empty() && self.lanes.is_empty() {
                 self.input(now, In::Drained);
             }
             if let Some(ended) = self.ended {
                 return Poll::Ready(ended);
             }
-            budget = budget.saturating_sub(moved);
-            // What was read may have made frames to write, and timers to set.
-            if moved == 0 && !self.has_more(cx) {
+            if read.max(written) < BUDGET / 2 && !self.has_more(cx) {
                 return Poll::Pending;
             }
+            budget = budget.saturating_sub(read + written);
             if budget == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -264,6 +264,27 @@ async fn a_protocol_without_room_holds_up_its_own_peer_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_offered_while_the_socket_is_full_goes_out_as_soon_as_it_is_not() {
+    let (dialler, acceptor) = duplex(1024);
+    let (dialled, accepted) = handshake((stream(dialler), stream(acceptor)), None).await;
+    let alice = Peer::start(dialled.expect("dialled"), 10).await;
+    let pause = || tokio::time::sleep(Duration::from_millis(10));
+    // Sealed as a whole, with nothing behind it.
+    alice.say(1, Lane::Normal, vec![1; 5000]);
+    pause().await;
+    alice.say(1, Lane::Normal, vec![2]);
+    pause().await;
+    let mut bob = Peer::start(accepted.expect("accepted"), 10).await;
+    // Kept, so that no credit goes back, which would wake the sender.
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        let next = tokio::time::timeout(Duration::from_millis(500), bob.inlets[0].recv()).await;
+        heard.push(next.expect("before any ping").expect("not lost"));
+    }
+    assert_eq!([heard[0].delivery.payload.len(), heard[1].delivery.payload.len()], [5000, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_nothing_is_given_up_and_what_waits_for_it_is_given_back() {
     let (dialler, acceptor) = duplex(8 * 1024);
     let (dialled, accepted) = handshake((stream(dialler), stream(acceptor)), None).await;

@@ -11,7 +11,7 @@ use crate::door::{Door, Message};
 use crate::ingress::{QueueMailbox, QueueMsg};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
-use crate::types::{Push, SendFailed, SessionId};
+use crate::types::{Push, SendFailed, SessionId, WhenFull};
 
 /// Messages handled before others get their turn.
 const BUDGET: usize = 256;
@@ -86,6 +86,11 @@ impl Actor for Queue {
 
 impl State {
     fn fan_out(&mut self, push: Push) {
+        if push.when_full == WhenFull::TakeBack {
+            let doors = push.to.iter().filter_map(|recipient| self.doors.get(&recipient.session));
+            let taken: usize = doors.map(|door| door.take_back(push.lane, push.tag)).sum();
+            return self.metrics.taken_back.increment(taken as u64);
+        }
         self.metrics.pushed.increment(1);
         // Control passes when the pool is full; its lanes are small.
         let charge = match push.lane {

@@ -306,6 +306,23 @@ impl Door {
         }
     }
 
+    /// Takes back the messages of a lane that were [to be reported](Message::report) under this tag and have not begun to
+    /// go out; how many. Nobody is told.
+    pub fn take_back(&self, lane: Lane, tag: u64) -> usize {
+        let mut state = self.0.lock();
+        let before = state.lanes.waiting_bytes();
+        let is = |guard: &Guard| guard.fate.report.as_ref().is_some_and(|(_, _, known)| *known == tag);
+        let taken = state.lanes.take_back(lane, is);
+        let after = state.lanes.waiting_bytes();
+        let senders = if taken.is_empty() { BTreeMap::new() } else { std::mem::take(&mut state.senders) };
+        drop(state);
+        self.0.pressure.moved(before, after);
+        let count = taken.len();
+        self.0.release(taken.into_iter(), None);
+        senders.into_values().for_each(Waker::wake);
+        count
+    }
+
     /// Changes the peer's weight in the outbound pool, and with it everybody's share: for a peer that becomes trusted,
     /// or no longer is, while its session lives. What is queued stays; senders that wait for room are woken. Nothing
     /// once the lanes are closed.
@@ -370,23 +387,28 @@ impl LaneEnd {
         fragment
     }
 
-    /// Takes the next fragments, for a record with room for `room` bytes of headers and payload. If there are none, the
-    /// waker of `cx` is called when something is offered.
-    pub fn pop_batch(&mut self, now: Time, room: usize, cx: &mut Context<'_>, batch: &mut Vec<Fragment>) {
+    /// Takes the next fragments, for a record with room for `room` bytes of headers and payload. True if there may be
+    /// more of them, which there was no room for. If not, the waker of `cx` is called when something is offered.
+    pub fn pop_batch(&mut self, now: Time, room: usize, cx: &mut Context<'_>, batch: &mut Vec<Fragment>) -> bool {
+        let mut more = true;
         self.take(Some(cx.waker()), |lanes, sent| {
             let mut left = room;
             while left >= OVERHEAD + SLIVER {
-                let Some((fragment, guard)) = lanes.pop(now, left - OVERHEAD) else { break };
+                let Some((fragment, guard)) = lanes.pop(now, left - OVERHEAD) else {
+                    more = false;
+                    break;
+                };
                 left -= OVERHEAD + fragment.payload.len();
                 batch.push(fragment);
                 sent.extend(guard);
             }
-            (left < room).then_some(())
+            more.then_some(())
         });
+        more
     }
 
-    /// Runs `pop` under the lock, and settles what it took outside of it. If that is nothing, `task` is woken by the next
-    /// offer.
+    /// Runs `pop` under the lock, and settles what it took outside of it. If it says that there is no more, `task` is
+    /// woken by the next offer.
     fn take(&mut self, task: Option<&Waker>, pop: impl FnOnce(&mut Lanes<Guard>, &mut Vec<Guard>) -> Option<()>) {
         let mut state = self.shared.lock();
         let before = state.lanes.waiting_bytes();

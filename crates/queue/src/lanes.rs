@@ -257,6 +257,27 @@ impl<G> Lanes<G> {
         Ok(dropped)
     }
 
+    /// Takes back the messages of a lane that have not begun and that `is` says yes to; their guards.
+    pub fn take_back(&mut self, lane: Lane, is: impl Fn(&G) -> bool) -> Vec<G> {
+        let (state, mut taken) = (&mut self.lanes[lane as usize], Vec::new());
+        for queue in &mut state.flows {
+            if !queue.waiting.iter().any(|entry| is(&entry.guard)) {
+                continue;
+            }
+            for entry in std::mem::take(&mut queue.waiting) {
+                if is(&entry.guard) {
+                    queue.bytes -= entry.payload.len();
+                    self.waiting_bytes -= entry.payload.len();
+                    state.messages -= 1;
+                    taken.push(entry.guard);
+                } else {
+                    queue.waiting.push_back(entry);
+                }
+            }
+        }
+        taken
+    }
+
     /// Takes the next fragment, of at most `room` bytes; with the guard of its message if it is the last. What has
     /// expired is passed over; its guards are [taken](Lanes::take_expired) afterwards.
     pub fn pop(&mut self, now: Time, room: usize) -> Option<(Fragment, Option<G>)> {

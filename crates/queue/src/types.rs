@@ -83,6 +83,9 @@ mod doors {
         /// The oldest messages of the lane that have not begun to go out fail instead: for gossip, where
         /// the newest is worth most and what was lost is announced again.
         DropOldest,
+        /// Nothing is sent: what its sender called by the same tag and is still in this lane, and has not begun to go out,
+        /// is taken back. That is not a failure, and is not reported.
+        TakeBack,
     }
 
     /// A message to many peers: encoded once, charged once, offered to each one's lane.
@@ -100,6 +103,13 @@ mod doors {
         pub tag: u64,
         /// Where failures are reported; nowhere if the sender does not care.
         pub failures: Option<Outlet<SendFailed>>,
+    }
+
+    impl Push {
+        /// Takes back what was pushed under a tag, where it has not begun to go out.
+        pub fn take_back(to: Vec<Recipient>, lane: Lane, tag: u64) -> Push {
+            Push { to, lane, payload: Bytes::new(), when_full: WhenFull::TakeBack, tag, failures: None }
+        }
     }
 
     impl Item for Push {

@@ -26,6 +26,8 @@ pub(super) struct Turn {
     written: usize,
     /// Whether the socket had no room for some of it.
     blocked: bool,
+    /// Whether the lanes had nothing beyond it when it was sealed, in this poll, and wake the task when they have.
+    last: bool,
     /// How large the next may be.
     size: usize,
     /// When the socket was full last, and what it took since: between two such instants it took what it sent.
@@ -41,6 +43,7 @@ impl Default for Turn {
             bytes: Vec::new(),
             written: 0,
             blocked: false,
+            last: false,
             size: FIRST,
             full_at: None,
             since_full: 0,
@@ -96,6 +99,8 @@ impl Pump {
     /// Writes what waits, and what the lanes have. Returns how many bytes the socket took.
     pub(super) fn poll_write(&mut self, now: Time, cx: &mut Context<'_>) -> usize {
         let mut moved = 0;
+        // What was offered since the task was woken found its waker, and left none for the next.
+        self.turn.last = false;
         while self.ended.is_none() && moved < super::BUDGET / 2 {
             if self.turn.is_empty() {
                 self.seal(now, cx);
@@ -110,6 +115,9 @@ impl Pump {
                     self.turn.wrote(len);
                     if self.turn.written == self.turn.bytes.len() {
                         self.turn_done(cx);
+                        if self.turn.last && self.own.is_empty() {
+                            break;
+                        }
                     }
                 }
                 Poll::Ready(_) => self.input(now, In::Broken),
@@ -142,6 +150,7 @@ impl Pump {
     fn seal(&mut self, now: Time, cx: &mut Context<'_>) {
         let mut out = self.buffers.write();
         let Pump { keys, own, lanes, metrics, tap, batch, turn, .. } = self;
+        turn.last = false;
         loop {
             let start = keys.sealer.begin(&mut out);
             let text = out.len();
@@ -153,7 +162,7 @@ impl Pump {
             }
             // Own frames come first and do not count: a turn of them alone would never reach the lanes.
             let room = (MAX_PLAIN - (out.len() - text)).min(turn.size.saturating_sub(text).max(SMALLEST / 2));
-            lanes.pop_batch(now, room, cx, batch);
+            turn.last = !lanes.pop_batch(now, room, cx, batch);
             if let Some(tap) = tap {
                 batch.iter().for_each(|fragment| tap.sealed(fragment));
             }
@@ -173,7 +182,7 @@ impl Pump {
             }
             let nothing = out.len() == text;
             keys.sealer.finish(&mut out, start);
-            if nothing || out.len() >= turn.size {
+            if nothing || (turn.last && own.is_empty()) || out.len() >= turn.size {
                 break;
             }
         }

@@ -2,6 +2,7 @@ use peerage_mailbox::{Capacity, Inlet, data_queue};
 
 use super::*;
 use crate::PoolConfig;
+use peerage_wire::frame::MAX_FRAGMENT;
 
 fn message(len: usize, tag: u64, failures: &Outlet<SendFailed>) -> Message {
     Message::new(ChannelId(1), Lane::Normal, Bytes::from(vec![0; len])).report(failures.clone(), SessionId(9), tag)
@@ -51,6 +52,21 @@ fn every_message_is_popped_or_reported_exactly_once_and_all_bytes_come_back() {
     assert_eq!(door.offer(message(10, 6, &failures)), Err(Refusal::SessionEnded));
     assert_eq!(failed(&reported), [(6, Refusal::SessionEnded)]);
     assert_eq!((pool.used(), pool.pressure().lane_bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_taken_back_is_not_reported_and_its_bytes_come_back() {
+    let Bench { pool, door, mut end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    for tag in [1, 2, 1] {
+        door.offer(message(10, tag, &failures)).expect("room");
+    }
+    assert_eq!(door.take_back(Lane::Normal, 1), 2);
+    assert_eq!(door.take_back(Lane::High, 2), 0, "another lane");
+    assert_eq!((pool.used(), pool.pressure().lane_bytes()), (10, 10));
+    assert!(end.pop(Time::ZERO).is_some() && end.is_empty());
+    drop(end);
+    assert_eq!(failed(&reported), []);
+    assert_eq!(door.take_back(Lane::Normal, 1), 0, "of lanes that are closed");
 }
 
 /// AvalancheGo's throttled queue: the throttler refuses before the lane does, and what is refused is not charged.
@@ -229,6 +245,35 @@ async fn the_task_is_woken_for_what_was_offered_before_and_while_it_waits() {
     settle().await;
     door.offer(message(1, 0, &failures)).expect("room");
     assert_eq!(task.await.expect("no panic"), 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_took_all_there_was_says_so_and_the_next_offer_wakes_the_task() {
+    let Bench { door, mut end, failures, .. } = bench(LanesConfig::recommended(), 1 << 20);
+    for size in [40_000, 10] {
+        door.offer(message(size, 0, &failures)).expect("room");
+    }
+    let mut batch = Vec::new();
+    // Room for one large fragment: there is more, and nobody needs to be woken for it.
+    poll_fn(|cx| {
+        assert!(end.pop_batch(Time::ZERO, MAX_FRAGMENT, cx, &mut batch));
+        Poll::Ready(())
+    })
+    .await;
+    assert!(door.0.lock().task.is_none());
+    let task = tokio::spawn(async move {
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            let mut batch = Vec::new();
+            assert!(!end.pop_batch(Time::ZERO, 1 << 20, cx, &mut batch));
+            if polls == 2 { Poll::Ready(batch.len()) } else { Poll::Pending }
+        })
+        .await
+    });
+    settle().await;
+    door.offer(message(1, 0, &failures)).expect("room");
+    assert_eq!(task.await.expect("no panic"), 1, "woken although it took something when it looked last");
 }
 
 #[test]

@@ -60,6 +60,25 @@ fn a_full_lane_refuses_or_drops_the_oldest_that_have_not_begun() {
 }
 
 #[test]
+fn what_has_not_begun_can_be_taken_back_and_what_has_begun_goes_on() {
+    let mut lanes = lanes(9, 400_000);
+    for guard in [7, 1, 7, 2] {
+        assert_eq!(offer(&mut lanes, Lane::Normal, 20_000, false, guard), Ok(vec![]));
+    }
+    assert_eq!(offer(&mut lanes, Lane::High, 9, false, 7), Ok(vec![]));
+    assert_eq!(drain(&mut lanes).len(), 5);
+    for guard in [7, 1, 7, 2] {
+        assert_eq!(offer(&mut lanes, Lane::Normal, 20_000, false, guard), Ok(vec![]));
+    }
+    assert!(pop(&mut lanes).is_some_and(|(fragment, _)| fragment.more), "the first 7 has begun");
+    assert_eq!(lanes.take_back(Lane::Normal, |guard| *guard == 7), [7]);
+    assert_eq!(lanes.take_back(Lane::Normal, |guard| *guard == 7), [0; 0]);
+    assert_eq!(lanes.waiting_bytes(), 40_000);
+    assert_eq!(drain(&mut lanes), [7, 1, 2]);
+    assert!(lanes.is_empty() && lanes.waiting_bytes() == 0);
+}
+
+#[test]
 fn fragments_carry_the_message_and_the_first_states_the_total() {
     let mut lanes = lanes(9, 1 << 20);
     let payload: Bytes = (0..40_000u32).map(|n| n as u8).collect::<Vec<_>>().into();
