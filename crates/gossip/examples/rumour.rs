@@ -10,7 +10,7 @@ use peerage_gossip::bytes::Bytes;
 use peerage_gossip::peerage_machine::{Driver, Rng, Time};
 use peerage_gossip::peerage_queue::{ChannelId, SessionId};
 use peerage_gossip::peerage_wire::Keypair;
-use peerage_gossip::{Config, GossipMachine, In, Out, Policy, Topic};
+use peerage_gossip::{Config, GossipMachine, In, Out, PeerUp, Policy, Topic};
 
 const NODES: usize = 5;
 
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         node.gossip.handle(start, subscribe);
         // A node's session with node m is session m here, and all use channel 1.
         for m in (0..NODES).filter(|m| m.abs_diff(n) == 1) {
-            let up = In::PeerUp { session: SessionId(m as u64), id: ids[m], channel: ChannelId(1) };
+            let up = In::PeerUp(PeerUp::new(SessionId(m as u64), ids[m], ChannelId(1)));
             node.gossip.handle(start, up);
         }
     }

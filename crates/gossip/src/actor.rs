@@ -9,9 +9,11 @@ use peerage_mailbox::{
     Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
 };
 use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
+use peerage_wire::frame::Lane;
 use peerage_wire::{Keypair, NodeId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::coded::work::Coder;
 use crate::config::{Config, Work};
 use crate::genesis::GossipGenesis;
 use crate::ingress::{Event, GossipMailbox, GossipMsg, Publish, Subscribe};
@@ -76,6 +78,7 @@ struct State {
     args: Args,
     alarm: Alarm,
     checker: Checker,
+    coder: Coder,
     /// Rung for what comes in, once there is a peer for it to come from. After a restart the root tells of
     /// subscribers and then of peers; what was queued before would be dropped as nobody's if it came first.
     bell: Option<Bell>,
@@ -105,6 +108,7 @@ impl Actor for Gossip {
             driver: Driver::new(genesis.build()?).recorded(recorder),
             alarm: Alarm::new(&myself, args.clock, || GossipMsg::Tick),
             checker: Checker::new(work, bell.clone()),
+            coder: Coder::new(work, bell.clone()),
             bell: Some(bell),
             metrics: Metrics::new(&args.meter),
             subscribers: BTreeMap::new(),
@@ -126,8 +130,8 @@ impl Actor for Gossip {
     ) -> Result<(), ActorProcessingErr> {
         let now = state.args.clock.now();
         match message {
-            GossipMsg::PeerUp { session, id, channel } => {
-                state.feed(now, In::PeerUp { session, id, channel });
+            GossipMsg::PeerUp(up) => {
+                state.feed(now, In::PeerUp(up));
                 if let Some(bell) = state.bell.take() {
                     state.args.inbound.bind(bell);
                 }
@@ -139,6 +143,7 @@ impl Actor for Gossip {
                 state.args.memory.useful(session, false);
             }
             GossipMsg::Subscribe(subscribe) => state.subscribe(now, subscribe),
+            GossipMsg::Admit { topic, publishers } => state.feed(now, In::Admit { topic, publishers }),
             // What is queued now came after the news of its sessions was sent, but such news may still be
             // behind this message. It is ahead of the next one.
             GossipMsg::Wake => GossipMailbox(myself).turn(state.args.inbound.len().min(BUDGET)),
@@ -148,11 +153,13 @@ impl Actor for Gossip {
                 state.leave_unheard(now);
                 state.driver.expire_due(now);
                 state.perform(now);
+                state.metrics.holds(state.driver.machine().stats());
             }
             #[cfg(any(test, feature = "fault-injection"))]
             GossipMsg::Panic => panic!("injected"),
         }
         state.checker.start();
+        state.coder.start();
         state.alarm.set(state.driver.next_deadline());
         Ok(())
     }
@@ -180,6 +187,9 @@ impl State {
         for (token, outcome) in self.checker.answers() {
             self.checked(now, token, outcome);
         }
+        for (token, coding) in self.coder.answers() {
+            self.feed(now, In::Coded { token, coding: coding.map(Box::new) });
+        }
         for _ in 0..PUBLISH_BUDGET {
             let Some(publish) = self.args.publish.pop() else { break };
             self.publish(now, publish);
@@ -197,7 +207,7 @@ impl State {
                 self.metrics.dropped(DropReason::Malformed);
             }
         }
-        self.metrics.turn(self.args.clock.now().since(now), self.driver.machine().stats());
+        self.metrics.turn(self.args.clock.now().since(now));
         self.args.failures.ring_if_more();
         self.args.publish.ring_if_more();
         self.args.inbound.ring_if_more();
@@ -281,6 +291,10 @@ impl State {
     fn carry_out(&mut self, now: Time, out: Out) {
         match out {
             Out::Push(outgoing) => self.push(now, outgoing),
+            Out::Cancel { to, tag } => {
+                // If the fan-out is full it goes out, and is a copy too many.
+                drop(self.args.push.offer(Push::take_back(vec![to], Lane::Normal, tag)));
+            }
             Out::Deliver(message) => self.deliver(now, message),
             Out::Subscribed { token, result } => {
                 let Some(Subscribe { topic, outlet, reply, .. }) = self.subscribing.remove(&token) else {
@@ -307,6 +321,11 @@ impl State {
             Out::Verify { token, check } => {
                 if let Some(outcome) = self.checker.check(token, check) {
                     self.checked(now, token, outcome);
+                }
+            }
+            Out::Code { token, job } => {
+                if let Some(coding) = self.coder.code(token, job) {
+                    self.feed(now, In::Coded { token, coding: coding.map(Box::new) });
                 }
             }
             Out::Report { session, penalty } => self.args.events.send(Event::Report { session, penalty }),

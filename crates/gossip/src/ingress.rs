@@ -2,27 +2,29 @@
 
 use bytes::Bytes;
 use peerage_mailbox::{Item, Outlet, Overflow, Reply};
-use peerage_queue::{ChannelId, SessionId};
-use peerage_wire::{NodeId, Penalty};
+use peerage_queue::SessionId;
+use peerage_wire::Penalty;
 use ractor::ActorRef;
 
-use crate::machine::{Blame, PublishError, Published, SubscribeError};
+use crate::coded::Admitted;
+use crate::machine::{Blame, PeerUp, PublishError, Published, SubscribeError};
 use crate::message::{Message, Policy, Topic};
 
 /// Control messages. Data comes through the inlets of [`Args`](crate::Args); `Wake` says that there is some.
 #[derive(Debug)]
 pub(crate) enum GossipMsg {
     // ---------- from the root: two a session ----------
-    PeerUp {
-        session: SessionId,
-        id: NodeId,
-        channel: ChannelId,
-    },
+    PeerUp(PeerUp),
     PeerDown {
         session: SessionId,
     },
     // ---------- from the root, for the application: one a subscriber ----------
     Subscribe(Subscribe),
+    // ---------- from the root, for the application: one a topic ----------
+    Admit {
+        topic: Topic,
+        publishers: Admitted,
+    },
     // ---------- from its own inlets and alarm: coalesced ----------
     Wake,
     Turn {
@@ -109,9 +111,9 @@ pub enum Event {
 pub struct GossipMailbox(pub(crate) ActorRef<GossipMsg>);
 
 impl GossipMailbox {
-    /// A session speaks gossip on this channel.
-    pub fn peer_up(&self, session: SessionId, id: NodeId, channel: ChannelId) {
-        self.send(GossipMsg::PeerUp { session, id, channel });
+    /// A session speaks gossip.
+    pub fn peer_up(&self, up: PeerUp) {
+        self.send(GossipMsg::PeerUp(up));
     }
 
     /// A session has ended.
@@ -131,6 +133,13 @@ impl GossipMailbox {
         reply: Option<Reply<Result<(), SubscribeError>>>,
     ) {
         self.send(GossipMsg::Subscribe(Subscribe { topic, policy, outlet, reply }));
+    }
+
+    /// Says whose messages of a topic may be coded, in place of what the configuration says.
+    ///
+    /// The root repeats it after a restart.
+    pub fn admit(&self, topic: Topic, publishers: Admitted) {
+        self.send(GossipMsg::Admit { topic, publishers });
     }
 
     /// Handles what is queued, and as many deliveries, after the control messages that were sent before they

@@ -1,9 +1,11 @@
 //! Topic gossip: what is published to a topic reaches every subscriber of the network, once.
 //!
-//! Each node pushes a message to a few peers that want its topic, and announces what it has to a few
-//! others every second, so that a copy that was lost on one path is fetched on another. A message on a
-//! signed topic is checked before anything else is done with it; a copy that fails the check changes
-//! nothing but its sender's standing.
+//! Each topic has a mesh, as in gossipsub: some peers with which its messages are exchanged as they come.
+//! Most links of it are lazy for most messages: they announce what a peer most likely gets sooner from
+//! somebody else. What all that did not bring, or what was sent while a node was away, is pulled. Large
+//! messages may travel as shards of an erasure code ([`coded`]). A message on a signed topic is checked
+//! before anything else is done with it; a copy that fails the check changes nothing but its sender's
+//! standing ([`score`]).
 //!
 //! [`GossipMachine`] holds all the rules and runs anywhere (`examples/rumour.rs`); with the `actor`
 //! feature, [`spawn`] runs it as an actor behind a [`GossipMailbox`].
@@ -28,6 +30,7 @@
 
 #[cfg(feature = "actor")]
 mod actor;
+pub mod coded;
 mod config;
 mod genesis;
 #[cfg(feature = "actor")]
@@ -41,19 +44,20 @@ mod metrics;
 #[cfg(any(test, feature = "fault-injection"))]
 #[doc(hidden)]
 pub mod poison;
+pub mod score;
 pub mod wire;
 #[cfg(feature = "actor")]
 mod work;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
-pub use config::{Config, ConfigError, Work};
+pub use config::{Config, ConfigError, MeshConfig, Mode, Pull, Work};
 pub use genesis::GossipGenesis;
 #[cfg(feature = "actor")]
 pub use ingress::{Event, GossipMailbox, Publish};
 pub use machine::{
-    Blame, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published, Stats,
-    SubscribeError, Suspect, Timer,
+    Blame, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published,
+    Standing, Stats, SubscribeError, Suspect, Timer,
 };
 #[cfg(feature = "actor")]
 pub use memory::Memory;

@@ -144,6 +144,15 @@ impl MessageId {
     }
 }
 
+impl MessageId {
+    /// Its first eight bytes. Somebody who wants to can make messages with equal heads, so nothing but an estimate may
+    /// depend on it.
+    pub fn head(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))

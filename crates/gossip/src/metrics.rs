@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use peerage_mailbox::Meter;
 
-use crate::machine::{Count, DropReason, Stats};
+use crate::machine::{Count, DropReason, PruneReason, Stats};
 
 pub(crate) struct Metrics {
     pub(crate) delivered: Counter,
@@ -19,6 +19,18 @@ pub(crate) struct Metrics {
     requested_in: Counter,
     requested_out: Counter,
     served: Counter,
+    unwanted_out: Counter,
+    grafted: Counter,
+    grafted_by: Counter,
+    pruned: Vec<Counter>,
+    pruned_by: Counter,
+    links: Gauge,
+    pulls: Counter,
+    repaired: Counter,
+    shards_new: Counter,
+    shards_known: Counter,
+    shards_asked: Counter,
+    rebuilt: Counter,
     drops: Vec<Counter>,
     cache_bytes: Gauge,
     cached: Gauge,
@@ -35,16 +47,29 @@ impl Metrics {
         meter.describe("peerage_gossip_duplicates_total", "Copies of messages that were known or being checked");
         meter.describe("peerage_gossip_bytes_total", "Bytes on gossip channels; out once for each recipient");
         meter.describe("peerage_gossip_drops_total", "What was not done, by reason");
-        meter.describe("peerage_gossip_ids_total", "Message ids announced (ihave) and asked for (iwant)");
+        meter.describe(
+            "peerage_gossip_ids_total",
+            "Message ids announced (ihave), asked for (iwant), and said to be here already (idontwant)",
+        );
         meter.describe("peerage_gossip_served_total", "Messages sent to peers that asked for them");
+        meter.describe("peerage_gossip_mesh_changes_total", "Peers grafted into meshes and pruned from them");
+        meter.describe("peerage_gossip_mesh_links", "Peers in meshes, in all topics");
+        meter.describe("peerage_gossip_pulls_total", "Filters of what is here that were shown to peers");
+        meter.describe("peerage_gossip_repaired_total", "Messages sent to peers whose filter did not have them");
         meter.describe("peerage_gossip_cache_bytes", "Bytes of messages kept to be announced and served");
         meter.describe("peerage_gossip_cached", "Messages kept to be announced and served");
         meter.describe("peerage_gossip_seen", "Message ids remembered");
         meter.describe("peerage_gossip_turn_seconds", "Time the actor takes for one batch of what came in");
+        meter.describe("peerage_gossip_shards_total", "Shards of coded messages: new, known, asked for");
+        meter.describe("peerage_gossip_rebuilt_total", "Messages rebuilt of their shards");
+        let shards = |what| meter.counter("peerage_gossip_shards_total", &[("shard", what)]);
         let result = |name| meter.counter("peerage_gossip_messages_total", &[("result", name)]);
         let bytes = |direction| meter.counter("peerage_gossip_bytes_total", &[("direction", direction)]);
         let ids =
             |item, direction| meter.counter("peerage_gossip_ids_total", &[("item", item), ("direction", direction)]);
+        let mesh = |change, by, reason| {
+            meter.counter("peerage_gossip_mesh_changes_total", &[("change", change), ("by", by), ("reason", reason)])
+        };
         let drops = |reason: &DropReason| meter.counter("peerage_gossip_drops_total", &[("reason", reason.label())]);
         Metrics {
             delivered: result("delivered"),
@@ -58,6 +83,18 @@ impl Metrics {
             requested_in: ids("iwant", "in"),
             requested_out: ids("iwant", "out"),
             served: meter.counter("peerage_gossip_served_total", &[]),
+            unwanted_out: ids("idontwant", "out"),
+            grafted: mesh("graft", "us", "wanted"),
+            grafted_by: mesh("graft", "peer", "wanted"),
+            pruned: PruneReason::ALL.iter().map(|reason| mesh("prune", "us", reason.label())).collect(),
+            pruned_by: mesh("prune", "peer", "told"),
+            links: meter.gauge("peerage_gossip_mesh_links", &[]),
+            pulls: meter.counter("peerage_gossip_pulls_total", &[]),
+            repaired: meter.counter("peerage_gossip_repaired_total", &[]),
+            shards_new: shards("new"),
+            shards_known: shards("known"),
+            shards_asked: shards("asked"),
+            rebuilt: meter.counter("peerage_gossip_rebuilt_total", &[]),
             drops: DropReason::ALL.iter().map(drops).collect(),
             cache_bytes: meter.gauge("peerage_gossip_cache_bytes", &[]),
             cached: meter.gauge("peerage_gossip_cached", &[]),
@@ -76,6 +113,21 @@ impl Metrics {
             Count::RequestedOut(ids) => self.requested_out.increment(ids as u64),
             Count::RequestedIn(ids) => self.requested_in.increment(ids as u64),
             Count::Served => self.served.increment(1),
+            Count::UnwantedOut(ids) => self.unwanted_out.increment(ids as u64),
+            Count::Grafted => self.grafted.increment(1),
+            Count::GraftedBy => self.grafted_by.increment(1),
+            Count::Pruned(reason) => {
+                if let Some(counter) = self.pruned.get(reason as usize) {
+                    counter.increment(1);
+                }
+            }
+            Count::PrunedBy => self.pruned_by.increment(1),
+            Count::Pulled => self.pulls.increment(1),
+            Count::Repaired(messages) => self.repaired.increment(messages as u64),
+            Count::Shard(true) => self.shards_new.increment(1),
+            Count::Shard(false) => self.shards_known.increment(1),
+            Count::ShardsAsked(shards) => self.shards_asked.increment(shards as u64),
+            Count::Rebuilt => self.rebuilt.increment(1),
             Count::Dropped(reason) => self.dropped(reason),
         }
     }
@@ -95,10 +147,15 @@ impl Metrics {
         self.bytes_out.increment((bytes * recipients) as u64);
     }
 
-    pub(crate) fn turn(&self, took: Duration, stats: Stats) {
+    pub(crate) fn turn(&self, took: Duration) {
         self.handling.record(took.as_secs_f64());
+    }
+
+    /// How much there is, at each tick: at each turn it would cost as much as handling a copy of a known message.
+    pub(crate) fn holds(&self, stats: Stats) {
         self.cache_bytes.set(stats.cached_bytes as f64);
         self.cached.set(stats.cached as f64);
         self.seen.set(stats.seen as f64);
+        self.links.set(stats.links as f64);
     }
 }

@@ -2,22 +2,39 @@
 //!
 //! | kind | item | body |
 //! |---|---|---|
-//! | 1 | [`Topics`](Item::Topics) | flags u8 (bit 0: answer with yours), then topics |
+//! | 1 | [`Topics`](Item::Topics) | flags u8 (bit 0: answer with yours; bit 1: takes coded messages), then topics |
 //! | 2 | [`Subscribe`](Item::Subscribe) | topic |
 //! | 3 | [`Unsubscribe`](Item::Unsubscribe) | topic |
 //! | 4 | [`Message`](Item::Message), signed | topic ‖ publisher 32 ‖ sequence u64 ‖ issued u64 (unix ms) ‖ signature 64 ‖ payload |
 //! | 5 | [`Message`](Item::Message), anonymous | topic ‖ payload |
 //! | 6 | [`IHave`](Item::IHave) | topic ‖ ids of 32 bytes |
 //! | 7 | [`IWant`](Item::IWant) | ids of 32 bytes |
+//! | 8 | [`Graft`](Item::Graft) | topic |
+//! | 9 | [`Prune`](Item::Prune) | topic ‖ rest u16 (seconds) |
+//! | 10 | [`IDontWant`](Item::IDontWant) | ids of 32 bytes |
+//! | 11 | [`Firsts`](Item::Firsts) | heads of ids, of 8 bytes |
+//! | 12 | [`Filter`](Item::Filter), [`Answered`](Item::Answered), [`Repair`](Item::Repair) | see `wire/filter.rs` |
+//! | 16–19 | coded messages | see `wire/coded.rs` |
 //!
 //! Kind is a u8, length a u32, all numbers big-endian, a topic is its length as u8 and its name. Items of
 //! other kinds are skipped by their length, which is how kinds are added later. The policy of a message is
 //! its kind, so a later policy is skipped too where it is not known.
 
+mod filter;
+
+pub use self::filter::{
+    FILTER_IDS, Filter, MAX_FILTER, MAX_FILTER_PROBES, MAX_SLICE_BITS, Slice, answered, filter, repair,
+};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use peerage_wire::NodeId;
 
+use crate::coded::{Bits, Header, Key};
 use crate::message::{MessageId, Origin, Topic};
+
+mod coded;
+
+pub use self::coded::{CodedStatus, Shard, has, header, need, shard, status};
 
 /// Most items in a session message.
 pub const MAX_ITEMS: usize = 1024;
@@ -32,6 +49,7 @@ pub const MAX_OVERHEAD: usize = ITEM_HEADER + 1 + crate::message::MAX_TOPIC + 32
 
 const ITEM_HEADER: usize = 1 + 4;
 const WANT_REPLY: u8 = 1;
+const CODED: u8 = 2;
 
 mod kind {
     pub(super) const TOPICS: u8 = 1;
@@ -41,6 +59,15 @@ mod kind {
     pub(super) const ANONYMOUS: u8 = 5;
     pub(super) const I_HAVE: u8 = 6;
     pub(super) const I_WANT: u8 = 7;
+    pub(super) const GRAFT: u8 = 8;
+    pub(super) const PRUNE: u8 = 9;
+    pub(super) const I_DONT_WANT: u8 = 10;
+    pub(super) const FIRSTS: u8 = 11;
+    pub(super) const RECONCILE: u8 = 12;
+    pub(super) const HEADER: u8 = 16;
+    pub(super) const SHARD: u8 = 17;
+    pub(super) const CODED_STATUS: u8 = 18;
+    pub(super) const CODED_NEED: u8 = 19;
 }
 
 /// One thing a peer says.
@@ -50,6 +77,8 @@ pub enum Item {
     Topics {
         /// It wants to hear the receiver's.
         want_reply: bool,
+        /// The sender takes coded messages.
+        coded: bool,
         /// The topics.
         topics: Vec<Topic>,
     },
@@ -70,6 +99,56 @@ pub enum Item {
     IWant {
         /// Their ids.
         ids: Vec<MessageId>,
+    },
+    /// The sender takes the receiver into its mesh of a topic.
+    Graft(Topic),
+    /// The sender does not, or no longer, have the receiver in its mesh of a topic.
+    Prune {
+        /// The topic.
+        topic: Topic,
+        /// For so many seconds neither grafts the other again.
+        rest: u16,
+    },
+    /// Messages that the sender has, and need not be sent.
+    IDontWant {
+        /// Their ids.
+        ids: Vec<MessageId>,
+    },
+    /// Of the messages that the receiver sent lately, those that nobody had sent before; the others were copies.
+    Firsts {
+        /// The heads of their ids; see [`MessageId::head`].
+        heads: Vec<u64>,
+    },
+    /// What the sender has, for pull repair.
+    Filter(Filter),
+    /// What follows in this session message is part of an answer to a filter.
+    Repair,
+    /// The sender has answered a filter.
+    Answered {
+        /// Messages that it sent.
+        sent: u32,
+        /// Whether it would send more for the next filter.
+        more: bool,
+    },
+    /// What a coded message is, before its shards.
+    Header(Box<Header>),
+    /// A shard of a coded message.
+    Shard(Shard),
+    /// What the sender says of a coded message.
+    CodedStatus {
+        /// The message.
+        key: Key,
+        /// What it says.
+        status: CodedStatus,
+        /// Shards that it has.
+        shards: Bits,
+    },
+    /// Shards that the sender asks for.
+    CodedNeed {
+        /// Their message.
+        key: Key,
+        /// Which ones.
+        shards: Bits,
     },
     /// An item of a later version.
     Unknown(u8),
@@ -142,6 +221,9 @@ pub enum WireError {
     /// More topics or ids than one item may have.
     #[error("too many entries in one item")]
     TooMany,
+    /// A filter of a size, a slice or probes that none has.
+    #[error("malformed filter")]
+    Filter,
     /// More than [`MAX_ITEMS`] items.
     #[error("more than {MAX_ITEMS} items")]
     TooManyItems,
@@ -197,7 +279,8 @@ fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> 
     let mut body = Reader(item.get(ITEM_HEADER..).ok_or(WireError::Short)?);
     let decoded = match kind {
         kind::TOPICS => {
-            let want_reply = body.u8()? & WANT_REPLY != 0;
+            let flags = body.u8()?;
+            let (want_reply, coded) = (flags & WANT_REPLY != 0, flags & CODED != 0);
             let mut topics = Vec::new();
             while !body.0.is_empty() {
                 if topics.len() == MAX_TOPICS {
@@ -205,7 +288,7 @@ fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> 
                 }
                 topics.push(body.topic()?);
             }
-            Item::Topics { want_reply, topics }
+            Item::Topics { want_reply, coded, topics }
         }
         kind::SUBSCRIBE => Item::Subscribe(body.topic()?),
         kind::UNSUBSCRIBE => Item::Unsubscribe(body.topic()?),
@@ -220,6 +303,15 @@ fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> 
         }
         kind::I_HAVE => Item::IHave { topic: body.topic()?, ids: body.ids()? },
         kind::I_WANT => Item::IWant { ids: body.ids()? },
+        kind::GRAFT => Item::Graft(body.topic()?),
+        kind::PRUNE => Item::Prune { topic: body.topic()?, rest: u16::from_be_bytes(body.array()?) },
+        kind::I_DONT_WANT => Item::IDontWant { ids: body.ids()? },
+        kind::FIRSTS => Item::Firsts { heads: body.heads()? },
+        kind::RECONCILE => filter::decode(&mut body)?,
+        kind::HEADER => Item::Header(Box::new(body.header()?)),
+        kind::SHARD => Item::Shard(body.shard(&item)?),
+        kind::CODED_STATUS => body.status()?,
+        kind::CODED_NEED => body.need()?,
         kind => return Ok(Item::Unknown(kind)),
     };
     if body.0.is_empty() { Ok(decoded) } else { Err(WireError::Trailing(body.0.len())) }
@@ -253,6 +345,18 @@ impl Reader<'_> {
             issued: u64::from_be_bytes(self.array()?),
             signature: self.array()?,
         })
+    }
+
+    fn heads(&mut self) -> Result<Vec<u64>, WireError> {
+        let (heads, rest) = self.0.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(WireError::Short);
+        }
+        if heads.len() > MAX_IDS {
+            return Err(WireError::TooMany);
+        }
+        self.0 = rest;
+        Ok(heads.iter().map(|head| u64::from_be_bytes(*head)).collect())
     }
 
     fn ids(&mut self) -> Result<Vec<MessageId>, WireError> {
@@ -295,8 +399,13 @@ fn control(kind: u8, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
 
 /// A snapshot of the sender's topics; at most [`MAX_TOPICS`] of them are put in.
 pub fn topics<'a>(want_reply: bool, topics: impl IntoIterator<Item = &'a Topic>) -> Bytes {
+    topics_of(want_reply, false, topics)
+}
+
+/// The same, with whether the sender takes coded messages.
+pub fn topics_of<'a>(want_reply: bool, coded: bool, topics: impl IntoIterator<Item = &'a Topic>) -> Bytes {
     control(kind::TOPICS, |to| {
-        to.put_u8(if want_reply { WANT_REPLY } else { 0 });
+        to.put_u8(if want_reply { WANT_REPLY } else { 0 } | if coded { CODED } else { 0 });
         topics.into_iter().take(MAX_TOPICS).for_each(|topic| put_topic(to, topic));
     })
 }
@@ -322,6 +431,29 @@ pub fn i_have(topic: &Topic, ids: &[MessageId]) -> Bytes {
 /// A request; at most [`MAX_IDS`] ids are put in.
 pub fn i_want(ids: &[MessageId]) -> Bytes {
     control(kind::I_WANT, |to| ids.iter().take(MAX_IDS).for_each(|id| to.put_slice(&id.0)))
+}
+
+/// Asks to be in the receiver's mesh of a topic, and says that it is in the sender's.
+pub fn graft(topic: &Topic) -> Bytes {
+    control(kind::GRAFT, |to| put_topic(to, topic))
+}
+
+/// The opposite, for at least `rest` seconds.
+pub fn prune(topic: &Topic, rest: u16) -> Bytes {
+    control(kind::PRUNE, |to| {
+        put_topic(to, topic);
+        to.put_u16(rest);
+    })
+}
+
+/// What need not be sent; at most [`MAX_IDS`] ids are put in.
+pub fn i_dont_want(ids: &[MessageId]) -> Bytes {
+    control(kind::I_DONT_WANT, |to| ids.iter().take(MAX_IDS).for_each(|id| to.put_slice(&id.0)))
+}
+
+/// Which of the receiver's messages were the first of their kind; at most [`MAX_IDS`] heads are put in.
+pub fn firsts(heads: &[u64]) -> Bytes {
+    control(kind::FIRSTS, |to| heads.iter().take(MAX_IDS).for_each(|head| to.put_u64(*head)))
 }
 
 #[cfg(test)]

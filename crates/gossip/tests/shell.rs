@@ -1,8 +1,11 @@
 //! Two gossip actors joined by plain queues, under paused time.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_gossip::coded::Admitted;
 use peerage_gossip::peerage_machine::journal::Journals;
 use peerage_gossip::peerage_mailbox::{
     AskError, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, RecvError, Supervisor, ask, data_queue,
@@ -10,11 +13,11 @@ use peerage_gossip::peerage_mailbox::{
 use peerage_gossip::peerage_queue::{ChannelId, Delivery, Inbound, Pool, Push, SendFailed, SessionId};
 use peerage_gossip::peerage_wire::Keypair;
 use peerage_gossip::{
-    Args, Config, Event, GossipMailbox, Memory, Message, Policy, Publish, PublishError, Published, SubscribeError,
-    Topic,
+    Args, Config, Event, GossipMailbox, Memory, Message, PeerUp, Policy, Publish, PublishError, Published,
+    SubscribeError, Topic,
 };
 
-const ROOM: Capacity = Capacity { items: 1_000, weight: 1 << 20 };
+const ROOM: Capacity = Capacity { items: 1_000, weight: 64 << 20 };
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Node {
@@ -25,17 +28,23 @@ struct Node {
     publish: Outlet<Publish>,
     inbound: Outlet<Inbound>,
     pushes: Inlet<Push>,
+    /// Bytes of the largest session message it sent.
+    largest: Arc<AtomicUsize>,
 }
 
 impl Node {
     async fn start(n: u8, clock: Clock) -> Node {
+        Node::start_with(n, clock, Config::recommended()).await
+    }
+
+    async fn start_with(n: u8, clock: Clock, config: Config) -> Node {
         let (inbound, inbound_end) = data_queue(ROOM);
         let (publish, publish_end) = data_queue(ROOM);
         let (report_failures, failures) = data_queue::<SendFailed>(ROOM);
         let (push, pushes) = data_queue(ROOM);
         let pool = Pool::new(100);
         let args = Args {
-            config: Config::recommended(),
+            config,
             keys: Keypair::from_seed([n; 32]),
             seed: u64::from(n),
             inbound: inbound_end,
@@ -53,7 +62,7 @@ impl Node {
             memory: Memory::new(),
         };
         let (gossip, child) = peerage_gossip::spawn(args.clone(), &Supervisor::none()).await.expect("starts");
-        Node { args, pool, gossip, child, publish, inbound, pushes }
+        Node { args, pool, gossip, child, publish, inbound, pushes, largest: Arc::default() }
     }
 
     async fn restart(&mut self) {
@@ -65,10 +74,11 @@ impl Node {
 
     /// Sees the other node as session 1, and carries what it pushes to it.
     fn connect(&self, other: &Node) {
-        self.gossip.peer_up(SessionId(1), other.args.keys.id(), ChannelId(1));
-        let (mut pushes, inbound) = (self.pushes.clone(), other.inbound.clone());
+        self.gossip.peer_up(PeerUp::new(SessionId(1), other.args.keys.id(), ChannelId(1)));
+        let (mut pushes, inbound, largest) = (self.pushes.clone(), other.inbound.clone(), self.largest.clone());
         tokio::spawn(async move {
             while let Ok(Push { to, lane, payload, .. }) = pushes.recv().await {
+                largest.fetch_max(payload.len(), Ordering::Relaxed);
                 for recipient in to {
                     let (session, channel, payload) = (recipient.session, recipient.channel, payload.clone());
                     inbound.offer(Delivery { session, channel, stream: 0, lane, payload }.into()).expect("room");
@@ -164,7 +174,7 @@ async fn a_restarted_actor_relearns_its_peers_topics_and_delivers_nothing_twice(
 
     a.restart().await;
     let at_a = a.subscribe(Policy::Signed, ROOM).await;
-    a.gossip.peer_up(SessionId(1), b.args.keys.id(), ChannelId(1));
+    a.gossip.peer_up(PeerUp::new(SessionId(1), b.args.keys.id(), ChannelId(1)));
     tokio::time::sleep(SECOND).await;
     let published = a.publish(Policy::Signed, "two").await.expect("answered").expect("published");
     assert_eq!(published.peers, 1, "it knows again what its peer wants");
@@ -237,4 +247,27 @@ async fn signatures_are_checked_on_other_threads() {
         let message = tokio::time::timeout(10 * SECOND, at_b.recv()).await.expect("in time");
         assert_eq!(message.map(|message| message.payload), Ok(Bytes::from_static(b"hi")));
     }
+}
+
+/// Real threads and real time: shards are made, checked and put together on the pool.
+#[tokio::test]
+async fn a_large_message_travels_as_shards() {
+    let mut config = Config::recommended();
+    config.coded.admitted.insert(topic(), Admitted::Everybody);
+    let clock = Clock::system();
+    let (a, b) = (Node::start_with(1, clock, config.clone()).await, Node::start_with(2, clock, config).await);
+    let mut at_b = b.subscribe(Policy::Signed, ROOM).await;
+    a.connect(&b);
+    b.connect(&a);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let payload: Bytes = (0..1_u32 << 20).map(|n| (n / 7) as u8).collect::<Vec<u8>>().into();
+    let published = ask(10 * SECOND, |reply| {
+        let (topic, payload) = (topic(), payload.clone());
+        a.publish.offer(Publish { topic, policy: Policy::Signed, payload, reply }).expect("room");
+    });
+    assert_eq!(published.await.expect("answered").expect("published").peers, 1);
+    let message = tokio::time::timeout(10 * SECOND, at_b.recv()).await.expect("in time").expect("a message");
+    assert!(message.payload == payload && message.publisher == Some(a.args.keys.id()));
+    let largest = a.largest.load(Ordering::Relaxed);
+    assert!(largest > 1_000 && largest < 100_000, "a shard with its header, and never the message: {largest}");
 }

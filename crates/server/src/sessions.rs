@@ -48,7 +48,7 @@ impl State {
             queue.peer_up(session, door.clone());
         }
         if let (Some(actor), Some(channel)) = (&self.services.gossip, gossip) {
-            actor.peer_up(session, meta.id, channel);
+            actor.peer_up(gossip_peer(session, &meta, channel));
         }
         if let Some(actor) = &self.services.exchange {
             let dialled = meta.dialled();
@@ -140,4 +140,9 @@ impl State {
         }
         self.leaving.remove(&session).into_iter().flatten().for_each(|reply| reply.send(()));
     }
+}
+
+/// A session as gossip is told of it.
+pub(crate) fn gossip_peer(session: SessionId, meta: &Meta, channel: ChannelId) -> peerage_gossip::PeerUp {
+    peerage_gossip::PeerUp { session, id: meta.id, channel, host: Some(meta.ip), outbound: meta.dialled() }
 }

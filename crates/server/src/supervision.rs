@@ -10,6 +10,7 @@ use crate::ingress::{ServerMsg, Service, Subscription};
 use crate::machine::Running;
 use crate::names::is_placed;
 use crate::remembered::anchors;
+use crate::sessions::gossip_peer;
 
 /// The root's part in the journals: nobody is above it to see that it failed.
 pub(crate) struct RootJournal {
@@ -91,7 +92,7 @@ impl State {
                 }
                 for (id, session) in &self.sessions {
                     if let Some(channel) = session.gossip {
-                        gossip.peer_up(*id, session.meta.id, channel);
+                        gossip.peer_up(gossip_peer(*id, &session.meta, channel));
                     }
                 }
             }

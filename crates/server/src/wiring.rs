@@ -103,8 +103,9 @@ pub(crate) fn wire(
     let lane_items = 4 * config.queue.lanes.items * sessions;
     let (push, pushes) =
         data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.outbound.at_large });
-    // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out.
-    let failures = lane_items + config.queue.pushes * config.gossip.fanout;
+    // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out, each for all peers
+    // at most.
+    let failures = lane_items + config.queue.pushes * sessions;
     let (report_failures, failures) = data_queue::<SendFailed>(Capacity { items: failures, weight: failures });
     // What peers may have here is what the inbound pool granted them: this is never full.
     let granted = windows + config.queue.inbound.capacity();

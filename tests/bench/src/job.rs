@@ -33,6 +33,8 @@ pub(crate) enum Impl {
     PeerageAes,
     PeerageChacha,
     PeeragePure,
+    /// Peerage's gossip, set to do as gossipsub does.
+    PeerageGossipsub,
 }
 
 impl Impl {
@@ -54,6 +56,7 @@ impl Impl {
             Impl::PeerageAes => "peerage-aes",
             Impl::PeerageChacha => "peerage-chacha",
             Impl::PeeragePure => "peerage-pure",
+            Impl::PeerageGossipsub => "peerage-gossipsub",
         }
     }
 

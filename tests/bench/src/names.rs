@@ -15,3 +15,6 @@ pub(crate) const SESSION: [&str; 12] = [
     "mem",
     "load500",
 ];
+
+/// The benches of gossip, likewise.
+pub(crate) const GOSSIP: [&str; 5] = ["gossip20", "gossip20-allocations", "hub128", "hub1k", "hub64k"];

@@ -12,6 +12,8 @@ use clap::builder::PossibleValuesParser;
 use crate::shell::{self, Failure};
 
 const PACKAGE: &str = "peerage-bench";
+/// The same program, which counts what it allocates.
+const COUNTING: &str = "peerage-bench-counting";
 
 /// What to measure.
 #[derive(clap::Subcommand)]
@@ -25,13 +27,35 @@ pub(crate) enum What {
     /// A flood of connections from 50 addresses against a node in a process of its own, while 20 honest peers gossip
     /// through it: what it refuses, what it costs, and what the honest notice of it.
     Flood(Flood),
+    /// What a session costs a whole node that does nothing with it: memory, with the exchange of peers and without.
+    NodeMem(NodeMem),
     /// Discovery: the nearest sixteen, inserts, packets, and how many datagrams a second a core judges at the gate.
     Discovery(Discovery),
     /// A flood of datagrams on loopback against discovery whose limits exempt nobody, while honest peers ping it: what
     /// the kernel loses, what is dropped and why, what a drop costs beside one signature check, who is answered.
     DiscoveryFlood(DiscoveryFlood),
+    /// Gossip over loopback: 20 nodes with 8 connections each in one process, 1 KiB at 20/s in all (processor time and
+    /// bytes a delivery, time until all have a message, allocations), beside a flood over plain TCP; and messages a second
+    /// through one node with 8 peers.
+    Gossip(Gossip),
     /// The simulated world: events a second of a plain flood, beside a bare heap with as many entries.
     World(World),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Gossip {
+    /// Measure for three seconds where it is ten otherwise.
+    #[arg(long)]
+    quick: bool,
+    /// Only these benches.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(names::GOSSIP))]
+    only: Vec<String>,
+    /// Rounds; in each, every way of gossip and the reference are measured once.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -84,6 +108,16 @@ pub(crate) struct Flood {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct NodeMem {
+    /// Sessions that the node is given.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    sessions: u32,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct Session {
     /// Measure for half a second where it is two otherwise, and the memory of 1,000 sessions only.
     #[arg(long)]
@@ -101,7 +135,12 @@ pub(crate) struct Session {
 
 /// Fails when the build or any measurement does; a bench that cannot run here is no failure.
 pub(crate) fn run(what: &What) -> Result<(), Failure> {
-    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--locked", "--package", PACKAGE]))?;
+    let mut build = shell::cargo();
+    build.args(["build", "--quiet", "--release", "--locked", "--package", PACKAGE, "--bin", PACKAGE]);
+    if matches!(what, What::Gossip(_)) {
+        build.args(["--bin", COUNTING]);
+    }
+    shell::run(&mut build)?;
     let program = shell::metadata()?.target_directory.join("release").join(PACKAGE);
     let program = program.as_std_path().with_extension(std::env::consts::EXE_EXTENSION);
     // Where the user stands, so that a relative file is theirs.
@@ -111,7 +150,8 @@ pub(crate) fn run(what: &What) -> Result<(), Failure> {
 /// The same words for the program that measures.
 fn arguments(what: &What) -> Vec<OsString> {
     let (mut words, json) = match what {
-        What::Session(args) => (session(args), &args.json),
+        What::Session(args) => (rounds("session", args.quick, &args.only, args.pairs), &args.json),
+        What::Gossip(args) => (rounds("gossip", args.quick, &args.only, args.pairs), &args.json),
         What::Flood(Flood { attempts, seconds, json }) => {
             let (attempts, seconds) = (attempts.to_string(), seconds.to_string());
             let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
@@ -120,6 +160,10 @@ fn arguments(what: &What) -> Vec<OsString> {
         What::Discovery(Discovery { pairs, json }) => {
             let pairs = pairs.to_string();
             (["discovery", "--pairs", &pairs].map(OsString::from).to_vec(), json)
+        }
+        What::NodeMem(NodeMem { sessions, json }) => {
+            let sessions = sessions.to_string();
+            (["node-mem", "--sessions", &sessions].map(OsString::from).to_vec(), json)
         }
         What::DiscoveryFlood(DiscoveryFlood { seconds, rate, json }) => {
             let mut words = ["discovery-flood", "--seconds", &seconds.to_string()].map(OsString::from).to_vec();
@@ -140,13 +184,14 @@ fn arguments(what: &What) -> Vec<OsString> {
     words
 }
 
-fn session(args: &Session) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["session".into(), "--pairs".into(), args.pairs.to_string().into()];
-    if args.quick {
+/// The words of a bench in rounds, of which some may be left out.
+fn rounds(bench: &str, quick: bool, only: &[String], pairs: u16) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![bench.into(), "--pairs".into(), pairs.to_string().into()];
+    if quick {
         words.push("--quick".into());
     }
-    if !args.only.is_empty() {
-        words.extend(["--only".into(), args.only.join(",").into()]);
+    if !only.is_empty() {
+        words.extend(["--only".into(), only.join(",").into()]);
     }
     words
 }
@@ -173,7 +218,11 @@ mod tests {
         assert_eq!(parse(&["session"]), Ok(["session", "--pairs", "5"].map(OsString::from).to_vec()));
         let words = ["session", "--pairs", "7", "--quick", "--only", "wan,mem", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["gossip", "--pairs", "3", "--quick", "--only", "gossip20,hub1k", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["world", "--nodes", "500", "--pairs", "1", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["node-mem", "--sessions", "300", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["discovery", "--pairs", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));

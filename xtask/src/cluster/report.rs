@@ -35,6 +35,10 @@ pub(crate) struct Report {
     duplicate_deliveries: usize,
     /// How often a message arrived at a node that stayed up and had not published it itself.
     copies_per_message: Option<f64>,
+    /// Bytes that the sessions of nodes that stayed up wrote, all of them: messages, control and their frames.
+    wire_bytes: Option<u64>,
+    /// The same for each byte of payload that those nodes delivered and had not published themselves.
+    wire_bytes_per_byte: Option<f64>,
     mesh_ready_s: Option<f64>,
     propagation_ms: Propagation,
     rss_mib: Memory,
@@ -67,6 +71,7 @@ impl Report {
         let milliseconds = |percent| percentile(propagation, percent).map(|time| rounded(time.as_secs_f64() * 1e3));
         let mut memory: Vec<f64> = rows.iter().filter_map(|row| row.peak_rss_mib).collect();
         memory.sort_by(f64::total_cmp);
+        let wire = wire(rows);
         Self {
             nodes: rows.len(),
             messages: items.len(),
@@ -76,6 +81,8 @@ impl Report {
             lost: sums.lost,
             duplicate_deliveries: sums.duplicates,
             copies_per_message: copies(sums, rows),
+            wire_bytes: wire,
+            wire_bytes_per_byte: wire.and_then(|wire| per_byte(wire, items, sums)),
             mesh_ready_s: mesh_ready.map(|time| rounded(time.as_secs_f64())),
             propagation_ms: Propagation { p50: milliseconds(50), p99: milliseconds(99), max: milliseconds(100) },
             rss_mib: Memory {
@@ -96,6 +103,18 @@ fn copies(sums: &Sums, rows: &[Row]) -> Option<f64> {
         duplicates += row.duplicates?;
     }
     Some(rounded((received + duplicates as f64) / received))
+}
+
+/// What was written by the nodes that stayed up; unknown if one of them did not say.
+fn wire(rows: &[Row]) -> Option<u64> {
+    rows.iter().filter(|row| !row.restarted).map(|row| row.bytes_out).sum()
+}
+
+/// Each message is delivered about as often as every other, so a delivery has a message's mean size.
+fn per_byte(wire: u64, items: &[Vec<u8>], sums: &Sums) -> Option<f64> {
+    let received = sums.delivered.checked_sub(sums.own)?;
+    let payload = items.iter().map(Vec::len).sum::<usize>() as f64 * received as f64 / items.len().max(1) as f64;
+    (payload > 0.0).then(|| rounded(wire as f64 / payload))
 }
 
 fn rounded(value: f64) -> f64 {
@@ -159,13 +178,16 @@ pub(crate) fn totals(report: &Report) -> String {
     format!(
         "{messages} messages, {payload_bytes} bytes: expected {expected}, delivered {delivered}, lost {lost}, \
          delivered twice {duplicate_deliveries}\n\
-         mesh ready after {} s; propagation p50 {} ms, p99 {} ms, max {} ms; {} copies per message; CPU {} s",
+         mesh ready after {} s; propagation p50 {} ms, p99 {} ms, max {} ms; {} copies per message; CPU {} s\n\
+         on the wire {}, {} bytes sent for each byte delivered",
         or_dash(report.mesh_ready_s),
         or_dash(*p50),
         or_dash(*p99),
         or_dash(*max),
         or_dash(report.copies_per_message),
         report.cpu_s,
+        report.wire_bytes.map_or_else(dash, size),
+        or_dash(report.wire_bytes_per_byte),
     )
 }
 
@@ -200,7 +222,8 @@ mod tests {
         let json = serde_json::to_value(&report).expect("a report is JSON");
         let expected = serde_json::json!({
             "nodes": 2, "messages": 2, "payload_bytes": 7, "expected": 4, "delivered": 4, "lost": 0,
-            "duplicate_deliveries": 0, "copies_per_message": 2.0, "mesh_ready_s": 1.5,
+            "duplicate_deliveries": 0, "copies_per_message": 2.0, "wire_bytes": 20,
+            "wire_bytes_per_byte": 2.857, "mesh_ready_s": 1.5,
             "propagation_ms": {"p50": 4.0, "p99": 8.0, "max": 8.0},
             "rss_mib": {"median": 12.5, "max": 12.5}, "cpu_s": 0.5, "exit_codes": [0, 0],
         });
@@ -213,6 +236,7 @@ mod tests {
         let nothing = Sums { delivered: 0, own: 0, ..sums() };
         let json = serde_json::to_value(Report::new(&[], &nothing, None, &[], &rows)).expect("a report is JSON");
         assert!(json["copies_per_message"].is_null() && json["mesh_ready_s"].is_null());
+        assert!(json["wire_bytes"].is_null() && json["wire_bytes_per_byte"].is_null());
         assert!(json["propagation_ms"]["p99"].is_null() && json["exit_codes"][0].is_null());
         assert_eq!(table(&rows).lines().nth(1).map(|line| line.matches('-').count()), Some(7));
     }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use peerage_sim::report::Report;
+use peerage_sim::scenario::Mode;
 
 use super::files::{self, Found};
 use super::play::{Job, Played, Runner, play};
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     /// Run each seed twice; if the runs differ, say at which event they part.
     #[arg(long)]
     twice: bool,
+    /// How gossip goes: `peerage`, `gossipsub` or `plumtree`, whatever the scenarios say. The last two are there to be
+    /// compared with, and need not meet the expectations.
+    #[arg(long, value_name = "MODE")]
+    gossip: Option<Mode>,
     /// How many runs at a time. What a run costs is measured best with one.
     #[arg(long, value_name = "J", default_value = "1")]
     jobs: NonZeroUsize,
@@ -35,7 +40,10 @@ pub(crate) struct Args {
 
 /// Fails when a run could not be done, missed an expectation, broke an invariant, or differed from its repetition.
 pub(super) fn run(args: &Args, runner: &dyn Runner, say: &mut dyn FnMut(&str)) -> Result<(), Failure> {
-    let found = files::find_all(&args.files)?;
+    let mut found = files::find_all(&args.files)?;
+    if args.gossip.is_some() {
+        found.iter_mut().for_each(|found| found.scenario.population.gossip = args.gossip);
+    }
     let seeds = args.seeds.map_or(args.seed..=args.seed, |last| 1..=last);
     let jobs: Vec<Job<'_>> =
         found.iter().flat_map(|found| seeds.clone().map(move |seed| Job { found, seed })).collect();
@@ -70,7 +78,8 @@ fn tell(job: &Job<'_>, played: &Played, twice: bool, say: &mut dyn FnMut(&str)) 
 }
 
 fn again(job: &Job<'_>, twice: bool) -> String {
-    job.found.again(job.seed) + if twice { " --twice" } else { "" }
+    let gossip = job.found.scenario.population.gossip.map(|mode| format!(" --gossip {}", mode.label()));
+    job.found.again(job.seed) + &gossip.unwrap_or_default() + if twice { " --twice" } else { "" }
 }
 
 fn reports_of<'p>(found: &Found, jobs: &[Job<'_>], played: &'p [Played]) -> Vec<&'p Report> {

@@ -10,6 +10,7 @@ use peerage_wire::{NodeId, Penalty};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::PeerUp;
 use crate::message::{Claim, Origin, Policy};
 use crate::poison;
 use crate::wire::{self, Parcel};
@@ -63,7 +64,7 @@ impl Bench {
         gossip.subscribe(topic(), Policy::Anonymous, self.outlet.clone(), None);
         let signed = Topic::new(SIGNED).expect("short");
         gossip.subscribe(signed, Policy::Signed, self.outlet.clone(), None);
-        gossip.peer_up(PEER, NodeId::from_bytes([2; 32]), ChannelId(1));
+        gossip.peer_up(PeerUp::new(PEER, NodeId::from_bytes([2; 32]), ChannelId(1)));
         (gossip, child)
     }
 
@@ -282,9 +283,9 @@ async fn misbehaviour_is_reported_and_streams_are_not_gossip() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_configuration_does_not_start() {
     let bench = Bench::new();
-    let args = Args { config: Config { fanout: 0, ..Config::test() }, ..bench.args };
+    let args = Args { config: Config { lazy_peers: 0, ..Config::test() }, ..bench.args };
     let error = spawn(args, &Supervisor::none()).await.expect_err("refused").to_string();
-    assert!(error.contains("`fanout` is 0"), "{error}");
+    assert!(error.contains("`lazy_peers` is 0"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

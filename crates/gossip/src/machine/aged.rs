@@ -49,6 +49,11 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
         }
     }
 
+    /// Those that came at a running time or later, newest first.
+    pub(super) fn since(&self, running: Duration) -> impl Iterator<Item = &K> {
+        self.by_age.iter().rev().take_while(move |(at, _)| *at >= running).map(|(_, key)| key)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }

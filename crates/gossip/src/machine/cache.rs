@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::Time;
 
+use super::ways::Way;
 use crate::message::{MessageId, Topic};
 
 /// The first message's tag. Smaller tags are those of control pushes.
@@ -20,6 +21,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    fn is_empty(&self) -> bool {
+        self.first == 0 && self.more.iter().all(|word| *word == 0)
+    }
+
     fn word(&self, slot: usize) -> u64 {
         match (slot / 64).checked_sub(1) {
             None => self.first,
@@ -67,26 +72,20 @@ pub(super) struct Entry {
     pub(super) kept_at: Time,
     /// Peers that sent or announced it.
     pub(super) has: Slots,
-    /// Peers that were sent it, or told of it, in this era of its life.
+    /// Peers that were sent it, or told of it.
     pub(super) told: Slots,
-    era: u32,
+    /// Where it came from.
+    pub(super) way: Way,
+    /// This node published it, and nobody was there to be sent it.
+    untold: bool,
     /// How often each peer got it on request.
     served: BTreeMap<usize, u8>,
 }
 
 impl Entry {
-    /// A message's life has eras: the first lasts `reannounce`, and a new one begins whenever its age has
-    /// doubled from there. In each, a peer is told once of what it is not known to have: often enough for
-    /// what was lost without a trace, and far less than at every heartbeat.
-    pub(super) fn enter_era(&mut self, now: Time, reannounce: Duration) {
-        // Every message is looked at in every heartbeat: no division of 128 bits.
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let age = millis(now.since(self.kept_at)) / millis(reannounce).max(1);
-        let era = age.checked_ilog2().map_or(0, |doublings| doublings + 1);
-        if self.era != era {
-            self.era = era;
-            self.told = Slots::default();
-        }
+    /// How often the peer of a slot got it on request.
+    pub(super) fn served(&self, slot: usize) -> u8 {
+        self.served.get(&slot).copied().unwrap_or(0)
     }
 }
 
@@ -117,6 +116,7 @@ impl Cache {
     }
 
     /// Keeps a message and makes room for it; the tag its pushes carry. It must not be kept already.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one message")]
     pub(super) fn keep(
         &mut self,
         now: Time,
@@ -125,6 +125,7 @@ impl Cache {
         bytes: Bytes,
         has: Slots,
         told: Slots,
+        way: Way,
     ) -> u64 {
         while !self.entries.is_empty()
             && (self.entries.len() >= self.max_ids || self.bytes + bytes.len() > self.max_bytes)
@@ -135,7 +136,8 @@ impl Cache {
         self.next_tag += 1;
         self.bytes += bytes.len();
         self.by_id.insert(id, tag);
-        let entry = Entry { id, topic, bytes, kept_at: now, has, told, era: 0, served: BTreeMap::new() };
+        let untold = way.is_none() && told.is_empty();
+        let entry = Entry { id, topic, bytes, kept_at: now, has, told, way, untold, served: BTreeMap::new() };
         self.entries.push_back(entry);
         tag
     }
@@ -181,6 +183,17 @@ impl Cache {
         Served::Push(tag, entry.bytes.clone())
     }
 
+    /// What this node published on a topic and could send nobody: for the peer of a slot, who gets it now.
+    pub(super) fn untold(&mut self, topic: &Topic, slot: usize) -> impl Iterator<Item = (u64, Bytes)> {
+        let first = self.next_tag - self.entries.len() as u64;
+        let entries = (first..).zip(&mut self.entries);
+        entries.filter(move |(_, entry)| entry.untold && entry.topic == *topic).map(move |(tag, entry)| {
+            entry.untold = false;
+            entry.told.insert(slot);
+            (tag, entry.bytes.clone())
+        })
+    }
+
     /// A push with this tag did not reach the peer of a slot: it is told of the message again. How often it was
     /// served stands: a peer that asks and does not read would have no limit otherwise.
     pub(super) fn unsent(&mut self, tag: u64, slot: usize) {
@@ -194,6 +207,11 @@ impl Cache {
         self.entries.iter_mut().rev()
     }
 
+    /// Oldest first.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
     /// Forgets what the peer of a slot was told, so that it is told again.
     pub(super) fn forget_told(&mut self, slot: usize) {
         self.entries.iter_mut().for_each(|entry| entry.told.remove(slot));
@@ -205,6 +223,9 @@ impl Cache {
             entry.has.remove(slot);
             entry.told.remove(slot);
             entry.served.remove(&slot);
+            if entry.way == Some(slot) {
+                entry.way = None;
+            }
         }
     }
 
@@ -239,7 +260,7 @@ mod tests {
     fn keep(cache: &mut Cache, second: u64, n: u8, len: usize) -> u64 {
         let topic = Topic::new("t").expect("short");
         let now = Time::ZERO + Duration::from_secs(second);
-        cache.keep(now, id(n), topic, Bytes::from(vec![n; len]), Slots::default(), Slots::default())
+        cache.keep(now, id(n), topic, Bytes::from(vec![n; len]), Slots::default(), Slots::default(), Some(0))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the machine is told and what it asks for.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,20 +11,15 @@ use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, Signature, codec};
 use serde::{Deserialize, Serialize};
 
+use crate::coded::{Admitted, Coding, Job};
 use crate::message::{Check, Claim, Fingerprint, Message, MessageId, Policy, Topic};
+use crate::score::Breakdown;
 
 /// What may happen to a node's gossip.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum In {
-    /// A session speaks gossip, on this channel.
-    PeerUp {
-        /// The session.
-        session: SessionId,
-        /// The peer.
-        id: NodeId,
-        /// The channel.
-        channel: ChannelId,
-    },
+    /// A session speaks gossip.
+    PeerUp(PeerUp),
     /// A session has ended.
     PeerDown {
         /// The session.
@@ -102,6 +98,20 @@ pub enum In {
         /// Sessions that were told to be useful last; see [`Out::Useful`].
         useful: BTreeSet<SessionId>,
     },
+    /// The answer to [`Out::Code`]; none if the work failed: what was to be coded is no code's, or a panic came of it.
+    Coded {
+        /// The question's.
+        token: u64,
+        /// What came of it.
+        coding: Option<Box<Coding>>,
+    },
+    /// Whose messages of a topic may be coded from now on, in place of what the configuration says.
+    Admit {
+        /// The topic.
+        topic: Topic,
+        /// The publishers.
+        publishers: Admitted,
+    },
     /// Handling this copy of a message panicked in an earlier life.
     Refuse {
         /// The copy.
@@ -109,11 +119,41 @@ pub enum In {
     },
 }
 
+/// A session that speaks gossip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerUp {
+    /// The session.
+    pub session: SessionId,
+    /// The peer.
+    pub id: NodeId,
+    /// The session's gossip channel.
+    pub channel: ChannelId,
+    /// The peer's address, for limits by network; none where there is none.
+    pub host: Option<IpAddr>,
+    /// Whether this node dialled it.
+    pub outbound: bool,
+}
+
+impl PeerUp {
+    /// A session with a peer of unknown address that dialled this node.
+    pub fn new(session: SessionId, id: NodeId, channel: ChannelId) -> PeerUp {
+        PeerUp { session, id, channel, host: None, outbound: false }
+    }
+}
+
 /// What it asks of its shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
     /// Send this.
     Push(Outgoing),
+    /// The message that was pushed to this peer with this tag need not go out, if it has not begun to: the peer has it.
+    /// That is not a failure.
+    Cancel {
+        /// The peer.
+        to: Recipient,
+        /// The push's.
+        tag: u64,
+    },
     /// Hand this to the topic's subscribers. Once for every message.
     Deliver(Message),
     /// The answer to [`In::Subscribe`].
@@ -145,6 +185,13 @@ pub enum Out {
         token: u64,
         /// The check.
         check: Check,
+    },
+    /// Do this work, which takes long, and answer with [`In::Coded`].
+    Code {
+        /// The machine's name for the question.
+        token: u64,
+        /// The work.
+        job: Job,
     },
     /// A peer misbehaved.
     Report {
@@ -241,6 +288,10 @@ pub enum Timer {
     Heartbeat,
     /// Some peer has not sent what it announced.
     Wants,
+    /// Lazy links hear of what came.
+    Lazy,
+    /// Shards of a message do not come any more, or it is old.
+    Coded,
 }
 
 /// Something to count.
@@ -262,8 +313,72 @@ pub enum Count {
     RequestedIn(usize),
     /// A message was sent on request.
     Served,
+    /// So many peers were told that a message need not be sent.
+    UnwantedOut(usize),
+    /// A peer was taken into a mesh.
+    Grafted,
+    /// A peer took this node into its mesh.
+    GraftedBy,
+    /// A peer was let go from a mesh.
+    Pruned(PruneReason),
+    /// A peer let this node go from its mesh.
+    PrunedBy,
+    /// A peer was shown what is here.
+    Pulled,
+    /// Messages sent to a peer that showed what it has.
+    Repaired(usize),
+    /// A shard of a coded message came; whether it was new.
+    Shard(bool),
+    /// Shards asked of a peer.
+    ShardsAsked(usize),
+    /// A message was rebuilt of its shards.
+    Rebuilt,
     /// Something was not done.
     Dropped(DropReason),
+}
+
+/// What is known of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The peer.
+    pub id: NodeId,
+    /// How many topics it wants.
+    pub topics: usize,
+    /// In which of this node's meshes it is.
+    pub meshes: Vec<Topic>,
+    /// Its score, and what it is made of.
+    pub score: Breakdown,
+    /// Why it was let go from a mesh last, if it was.
+    pub pruned: Option<PruneReason>,
+}
+
+/// Why a peer was let go from a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PruneReason {
+    /// This node left the topic.
+    Left,
+    /// Its score is negative.
+    LowScore,
+    /// The mesh had too many.
+    TooMany,
+    /// A nearer peer took its place.
+    Farther,
+}
+
+impl PruneReason {
+    /// All reasons.
+    pub const ALL: &'static [PruneReason] =
+        &[PruneReason::Left, PruneReason::LowScore, PruneReason::TooMany, PruneReason::Farther];
+
+    /// A word for metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            PruneReason::Left => "left",
+            PruneReason::LowScore => "low_score",
+            PruneReason::TooMany => "too_many",
+            PruneReason::Farther => "farther",
+        }
+    }
 }
 
 macro_rules! drops {
@@ -317,6 +432,8 @@ drops! {
     AnnounceFlood = "announce_flood";
     /// A peer asked for more than it may.
     RequestFlood = "request_flood";
+    /// A peer showed what it has more often than it may.
+    FilterFlood = "filter_flood";
     /// A peer changed its topics more often than it may, or has too many.
     TopicFlood = "topic_flood";
     /// An announcement by a peer that owes too much already.
@@ -327,8 +444,32 @@ drops! {
     NotKept = "not_kept";
     /// A request for a message the peer was sent often enough.
     ServedEnough = "served_enough";
+    /// A header or shard that is not what its publisher signed, or does not add up.
+    InvalidShard = "invalid_shard";
+    /// A shard of a message whose header this node has not got.
+    UnknownShard = "unknown_shard";
+    /// A coded message for which there was no room, no quota, or no admission.
+    CodedRefused = "coded_refused";
+    /// Shards that a publisher signed and that are not those of a payload.
+    NotACode = "not_a_code";
     /// A publication refused because the node's lanes are over half full.
     Busy = "busy";
+    /// A peer grafted or pruned more often than it may.
+    GraftFlood = "graft_flood";
+    /// A peer grafted while it was to rest.
+    GraftInRest = "graft_in_rest";
+    /// A graft by a peer whose score is negative.
+    GraftLowScore = "graft_low_score";
+    /// A graft into a mesh that is full.
+    GraftFull = "graft_full";
+    /// A peer said of more messages than it may that it does not want them.
+    UnwantedFlood = "unwanted_flood";
+    /// Something of a peer whose score is below the graylist's threshold: nothing that it says is heard.
+    Graylisted = "graylisted";
+    /// An announcement, request or filter of a peer whose score is below the threshold for gossip.
+    LowScore = "low_score";
+    /// A peer told more often than it may which messages were first.
+    FirstsFlood = "firsts_flood";
 }
 
 /// How much a machine holds.
@@ -348,4 +489,10 @@ pub struct Stats {
     pub in_flight: usize,
     /// Messages announced and not here.
     pub wanted: usize,
+    /// Peers in meshes, in all topics.
+    pub links: usize,
+    /// Coded messages under way or lingering.
+    pub coded: usize,
+    /// Bytes of all their shards.
+    pub coded_bytes: usize,
 }

@@ -73,6 +73,11 @@ impl Flights {
         self.by_id.contains_key(id)
     }
 
+    /// What is being checked.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &MessageId> {
+        self.by_id.keys()
+    }
+
     /// Starts the check of a message that is not in flight: the token of the check, or nothing if there is
     /// no room.
     pub(super) fn start(&mut self, id: MessageId, candidate: Candidate) -> Option<u64> {

@@ -10,6 +10,7 @@ use super::cache::Slots;
 use super::contract::{Count, DropReason, Out};
 use super::flights::{Candidate, Joined};
 use super::wants::Asks;
+use super::ways::{CLOSE, FIRST_HOP};
 use super::{Fx, GossipMachine, dropped};
 #[cfg(any(test, feature = "planted-bugs"))]
 use crate::message::Message;
@@ -21,7 +22,11 @@ impl GossipMachine {
         let Some(from) = self.peers.get(session).map(|peer| peer.id) else {
             return dropped(DropReason::UnknownSession, fx);
         };
+        if !self.stands(session, self.config.scores.graylist) {
+            return dropped(DropReason::Graylisted, fx);
+        }
         let whole = payload.len();
+        self.pulls.next_message();
         self.handling = Some(Handling::Session(session));
         for item in wire::items(payload, self.config.max_payload) {
             match item {
@@ -34,14 +39,30 @@ impl GossipMachine {
                     self.handling = Some(Handling::Session(session));
                 }
                 Ok(Item::IHave { topic, ids }) => self.announced(now, session, &topic, ids, fx),
-                Ok(Item::IWant { ids }) => self.requested(session, ids, fx),
-                Ok(Item::Topics { want_reply, topics }) => self.topics(session, want_reply, topics, fx),
-                Ok(Item::Subscribe(topic)) => self.topic_changed(session, topic, true, fx),
-                Ok(Item::Unsubscribe(topic)) => self.topic_changed(session, topic, false, fx),
+                Ok(Item::IWant { ids }) => self.requested(now, session, ids, fx),
+                Ok(Item::Graft(topic)) => self.grafted(now, session, &topic, fx),
+                Ok(Item::Prune { topic, rest }) => self.pruned(now, session, &topic, rest, fx),
+                Ok(Item::IDontWant { ids }) => self.unwanted(now, session, ids, fx),
+                Ok(Item::Firsts { heads }) => self.firsts(now, session, &heads, fx),
+                Ok(Item::Topics { want_reply, coded, topics }) => {
+                    self.topics(now, session, want_reply, topics, fx);
+                    self.takes_coded(session, coded);
+                }
+                Ok(Item::Subscribe(topic)) => self.topic_changed(now, session, topic, true, fx),
+                Ok(Item::Unsubscribe(topic)) => self.topic_changed(now, session, topic, false, fx),
+                Ok(Item::Filter(filter)) => self.filter_came(now, session, &filter, fx),
+                Ok(Item::Repair) => self.pulls.answer_comes(session),
+                Ok(Item::Answered { sent, more }) => self.pull_ended(now, session, sent, more, fx),
+                Ok(Item::Header(header)) => self.coded_header(now, session, header, fx),
+                Ok(Item::Shard(shard)) => self.coded_shard(now, session, shard, whole, fx),
+                Ok(Item::CodedStatus { key, status, shards }) => {
+                    self.coded_status(now, session, key, status, &shards, fx)
+                }
+                Ok(Item::CodedNeed { key, shards }) => self.coded.need(now, session, key, &shards, fx),
                 Ok(Item::Unknown(_)) => dropped(DropReason::UnknownKind, fx),
                 Err(_) => {
                     dropped(DropReason::Malformed, fx);
-                    self.blame(session, Penalty::MalformedMessage, fx);
+                    self.blame(now, session, Penalty::MalformedMessage, fx);
                 }
             }
         }
@@ -65,8 +86,14 @@ impl GossipMachine {
             #[cfg(any(test, feature = "planted-bugs"))]
             self.deliver_again(session, from, &id, &parcel, fx);
             let entry = kept.and_then(|tag| self.cache.tagged(tag));
+            let mut close = None;
             if let (Some(entry), Some(peer)) = (entry, self.peers.get(session)) {
                 entry.has.insert(peer.slot);
+                close = entry.way.filter(|_| now.since(entry.kept_at) <= CLOSE);
+            }
+            self.came(session, &id, false);
+            if let Some(first) = close {
+                self.peers.settle_tie(session, first, id.head());
             }
             return fx.emit(Out::Count(Count::Duplicate));
         }
@@ -83,13 +110,18 @@ impl GossipMachine {
         let candidate = Candidate { parcel, fingerprint, from, senders: vec![session] };
         if self.flights.contains(&id) {
             match self.flights.join(&id, candidate) {
-                Joined::Known | Joined::Waits => fx.emit(Out::Count(Count::Duplicate)),
+                Joined::Known | Joined::Waits => {
+                    self.came(session, &id, false);
+                    fx.emit(Out::Count(Count::Duplicate));
+                }
                 Joined::Full => self.later(now, id, session, fx),
             }
         } else if self.rejected.contains(&fingerprint) {
             dropped(DropReason::RejectedBefore, fx);
-            self.blame(session, Penalty::InvalidMessage, fx);
+            self.scores.invalid(now, session, &candidate.parcel.topic);
+            self.blame(now, session, Penalty::InvalidMessage, fx);
         } else {
+            self.pulls.news(now, session, id);
             self.check(now, id, candidate, fx);
         }
     }
@@ -101,7 +133,7 @@ impl GossipMachine {
     }
 
     /// Clocks differ, so nobody is blamed for these.
-    fn out_of_time(&self, now: Time, origin: Option<&Origin>) -> Option<DropReason> {
+    pub(super) fn out_of_time(&self, now: Time, origin: Option<&Origin>) -> Option<DropReason> {
         let issued = origin?.issued;
         let now = now.unix_millis();
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -138,7 +170,8 @@ impl GossipMachine {
         dropped(DropReason::InvalidSignature, fx);
         self.rejected.insert(now, candidate.fingerprint);
         for session in candidate.senders {
-            self.blame(session, Penalty::InvalidMessage, fx);
+            self.scores.invalid(now, session, &candidate.parcel.topic);
+            self.blame(now, session, Penalty::InvalidMessage, fx);
         }
         self.try_next(now, id, next, fx);
     }
@@ -199,22 +232,45 @@ impl GossipMachine {
             self.wants.settle(&id);
             return dropped(DropReason::UnknownTopic, fx);
         }
+        let first = candidate.senders.first().copied();
+        if let Some(session) = first {
+            self.came(session, &id, true);
+            self.scores.first(session, &candidate.parcel.topic);
+        }
+        for session in candidate.senders.iter().skip(1) {
+            self.scores.near_first(*session, &candidate.parcel.topic);
+        }
+        let publisher = candidate.parcel.origin.as_ref().map(|origin| origin.publisher);
+        let sender = first.and_then(|session| self.peers.get(session)).filter(|peer| Some(peer.id) != publisher);
+        let way = sender.map_or(FIRST_HOP, |peer| Some(peer.slot));
         let mut has = Slots::default();
         self.peers.mark(&mut has, None, candidate.senders);
         fx.emit(Out::Count(Count::Accepted));
-        self.accept(now, id, candidate.parcel, Some(candidate.from), has, fx);
+        self.accept(now, id, candidate.parcel, Some(candidate.from), way, has, fx);
     }
 
-    fn topics(&mut self, session: SessionId, want_reply: bool, topics: Vec<Topic>, fx: &mut Fx) {
-        if !self.within_topic_quota(session, 1 + topics.len(), fx) {
+    fn topics(&mut self, now: Time, session: SessionId, want_reply: bool, topics: Vec<Topic>, fx: &mut Fx) {
+        if !self.within_topic_quota(now, session, 1 + topics.len(), fx) {
             return;
         }
+        let before = self.peers.get(session).map(|peer| peer.topics.clone()).unwrap_or_default();
         if !self.peers.replace(session, topics, self.config.max_topics) {
             dropped(DropReason::TopicFlood, fx);
-            self.blame(session, Penalty::ControlFlood, fx);
+            self.blame(now, session, Penalty::ControlFlood, fx);
         }
         let Some(peer) = self.peers.get_mut(session) else { return };
-        peer.asked_at = None;
+        if !want_reply && let Some(asked) = peer.asked_at {
+            // Only the first question is answered at once for certain: later ones have waited for a heartbeat.
+            peer.round_trip.get_or_insert(now.since(asked));
+        }
+        let after = peer.topics.clone();
+        before.difference(&after).for_each(|topic| self.unlink(now, session, topic));
+        after.difference(&before).for_each(|topic| self.wanted_by(now, session, topic, fx));
+        let Some(peer) = self.peers.get_mut(session) else { return };
+        // What a peer says first of all is not the answer.
+        if !want_reply {
+            peer.asked_at = None;
+        }
         if !want_reply {
             return;
         }
@@ -230,19 +286,22 @@ impl GossipMachine {
         }
     }
 
-    fn topic_changed(&mut self, session: SessionId, topic: Topic, wanted: bool, fx: &mut Fx) {
-        if !self.within_topic_quota(session, 1, fx) {
+    fn topic_changed(&mut self, now: Time, session: SessionId, topic: Topic, wanted: bool, fx: &mut Fx) {
+        if !self.within_topic_quota(now, session, 1, fx) {
             return;
         }
         if !wanted {
             self.peers.part(session, &topic);
-        } else if !self.peers.join(session, topic, self.config.max_topics) {
+            self.unlink(now, session, &topic);
+        } else if self.peers.join(session, topic.clone(), self.config.max_topics) {
+            self.wanted_by(now, session, &topic, fx);
+        } else {
             dropped(DropReason::TopicFlood, fx);
-            self.blame(session, Penalty::ControlFlood, fx);
+            self.blame(now, session, Penalty::ControlFlood, fx);
         }
     }
 
-    fn within_topic_quota(&mut self, session: SessionId, changes: usize, fx: &mut Fx) -> bool {
+    fn within_topic_quota(&mut self, now: Time, session: SessionId, changes: usize, fx: &mut Fx) -> bool {
         // A snapshot, an answer and as many single changes as there can be topics, and as much again.
         let limit = 8 * (self.config.max_topics + 1);
         let Some(peer) = self.peers.get_mut(session) else { return false };
@@ -251,7 +310,7 @@ impl GossipMachine {
             return true;
         }
         dropped(DropReason::TopicFlood, fx);
-        self.blame(session, Penalty::ControlFlood, fx);
+        self.blame(now, session, Penalty::ControlFlood, fx);
         false
     }
 }

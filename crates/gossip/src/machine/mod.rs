@@ -7,15 +7,21 @@
 mod aged;
 mod blame;
 mod cache;
+mod coding;
 mod contract;
 mod flights;
+mod grafting;
 mod inbound;
+mod mesh;
 mod peers;
 mod publish;
+mod reconcile;
 mod repair;
+mod spreading;
 #[cfg(test)]
 mod tests;
 mod wants;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,30 +33,40 @@ use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
 
 pub use self::blame::{Blame, Handling, Suspect};
-pub use self::contract::{Count, DropReason, In, Out, Outgoing, PublishError, Published, Stats, SubscribeError, Timer};
+pub use self::contract::{
+    Count, DropReason, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published, Standing, Stats,
+    SubscribeError, Timer,
+};
 
 use self::aged::AgedSet;
 use self::cache::{Cache, Slots};
 use self::flights::Flights;
+use self::mesh::Mesh;
 use self::peers::Peers;
 use self::publish::Draft;
+use self::reconcile::Pulls;
 use self::wants::{Asks, Wants};
+use self::ways::{Spread, Way};
+use crate::coded::{Coded, is_coded_tag, is_coded_token};
 use crate::config::Config;
 use crate::message::{Fingerprint, Message, MessageId, Policy, Topic};
+use crate::score::{POINT, Scores};
 use crate::wire::{self, Parcel};
 
 /// Tags of pushes that are not messages; see [`In::SendFailed`].
 mod tag {
     pub(super) const TOPICS: u64 = 0;
     pub(super) const ANNOUNCEMENT: u64 = 1;
+    /// Of what is not sent again.
     pub(super) const REQUEST: u64 = 2;
+    pub(super) const MESH: u64 = 3;
 }
 
 /// Messages that made a handler panic, remembered so long and so many.
 const POISON_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MAX_POISON: usize = 1024;
 
-type Fx = Effects<Out, Timer>;
+pub(crate) type Fx = Effects<Out, Timer>;
 
 /// A node's gossip.
 #[derive(Debug)]
@@ -61,12 +77,23 @@ pub struct GossipMachine {
     /// What this node is subscribed to.
     subscriptions: BTreeMap<Topic, Policy>,
     peers: Peers,
+    /// One for each topic this node is subscribed to.
+    meshes: BTreeMap<Topic, Mesh>,
+    scores: Scores,
+    /// Tags of kept messages that lazy links are to be told of.
+    lazies: Vec<u64>,
+    /// Peers that are to be told which of their messages were first.
+    reports: BTreeSet<SessionId>,
+    /// Heartbeats so far.
+    beats: u64,
     seen: AgedSet<MessageId>,
     flights: Flights,
     rejected: AgedSet<Fingerprint>,
     poison: AgedSet<Fingerprint>,
     cache: Cache,
     wants: Wants,
+    pulls: Pulls,
+    coded: Coded,
     drafts: BTreeMap<u64, Draft>,
     last_sequence: u64,
     handling: Option<Handling>,
@@ -82,13 +109,20 @@ impl GossipMachine {
         GossipMachine {
             node,
             subscriptions: BTreeMap::new(),
-            peers: Peers::new(config.fanout, rng.fork()),
+            peers: Peers::new(config.mesh.degree, rng.fork()),
+            meshes: BTreeMap::new(),
+            scores: Scores::new(config.scores.clone()),
+            lazies: Vec::new(),
+            reports: BTreeSet::new(),
+            beats: 0,
             seen: AgedSet::new(config.seen_ids, config.seen_for()),
             flights: Flights::new(config.in_flight, config.in_flight_bytes),
             rejected: AgedSet::new(config.rejected, config.seen_for()),
             poison: AgedSet::new(MAX_POISON, POISON_LIFETIME),
             cache: Cache::new(config.cache_bytes, config.cache_ids, config.retained),
             wants: Wants::new(config.want_timeout, config.wants_per_peer),
+            pulls: Pulls::new(config.pull.clone(), rng.fork()),
+            coded: Coded::new(config.coded.clone(), seed),
             drafts: BTreeMap::new(),
             last_sequence: 0,
             handling: None,
@@ -123,33 +157,45 @@ impl GossipMachine {
             cached_bytes: self.cache.bytes(),
             in_flight: self.flights.len(),
             wanted: self.wants.len(),
+            links: self.meshes.values().map(Mesh::len).sum(),
+            coded: self.coded.load().0,
+            coded_bytes: self.coded.load().1,
         }
     }
 
-    fn peer_up(&mut self, now: Time, session: SessionId, id: NodeId, channel: peerage_queue::ChannelId, fx: &mut Fx) {
-        if !self.peers.up(now, session, id, channel) {
+    fn peer_up(&mut self, now: Time, up: PeerUp, fx: &mut Fx) {
+        if !self.peers.up(now, up, self.config.direct.contains(&up.id)) {
             return;
         }
+        let session = up.session;
+        self.scores.up(now, session, up.id, up.host);
         // Always asks for the peer's in return: this node may have restarted its gossip, and what the peer
         // said first may have come before this node knew of the session.
         self.send_topics(session, true, fx);
+        self.pulls.newcomer(now);
         self.start_heart(now, fx);
     }
 
     fn peer_down(&mut self, now: Time, session: SessionId, fx: &mut Fx) {
+        let topics = self.peers.get(session).map(|peer| peer.topics.clone()).unwrap_or_default();
+        topics.iter().for_each(|topic| self.unlink(now, session, topic));
         let Some(slot) = self.peers.down(session) else { return };
+        self.scores.down(now, session);
         self.cache.forget_slot(slot);
+        self.meshes.values_mut().for_each(|mesh| mesh.forget_slot(slot));
+        self.pulls.forget(session);
+        self.coded.peer_down(session);
         let mut asks = Asks::new();
         self.wants.forget(now, session, &mut asks);
         self.ask(asks, fx);
     }
 
     fn send_topics(&self, session: SessionId, want_reply: bool, fx: &mut Fx) {
-        let bytes = wire::topics(want_reply, self.subscriptions.keys());
+        let bytes = wire::topics_of(want_reply, self.coded.enabled(), self.subscriptions.keys());
         self.control(self.peers.recipient(session), Lane::Control, bytes, tag::TOPICS, fx);
     }
 
-    fn subscribe(&mut self, topic: Topic, policy: Policy, fx: &mut Fx) -> Result<(), SubscribeError> {
+    fn subscribe(&mut self, now: Time, topic: Topic, policy: Policy, fx: &mut Fx) -> Result<(), SubscribeError> {
         match self.subscriptions.get(&topic) {
             Some(other) if *other != policy => Err(SubscribeError::Policy(*other)),
             Some(_) => Ok(()),
@@ -159,14 +205,16 @@ impl GossipMachine {
             None => {
                 self.control(self.peers.everyone(), Lane::Control, wire::subscribe(&topic), tag::TOPICS, fx);
                 self.peers.topic_matters(&topic);
-                self.subscriptions.insert(topic, policy);
+                self.subscriptions.insert(topic.clone(), policy);
+                self.join(now, &topic, fx);
                 Ok(())
             }
         }
     }
 
-    fn unsubscribe(&mut self, topic: &Topic, fx: &mut Fx) {
+    fn unsubscribe(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
         if self.subscriptions.remove(topic).is_some() {
+            self.leave(now, topic, fx);
             self.control(self.peers.everyone(), Lane::Control, wire::unsubscribe(topic), tag::TOPICS, fx);
             self.peers.topic_matters(topic);
         }
@@ -174,12 +222,14 @@ impl GossipMachine {
 
     /// Takes a message that has passed every check: marks, keeps, delivers and pushes it. Answers how many
     /// peers it was pushed to.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one message")]
     fn accept(
         &mut self,
         now: Time,
         id: MessageId,
         parcel: Parcel,
         from: Option<NodeId>,
+        way: Way,
         mut has: Slots,
         fx: &mut Fx,
     ) -> usize {
@@ -189,15 +239,28 @@ impl GossipMachine {
         fx.emit(Out::Remember(id));
         let publisher = parcel.origin.as_ref().map(|origin| origin.publisher);
         self.peers.mark(&mut has, publisher, self.wants.settle(&id));
-        let (to, told) = self.peers.lacking(&parcel.topic, &has);
+        // What comes by pull repair has been round the network.
+        let spread = match self.pulls.repaired(&id) {
+            true => Spread::default(),
+            false => self.spread(&parcel.topic, &id, &has, way, parcel.bytes.len()),
+        };
+        let spread = self.without_shards(now, &id, spread, fx);
+        let to = self.send_on(now, &parcel.topic, &id, way, &spread);
         let count = to.len();
-        let tag = self.cache.keep(now, id, parcel.topic.clone(), parcel.bytes.clone(), has, told);
+        if parcel.bytes.len() >= self.config.dont_want_from {
+            self.say_have(&parcel.topic, &id, &has, &spread.told, fx);
+        }
+        let tag = self.cache.keep(now, id, parcel.topic.clone(), parcel.bytes.clone(), has, spread.told, way);
+        if spread.lazy {
+            self.announce_soon(now, tag, fx);
+        }
         if self.subscriptions.contains_key(&parcel.topic) {
             let issued = parcel.origin.as_ref().map(|origin| origin.issued);
             let Parcel { topic, payload, bytes, .. } = parcel;
             fx.emit(Out::Deliver(Message { id, topic, publisher, issued, from, payload }));
             self.push(to, bytes, tag, fx);
         } else {
+            self.pulls.guest_until(now + self.config.retained);
             self.push(to, parcel.bytes, tag, fx);
         }
         self.start_heart(now, fx);
@@ -218,26 +281,58 @@ impl GossipMachine {
         }
     }
 
-    fn send_failed(&mut self, session: SessionId, tag: u64) {
+    fn send_failed(&mut self, now: Time, session: SessionId, tag: u64) {
         let Some(peer) = self.peers.get_mut(session) else { return };
         match tag {
             tag::TOPICS => peer.owed_topics = Some(true),
             tag::ANNOUNCEMENT => self.cache.forget_told(peer.slot),
             // It times out, and the next peer is asked.
             tag::REQUEST => {}
-            tag => self.cache.unsent(tag, peer.slot),
+            tag::MESH => peer.owed_meshes = true,
+            tag if is_coded_tag(tag) => self.coded.send_failed(session, tag),
+            tag => {
+                self.cache.unsent(tag, peer.slot);
+                self.scores.slow(now, session);
+            }
         }
     }
 
     /// Blames a peer, once for all floods between two heartbeats.
-    fn blame(&mut self, session: SessionId, penalty: Penalty, fx: &mut Fx) {
+    fn blame(&mut self, now: Time, session: SessionId, penalty: Penalty, fx: &mut Fx) {
         if penalty == Penalty::ControlFlood {
             match self.peers.get_mut(session) {
                 Some(peer) if !peer.beat.blamed => peer.beat.blamed = true,
                 _ => return,
             }
+            self.misbehaved(now, session, POINT);
         }
         fx.emit(Out::Report { session, penalty });
+    }
+
+    /// A peer did what the others pay for (P7), by so many thousandths of a point; not more than two points between two
+    /// heartbeats.
+    fn misbehaved(&mut self, now: Time, session: SessionId, thousandths: i64) {
+        let Some(peer) = self.peers.get_mut(session).filter(|peer| !peer.direct) else { return };
+        let counted = thousandths.min(2 * POINT - peer.beat.misbehaved);
+        peer.beat.misbehaved += counted;
+        if counted > 0 {
+            self.scores.behaved_badly(now, session, counted);
+        }
+    }
+
+    /// How good a peer is, against the thresholds; a direct one always is.
+    fn stands(&self, session: SessionId, threshold: i64) -> bool {
+        self.peers.get(session).is_some_and(|peer| peer.direct || self.scores.standing(session) >= threshold)
+    }
+
+    /// What is known of each peer in the meshes and beside them, for operators.
+    pub fn standings(&self, now: Time) -> Vec<Standing> {
+        let standing = |(session, id, topics): (SessionId, NodeId, usize)| {
+            let meshes = self.meshes.iter().filter(|(_, mesh)| mesh.contains(session)).map(|(topic, _)| topic.clone());
+            let pruned = self.peers.get(session).and_then(|peer| peer.pruned);
+            Standing { id, topics, meshes: meshes.collect(), score: self.scores.explain(now, session), pruned }
+        };
+        self.peers.summary().map(standing).collect()
     }
 
     fn tell_of_use(&mut self, fx: &mut Fx) {
@@ -256,7 +351,7 @@ impl GossipMachine {
     }
 }
 
-fn dropped(reason: DropReason, fx: &mut Fx) {
+pub(crate) fn dropped(reason: DropReason, fx: &mut Fx) {
     fx.emit(Out::Count(Count::Dropped(reason)));
 }
 
@@ -267,13 +362,13 @@ impl Machine for GossipMachine {
 
     fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
         match input {
-            In::PeerUp { session, id, channel } => self.peer_up(now, session, id, channel, fx),
+            In::PeerUp(up) => self.peer_up(now, up, fx),
             In::PeerDown { session } => self.peer_down(now, session, fx),
             In::Subscribe { token, topic, policy } => {
-                let result = self.subscribe(topic, policy, fx);
+                let result = self.subscribe(now, topic, policy, fx);
                 fx.emit(Out::Subscribed { token, result });
             }
-            In::Unsubscribe { topic } => self.unsubscribe(&topic, fx),
+            In::Unsubscribe { topic } => self.unsubscribe(now, &topic, fx),
             In::Publish { token, topic, policy, payload, pressed } => {
                 if let Err(error) = self.publish(now, token, topic, policy, payload, pressed, fx) {
                     fx.emit(Out::Published { token, result: Err(error) });
@@ -281,13 +376,20 @@ impl Machine for GossipMachine {
             }
             In::Signed { token, signature } => self.signed(now, token, signature, fx),
             In::Inbound { session, payload } => self.inbound(now, session, payload, fx),
+            In::Verified { token, ok } if is_coded_token(token) => self.coded_verified(now, token, ok, fx),
+            In::CheckPanicked { token } if is_coded_token(token) => self.coded_verified(now, token, false, fx),
+            In::Coded { token, coding } => self.coded(now, token, coding.map(|coding| *coding), fx),
+            In::Admit { topic, publishers } => self.admit(topic, publishers),
             In::Verified { token, ok } => self.verified(now, token, ok, fx),
             In::CheckPanicked { token } => self.check_panicked(now, token, fx),
-            In::SendFailed { session, tag } => self.send_failed(session, tag),
+            In::SendFailed { session, tag } => self.send_failed(now, session, tag),
             In::Restore { seen, sequence, useful } => self.restore(seen, sequence, useful),
             In::Refuse { fingerprint } => drop(self.poison.insert(now, fingerprint)),
         }
         self.tell_of_use(fx);
+        if !self.reports.is_empty() {
+            self.report_firsts(fx);
+        }
         // A panic leaves it set, which is what it is for.
         self.handling = None;
     }
@@ -296,6 +398,8 @@ impl Machine for GossipMachine {
         match timer {
             Timer::Heartbeat => self.heartbeat(now, fx),
             Timer::Wants => self.ask_others(now, fx),
+            Timer::Lazy => self.announce_lazily(fx),
+            Timer::Coded => self.coded_tick(now, fx),
         }
     }
 }

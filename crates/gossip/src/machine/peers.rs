@@ -1,13 +1,17 @@
 //! Who is connected, which topics each peer wants, and to whom a topic's messages are pushed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use peerage_machine::{Rng, Time};
 use peerage_queue::{ChannelId, Recipient, SessionId};
 use peerage_wire::NodeId;
 
 use super::cache::Slots;
-use crate::message::Topic;
+use super::contract::{PeerUp, PruneReason};
+use super::mesh::Candidate;
+use super::ways::Firsts;
+use crate::message::{MessageId, Topic};
 
 /// What a peer did since the last heartbeat.
 #[derive(Debug, Default)]
@@ -18,8 +22,16 @@ pub(super) struct Beat {
     pub(super) requested: usize,
     /// Topics it changed.
     pub(super) changes: usize,
+    /// Grafts and prunes.
+    pub(super) grafts: usize,
+    /// Ids it said not to want.
+    pub(super) unwanted: usize,
+    /// Messages it said to have been first.
+    pub(super) firsts: usize,
     /// It was sent our topics on request.
     pub(super) answered: bool,
+    /// Its misbehaviour, in thousandths of a point.
+    pub(super) misbehaved: i64,
     /// It was blamed for a flood.
     pub(super) blamed: bool,
 }
@@ -28,10 +40,25 @@ pub(super) struct Beat {
 pub(super) struct Peer {
     pub(super) id: NodeId,
     channel: ChannelId,
+    pub(super) outbound: bool,
+    /// It is sent everything at once, outside the meshes.
+    pub(super) direct: bool,
+    /// How long its answer to the first question for its topics took. It may be its word: it can say them unasked.
+    pub(super) round_trip: Option<Duration>,
+    /// Messages it said not to want, and in which heartbeat they will be forgotten.
+    pub(super) unwanted: HashSet<MessageId>,
+    /// Which messages were first, here and there.
+    pub(super) firsts: Firsts,
+    /// Why it was let go from a mesh last.
+    pub(super) pruned: Option<PruneReason>,
+    /// It must be told again whether it is in the meshes, at the next heartbeat.
+    pub(super) owed_meshes: bool,
     /// Its bit in the cache's sets.
     pub(super) slot: usize,
     salt: u64,
     pub(super) topics: BTreeSet<Topic>,
+    /// Whether it takes coded messages.
+    pub(super) coded: bool,
     /// When it was last asked for its topics; `None` once it has said them.
     pub(super) asked_at: Option<Time>,
     /// It must be sent our topics at the next heartbeat; with a request for its own, if `Some(true)`.
@@ -41,6 +68,17 @@ pub(super) struct Peer {
     /// Whether it was last told to be useful; `None` if it is to be told anew.
     pub(super) useful: Option<bool>,
     pub(super) beat: Beat,
+}
+
+impl Peer {
+    pub(super) fn recipient(&self, session: SessionId) -> Recipient {
+        Recipient { session, channel: self.channel }
+    }
+
+    /// As one that might come into a mesh.
+    pub(super) fn candidate(&self, session: SessionId, score: i64) -> Candidate {
+        Candidate { session, id: self.id, outbound: self.outbound, round_trip: self.round_trip, score }
+    }
 }
 
 #[derive(Debug)]
@@ -61,10 +99,13 @@ pub(super) struct Peers {
     /// Those whose common topics may have changed; they are all here.
     changed: BTreeSet<SessionId>,
     fanout: usize,
+    /// Direct peers.
+    directs: usize,
     rng: Rng,
 }
 
 impl Peers {
+    /// At most `fanout` peers for messages of topics that have no mesh here.
     pub(super) fn new(fanout: usize, rng: Rng) -> Peers {
         Peers {
             by_session: BTreeMap::new(),
@@ -73,6 +114,7 @@ impl Peers {
             useful_before: BTreeSet::new(),
             changed: BTreeSet::new(),
             fanout,
+            directs: 0,
             rng,
         }
     }
@@ -104,7 +146,8 @@ impl Peers {
     }
 
     /// Adds a peer; false if the session is there already.
-    pub(super) fn up(&mut self, now: Time, session: SessionId, id: NodeId, channel: ChannelId) -> bool {
+    pub(super) fn up(&mut self, now: Time, up: PeerUp, direct: bool) -> bool {
+        let PeerUp { session, id, channel, outbound, .. } = up;
         if self.by_session.contains_key(&session) {
             return false;
         }
@@ -113,9 +156,17 @@ impl Peers {
         let peer = Peer {
             id,
             channel,
+            outbound,
+            direct,
+            round_trip: None,
+            unwanted: HashSet::new(),
+            firsts: Firsts::default(),
+            pruned: None,
+            owed_meshes: false,
             slot,
             salt: self.rng.next_u64(),
             topics: BTreeSet::new(),
+            coded: false,
             asked_at: Some(now),
             owed_topics: None,
             forgot: false,
@@ -123,6 +174,7 @@ impl Peers {
             beat: Beat::default(),
         };
         self.by_session.insert(session, peer);
+        self.directs += usize::from(direct);
         true
     }
 
@@ -132,6 +184,7 @@ impl Peers {
         for topic in &peer.topics {
             self.leave(session, topic);
         }
+        self.directs -= usize::from(peer.direct);
         self.free_slots.insert(peer.slot);
         self.changed.remove(&session);
         Some(peer.slot)
@@ -147,6 +200,26 @@ impl Peers {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SessionId, &mut Peer)> {
         self.by_session.iter_mut().map(|(session, peer)| (*session, peer))
+    }
+
+    /// A session's copy of a message came a moment after the one of a slot.
+    pub(super) fn settle_tie(&mut self, session: SessionId, slot: usize, head: u64) {
+        let first = self.by_session.iter().find(|(_, peer)| peer.slot == slot).map(|(first, _)| *first);
+        let Some(first) = first.filter(|first| *first != session) else { return };
+        let Some(mut firsts) = self.by_session.get_mut(&first).map(|peer| std::mem::take(&mut peer.firsts)) else {
+            return;
+        };
+        if let Some(peer) = self.by_session.get_mut(&session) {
+            peer.firsts.overtakes(&mut firsts, head);
+        }
+        if let Some(peer) = self.by_session.get_mut(&first) {
+            peer.firsts = firsts;
+        }
+    }
+
+    /// Every session, its peer, and how many topics that wants.
+    pub(super) fn summary(&self) -> impl Iterator<Item = (SessionId, NodeId, usize)> {
+        self.by_session.iter().map(|(session, peer)| (*session, peer.id, peer.topics.len()))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -206,15 +279,15 @@ impl Peers {
         }
     }
 
-    /// The peers that a message of this topic is pushed to, whoever it came from: the same ones as long as
-    /// nobody comes or goes, and only those who must when somebody does.
+    /// The peers that messages of a topic without a mesh are pushed to: the same ones as long as nobody comes or goes, and
+    /// only those who must when somebody does.
     ///
     /// Each peer and each topic has a random number; a topic's links are the members whose two numbers mix
     /// to the smallest (rendezvous hashing), so every member is as likely as any other, newcomers included.
-    fn links(&mut self, topic: &Topic) -> &[SessionId] {
-        let Some(members) = self.by_topic.get_mut(topic) else { return &[] };
+    pub(super) fn links(&mut self, topic: &Topic) -> Vec<SessionId> {
+        let Some(members) = self.by_topic.get_mut(topic) else { return Vec::new() };
         let (salt, sessions, peers, fanout) = (members.salt, &members.sessions, &self.by_session, self.fanout);
-        members.links.get_or_insert_with(|| {
+        let links = members.links.get_or_insert_with(|| {
             let mut ranked: Vec<_> = sessions
                 .iter()
                 .map(|session| (mix(salt ^ peers.get(session).map_or(0, |peer| peer.salt)), *session))
@@ -222,22 +295,21 @@ impl Peers {
             ranked.sort_unstable();
             ranked.truncate(fanout);
             ranked.into_iter().map(|(_, session)| session).collect()
-        })
+        });
+        links.clone()
     }
 
-    /// The links of a topic that lack a message, and their slots.
-    pub(super) fn lacking(&mut self, topic: &Topic, has: &Slots) -> (Vec<Recipient>, Slots) {
-        let links = self.links(topic).to_vec();
-        let (mut to, mut slots) = (Vec::with_capacity(links.len()), Slots::default());
-        for session in links {
-            if let Some(peer) = self.by_session.get(&session)
-                && !has.contains(peer.slot)
-            {
-                slots.insert(peer.slot);
-                to.push(Recipient { session, channel: peer.channel });
-            }
+    /// The peers that want a topic.
+    pub(super) fn that_want(&self, topic: &Topic) -> impl Iterator<Item = SessionId> {
+        self.by_topic.get(topic).into_iter().flat_map(|members| members.sessions.iter().copied())
+    }
+
+    /// The direct ones of them.
+    pub(super) fn direct(&self, topic: &Topic) -> Vec<SessionId> {
+        if self.directs == 0 {
+            return Vec::new();
         }
-        (to, slots)
+        self.that_want(topic).filter(|session| self.get(*session).is_some_and(|peer| peer.direct)).collect()
     }
 
     /// Marks the sessions of a node, and these sessions, as having a message.
@@ -253,11 +325,11 @@ impl Peers {
     }
 
     pub(super) fn recipient(&self, session: SessionId) -> Option<Recipient> {
-        self.by_session.get(&session).map(|peer| Recipient { session, channel: peer.channel })
+        self.by_session.get(&session).map(|peer| peer.recipient(session))
     }
 
     pub(super) fn everyone(&self) -> Vec<Recipient> {
-        self.by_session.iter().map(|(session, peer)| Recipient { session: *session, channel: peer.channel }).collect()
+        self.by_session.iter().map(|(session, peer)| peer.recipient(*session)).collect()
     }
 
     /// Some peers that want any topic.
@@ -286,7 +358,11 @@ mod tests {
     fn peers(count: u64, fanout: usize) -> Peers {
         let mut peers = Peers::new(fanout, Rng::new(1));
         for n in 0..count {
-            assert!(peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([n as u8; 32]), ChannelId(1)));
+            assert!(peers.up(
+                Time::ZERO,
+                PeerUp::new(SessionId(n), NodeId::from_bytes([n as u8; 32]), ChannelId(1)),
+                false
+            ));
             assert!(peers.join(SessionId(n), topic(), 1));
         }
         peers
@@ -301,12 +377,12 @@ mod tests {
     #[test]
     fn links_stay_when_others_come_and_go() {
         let mut peers = peers(30, 8);
-        let before = peers.links(&topic()).to_vec();
+        let before = peers.links(&topic());
         let bystander = (0..30).map(SessionId).find(|session| !before.contains(session)).expect("30 > 8");
         peers.down(bystander);
         assert_eq!(peers.links(&topic()), before);
         peers.down(before[0]);
-        let after = peers.links(&topic()).to_vec();
+        let after = peers.links(&topic());
         assert_eq!(after.len(), 8, "refilled");
         assert_eq!(after.iter().filter(|session| before.contains(session)).count(), 7);
     }
@@ -317,7 +393,7 @@ mod tests {
         for seed in 0..200 {
             let mut peers = Peers::new(8, Rng::new(seed));
             for n in 0..32 {
-                peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1));
+                peers.up(Time::ZERO, PeerUp::new(SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1)), false);
                 peers.join(SessionId(n), topic(), 1);
             }
             linked += usize::from(peers.links(&topic()).contains(&SessionId(31)));
@@ -331,7 +407,7 @@ mod tests {
         assert_eq!(peers.down(SessionId(1)), Some(1));
         assert_eq!(peers.down(SessionId(1)), None);
         for n in [10, 11] {
-            peers.up(Time::ZERO, SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1));
+            peers.up(Time::ZERO, PeerUp::new(SessionId(n), NodeId::from_bytes([0; 32]), ChannelId(1)), false);
         }
         let mut slots: Vec<_> = peers.iter_mut().map(|(_, peer)| peer.slot).collect();
         slots.sort_unstable();

@@ -7,6 +7,7 @@ use peerage_wire::Signature;
 use super::cache::Slots;
 use super::contract::{Count, DropReason, Out, PublishError, Published};
 use super::{Fx, GossipMachine, dropped};
+use crate::coded::Publication;
 use crate::message::{Claim, MessageId, Origin, Policy, Topic};
 use crate::wire::Parcel;
 
@@ -73,15 +74,21 @@ impl GossipMachine {
     }
 
     pub(super) fn signed(&mut self, now: Time, token: u64, signature: Signature, fx: &mut Fx) {
-        let Some(Draft { topic, payload, sequence, claim }) = self.drafts.remove(&token) else { return };
+        let Some(Draft { topic, payload, sequence, claim }) = self.drafts.remove(&token) else {
+            return self.coded_signed(now, token, signature, fx);
+        };
         let origin = Origin { publisher: self.node, sequence, issued: claim.issued, signature };
+        if let Some(shape) = self.coded_shape(&topic, &payload) {
+            let publication = Publication { token, topic, origin, payload, id: claim.id };
+            return self.coded.encode(publication, shape, fx);
+        }
         let parcel = Parcel::new(topic, Some(origin), &payload);
         let peers = self.publish_parcel(now, claim.id, parcel, fx);
         fx.emit(Out::Published { token, result: Ok(Published { id: claim.id, peers }) });
     }
 
-    fn publish_parcel(&mut self, now: Time, id: MessageId, parcel: Parcel, fx: &mut Fx) -> usize {
+    pub(super) fn publish_parcel(&mut self, now: Time, id: MessageId, parcel: Parcel, fx: &mut Fx) -> usize {
         fx.emit(Out::Count(Count::Published));
-        self.accept(now, id, parcel, None, Slots::default(), fx)
+        self.accept(now, id, parcel, None, None, Slots::default(), fx)
     }
 }

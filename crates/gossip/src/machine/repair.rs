@@ -1,19 +1,26 @@
 //! Lazy repair: announcing what is here, asking for what is announced, and the heartbeat that drives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peerage_machine::Time;
 use peerage_queue::SessionId;
 use peerage_wire::Penalty;
 use peerage_wire::frame::Lane;
 
-use super::cache::Served;
+use super::cache::{Entry, Served};
 use super::contract::{Count, DropReason, Out, Timer};
 use super::wants::{Announced, Asks};
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::message::{MessageId, Topic};
 use crate::wire;
+
+/// Heartbeats after which it is forgotten what peers did not want (go-libp2p-pubsub: 3).
+const FORGET_UNWANTED: u64 = 3;
+
+/// What a broken promise counts, in thousandths of a point of P7. An honest peer breaks some where lines are full; who
+/// announces what it does not have breaks thousands.
+const BROKEN_PROMISE: i64 = crate::score::POINT / 10;
 
 /// What one peer is told at a heartbeat.
 struct Telling {
@@ -40,7 +47,8 @@ impl GossipMachine {
         self.rejected.expire(now);
         self.poison.expire(now);
         self.cache.expire(now);
-        let (mut owed, mut forgetful) = (Vec::new(), Vec::new());
+        let (mut owed, mut forgetful, mut untold) = (Vec::new(), Vec::new(), Vec::new());
+        let forget_unwanted = self.beats.is_multiple_of(FORGET_UNWANTED);
         for (session, peer) in self.peers.iter_mut() {
             peer.beat = super::peers::Beat::default();
             if peer.asked_at.is_some_and(|at| now.since(at) >= self.config.ask_topics) {
@@ -50,6 +58,12 @@ impl GossipMachine {
             if let Some(want_reply) = peer.owed_topics.take() {
                 owed.push((session, want_reply));
             }
+            if std::mem::take(&mut peer.owed_meshes) {
+                untold.push(session);
+            }
+            if forget_unwanted {
+                peer.unwanted = HashSet::new();
+            }
             if std::mem::take(&mut peer.forgot) {
                 forgetful.push(peer.slot);
             }
@@ -58,7 +72,14 @@ impl GossipMachine {
         for (session, want_reply) in owed {
             self.send_topics(session, want_reply, fx);
         }
+        for session in untold {
+            self.say_meshes(now, session, fx);
+        }
+        self.scores.tick(now);
+        self.settle_firsts(now, fx);
+        self.mend_meshes(now, fx);
         self.announce(now, fx);
+        self.pull_if_due(now, fx);
         if self.peers.len() + self.seen.len() + self.cache.len() > 0 {
             self.start_heart(now, fx);
         }
@@ -74,15 +95,19 @@ impl GossipMachine {
             .into_iter()
             .filter_map(|session| {
                 let slot = self.peers.get(session)?.slot;
+                self.stands(session, self.config.scores.gossip).then_some(())?;
                 Some(Telling { session, slot, ids: 0, by_topic: BTreeMap::new() })
             })
             .collect();
-        let (peers, config) = (&self.peers, &self.config);
-        for entry in self.cache.newest_first() {
-            if now.since(entry.kept_at) < config.announce_after {
+        let (peers, config, coded) = (&self.peers, &self.config, &self.coded);
+        // Nobody pulls from a node for topics that it does not want, so what it published as a guest is announced on.
+        let (guest, wanted) = (self.pulls.is_guest(now), &self.subscriptions);
+        let recent = |entry: &Entry| now.since(entry.kept_at) < config.announce_for;
+        let entries = self.cache.newest_first().take_while(|entry| guest || recent(entry));
+        for entry in entries.filter(|entry| recent(entry) || !wanted.contains_key(&entry.topic)) {
+            if now.since(entry.kept_at) < Self::announced_after(coded, config, &entry.id) {
                 continue;
             }
-            entry.enter_era(now, config.reannounce);
             for telling in &mut tellings {
                 if telling.ids < config.announce_ids
                     && !entry.has.contains(telling.slot)
@@ -96,25 +121,22 @@ impl GossipMachine {
             }
         }
         for telling in tellings.into_iter().filter(|telling| telling.ids > 0) {
-            fx.emit(Out::Count(Count::AnnouncedOut(telling.ids)));
-            let mut bytes = BytesMut::new();
-            for (topic, ids) in &telling.by_topic {
-                bytes.extend_from_slice(&wire::i_have(topic, ids));
-            }
-            let to = self.peers.recipient(telling.session);
-            self.control(to, Lane::High, bytes.freeze(), tag::ANNOUNCEMENT, fx);
+            self.tell(telling.session, &telling.by_topic, fx);
         }
     }
 
     /// A peer announced messages.
     pub(super) fn announced(&mut self, now: Time, session: SessionId, topic: &Topic, ids: Vec<MessageId>, fx: &mut Fx) {
         fx.emit(Out::Count(Count::AnnouncedIn(ids.len())));
+        if !self.stands(session, self.config.scores.gossip) {
+            return dropped(DropReason::LowScore, fx);
+        }
         let Some(peer) = self.peers.get_mut(session) else { return };
         let slot = peer.slot;
         peer.beat.announced = peer.beat.announced.saturating_add(ids.len().max(1));
         if peer.beat.announced > self.config.quota_ids {
             dropped(DropReason::AnnounceFlood, fx);
-            return self.blame(session, Penalty::ControlFlood, fx);
+            return self.blame(now, session, Penalty::ControlFlood, fx);
         }
         if !self.subscriptions.contains_key(topic) {
             return dropped(DropReason::UnknownTopic, fx);
@@ -127,6 +149,10 @@ impl GossipMachine {
                 }
                 continue;
             }
+            if self.coded.is_coming(&id) {
+                self.coded.announced(&id, session);
+                continue;
+            }
             match self.wants.announced(now, id, session, self.flights.contains(&id)) {
                 Announced::Ask => asks.entry(session).or_default().push(id),
                 Announced::Noted => {}
@@ -137,19 +163,26 @@ impl GossipMachine {
     }
 
     /// A peer asks for messages.
-    pub(super) fn requested(&mut self, session: SessionId, ids: Vec<MessageId>, fx: &mut Fx) {
+    pub(super) fn requested(&mut self, now: Time, session: SessionId, ids: Vec<MessageId>, fx: &mut Fx) {
         fx.emit(Out::Count(Count::RequestedIn(ids.len())));
+        if !self.stands(session, self.config.scores.gossip) {
+            return dropped(DropReason::LowScore, fx);
+        }
         let Some(peer) = self.peers.get_mut(session) else { return };
         let slot = peer.slot;
         peer.beat.requested = peer.beat.requested.saturating_add(ids.len().max(1));
         if peer.beat.requested > self.config.quota_ids {
             dropped(DropReason::RequestFlood, fx);
-            return self.blame(session, Penalty::ControlFlood, fx);
+            return self.blame(now, session, Penalty::ControlFlood, fx);
         }
         for id in ids {
             match self.cache.serve(&id, slot, self.config.serves_per_peer) {
                 Served::Push(tag, bytes) => {
                     fx.emit(Out::Count(Count::Served));
+                    if let Some(entry) = self.cache.tagged(tag) {
+                        let (topic, way) = (entry.topic.clone(), entry.way);
+                        self.was_lacked(session, &topic, way);
+                    }
                     self.push(self.peers.recipient(session).into_iter().collect(), bytes, tag, fx);
                 }
                 Served::TooOften => dropped(DropReason::ServedEnough, fx),
@@ -164,8 +197,9 @@ impl GossipMachine {
         for id in self.wants.take_overdue(now) {
             if self.flights.contains(&id) {
                 self.wants.extend(now, id);
-            } else if self.wants.next(now, id, &mut asks) {
+            } else if let Some(session) = self.wants.next(now, id, &mut asks) {
                 dropped(DropReason::BrokenPromise, fx);
+                self.misbehaved(now, session, BROKEN_PROMISE);
             }
         }
         self.ask(asks, fx);

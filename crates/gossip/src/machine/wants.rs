@@ -105,9 +105,9 @@ impl Wants {
         sessions
     }
 
-    /// The copy that came was no good, or none came: asks the next peer. Answers whether one had been asked.
-    pub(super) fn next(&mut self, now: Time, id: MessageId, asks: &mut Asks) -> bool {
-        let Some(want) = self.by_id.get_mut(&id) else { return false };
+    /// The copy that came was no good, or none came: asks the next peer. Answers who had been asked.
+    pub(super) fn next(&mut self, now: Time, id: MessageId, asks: &mut Asks) -> Option<SessionId> {
+        let want = self.by_id.get_mut(&id)?;
         let asked = if std::mem::replace(&mut want.asked, true) { want.advertisers.pop_front() } else { None };
         let mut given_up = None;
         match asked {
@@ -126,7 +126,7 @@ impl Wants {
         if let Some(session) = given_up {
             self.discharge(session);
         }
-        asked.is_some()
+        asked.map(|(session, _)| session)
     }
 
     /// The messages that peers failed to send in time.
@@ -220,7 +220,7 @@ mod tests {
         let mut order = Vec::new();
         for second in [4, 6, 8, 10, 12] {
             let mut asks = Asks::new();
-            assert!(wants.next(at(second), id(1), &mut asks));
+            assert!(wants.next(at(second), id(1), &mut asks).is_some());
             order.extend(asks.into_keys());
         }
         assert_eq!(order, [ONE, TWO, ONE, TWO], "each is asked three times");
@@ -232,9 +232,9 @@ mod tests {
         let mut wants = Wants::new(Duration::from_secs(2), 10);
         assert_eq!(wants.announced(at(0), id(1), ONE, true), Announced::Noted);
         let mut asks = Asks::new();
-        assert!(!wants.next(at(1), id(1), &mut asks), "nobody had been asked");
+        assert_eq!(wants.next(at(1), id(1), &mut asks), None, "nobody had been asked");
         assert_eq!(asks, Asks::from([(ONE, vec![id(1)])]));
-        assert!((1..=3).all(|n| wants.next(at(1 + 2 * n), id(1), &mut asks)));
+        assert!((1..=3).all(|n| wants.next(at(1 + 2 * n), id(1), &mut asks) == Some(ONE)));
         assert!(wants.by_id.is_empty() && wants.by_session.is_empty());
     }
 

@@ -37,9 +37,13 @@ fn control_items_are_these_bytes_and_come_back() {
         (
             topics(true, [&topic("a"), &topic("bc")]),
             "01 00000006 01 0161 026263".to_owned(),
-            Item::Topics { want_reply: true, topics: vec![topic("a"), topic("bc")] },
+            Item::Topics { want_reply: true, coded: false, topics: vec![topic("a"), topic("bc")] },
         ),
-        (topics(false, []), "01 00000001 00".to_owned(), Item::Topics { want_reply: false, topics: vec![] }),
+        (
+            topics(false, []),
+            "01 00000001 00".to_owned(),
+            Item::Topics { want_reply: false, coded: false, topics: vec![] },
+        ),
         (subscribe(&topic("a")), "02 00000002 0161".to_owned(), Item::Subscribe(topic("a"))),
         (unsubscribe(&topic("a")), "03 00000002 0161".to_owned(), Item::Unsubscribe(topic("a"))),
         (
@@ -48,6 +52,14 @@ fn control_items_are_these_bytes_and_come_back() {
             Item::IHave { topic: topic("a"), ids: vec![id] },
         ),
         (i_want(&[id, id]), format!("07 00000040 {cc}{cc}"), Item::IWant { ids: vec![id, id] }),
+        (graft(&topic("a")), "08 00000002 0161".to_owned(), Item::Graft(topic("a"))),
+        (prune(&topic("a"), 60), "09 00000004 0161 003c".to_owned(), Item::Prune { topic: topic("a"), rest: 60 }),
+        (i_dont_want(&[id]), format!("0a 00000020 {cc}"), Item::IDontWant { ids: vec![id] }),
+        (
+            firsts(&[1, id.head()]),
+            format!("0b 00000010 0000000000000001 {}", "cc".repeat(8)),
+            Item::Firsts { heads: vec![1, id.head()] },
+        ),
     ];
     for (bytes, expected, item) in vectors {
         assert_eq!(hex(&bytes), expected.replace(' ', ""));
@@ -138,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bodies_of_known_kinds_never_panic(kind in 0u8..9, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bodies_of_known_kinds_never_panic(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let bytes = control(kind, |to| to.put_slice(&body));
         for item in items(bytes, LIMIT).flatten() {
             if let Item::Message(parcel) = item {

@@ -15,7 +15,7 @@ impl Crowd {
     /// Notes who comes and goes.
     pub(super) fn notes(&mut self, input: &In) {
         match input {
-            In::PeerUp { session, channel, .. } => drop(self.0.insert(*session, *channel)),
+            In::PeerUp(up) => drop(self.0.insert(up.session, up.channel)),
             In::PeerDown { session } => drop(self.0.remove(session)),
             _ => {}
         }

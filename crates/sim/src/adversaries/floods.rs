@@ -1,4 +1,4 @@
-//! Who sends more than anybody can want: bad signatures, topics, promises and requests.
+//! Who sends more than anybody can want: bad signatures, grafts, promises and requests.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -31,8 +31,8 @@ pub(super) enum Of {
         /// Payload bytes.
         size: u32,
     },
-    /// Topics joined and left, and questions for all topics: what grafting will be once there are meshes.
-    Topics,
+    /// Grafts and prunes of the topics that there are, strange topics joined and left, and questions for all topics.
+    Grafts,
     /// Announcements of messages that there are not. None that there are is sent.
     Promises,
     /// Requests for every message that was heard of.
@@ -104,19 +104,24 @@ impl Flood {
         Some(Parcel::new(topic, Some(origin), &what.payload()).bytes)
     }
 
-    /// So many changes of topics in one message.
-    fn topic_changes(&mut self, count: u64) -> BytesMut {
+    /// So many grafts, or changes of topics, in one message.
+    fn changes(&mut self, count: u64) -> BytesMut {
         let mut bytes = BytesMut::new();
         for _ in 0..count.min(wire::MAX_ITEMS as u64 / 2 - 1) {
             self.sent += 1;
             let own = self.rng.index(self.topics.len()).and_then(|index| self.topics.get(index));
-            let topic = match own {
-                Some((topic, _)) if self.sent.is_multiple_of(2) => Ok(topic.clone()),
-                _ => Topic::new(&format!("strange {}", self.rng.below(STRANGE_TOPICS))),
-            };
-            if let Ok(topic) = topic {
-                bytes.extend_from_slice(&wire::unsubscribe(&topic));
-                bytes.extend_from_slice(&wire::subscribe(&topic));
+            match own {
+                Some((topic, _)) if self.sent.is_multiple_of(2) => {
+                    bytes.extend_from_slice(&wire::prune(topic, 1));
+                    bytes.extend_from_slice(&wire::graft(topic));
+                }
+                _ => {
+                    let strange = Topic::new(&format!("strange {}", self.rng.below(STRANGE_TOPICS)));
+                    strange.iter().for_each(|topic| {
+                        bytes.extend_from_slice(&wire::unsubscribe(topic));
+                        bytes.extend_from_slice(&wire::subscribe(topic));
+                    });
+                }
             }
         }
         bytes
@@ -156,9 +161,9 @@ impl Mind<GossipMachine> for Flood {
                     outs.push(push(self.crowd.all(), Lane::Normal, bytes));
                 }
             }
-            Of::Topics => {
-                // A change is a topic left and joined again.
-                let mut bytes = self.topic_changes(due.div_ceil(2));
+            Of::Grafts => {
+                // A change is one out and in again.
+                let mut bytes = self.changes(due.div_ceil(2));
                 bytes.extend_from_slice(&wire::topics(true, self.topics.iter().map(|(topic, _)| topic)));
                 outs.push(push(self.crowd.all(), Lane::Control, bytes.freeze()));
             }

@@ -6,7 +6,7 @@
 //! | `dialling` | flappers, eclipsers, cold-boot swarms: connections and places |
 //! | `withholding` | free riders, and covert swarms once they turn: messages kept back |
 //! | `publishing` | spammers and equivocators: messages of their own |
-//! | `floods` | invalid signatures, topic changes in place of grafts, announcements, requests |
+//! | `floods` | invalid signatures, grafts and topic changes, announcements, requests |
 //! | `hostile` | the machine that all of them are: a real one, and a mind that changes what it hears and says |
 //! | `den`, `crowd`, `pace`, `settings` | what attackers know, whom they reach, how often they act, what a scenario asks |
 //!
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use peerage_dialer::DialerMachine;
 use peerage_discovery::{Bootnode, DiscoveryMachine, Families};
-use peerage_gossip::{GossipMachine, Policy, Topic};
+use peerage_gossip::{GossipMachine, Mode, Policy, Topic};
 use peerage_machine::{Machine, Rng, Time};
 use peerage_server::{Config, ServerMachine};
 use peerage_wire::{Keypair, NodeId, NodeRecord, Verified};
@@ -176,7 +176,7 @@ impl Swarm {
             Kind::InvalidSignatures => {
                 parts.gossip = self.gossip(who, flood(Of::BadSignatures { den: den.clone(), size: settings.size }));
             }
-            Kind::GraftFlood => parts.gossip = self.gossip(who, flood(Of::Topics)),
+            Kind::GraftFlood => parts.gossip = self.gossip(who, flood(Of::Grafts)),
             Kind::IHaveFlood => parts.gossip = self.gossip(who, flood(Of::Promises)),
             Kind::IWantFlood => parts.gossip = self.gossip(who, flood(Of::Requests(Heard::default()))),
             Kind::ColdBoot => {
@@ -231,7 +231,7 @@ impl Swarm {
     fn gossip(&self, who: &Recruit<'_>, mind: impl Mind<GossipMachine> + 'static) -> Option<Foreign<GossipMachine>> {
         let mut config = self.config.gossip.clone();
         if self.kind == Kind::Spammer {
-            config.fanout = PLACES as usize;
+            (config.mode, config.flood_publish) = (Mode::Gossipsub, usize::MAX);
         }
         let real = GossipMachine::new(config, who.keys.id(), who.seed ^ 8);
         boxed(real, mind, peerage_gossip::Timer::Heartbeat)

@@ -47,6 +47,8 @@ impl Invariant for Pending {
             within(host, "bytes of messages kept", gossip.cached_bytes, config.cache_bytes)?;
             within(host, "messages being checked", gossip.in_flight, config.in_flight)?;
             within(host, "topics", gossip.subscriptions, config.max_topics)?;
+            within(host, "coded messages", gossip.coded, config.coded.sessions)?;
+            within(host, "bytes of shards", gossip.coded_bytes, config.coded.bytes)?;
             let wanted = config.wants_per_peer.saturating_mul(gossip.peers);
             within(host, "messages wanted", gossip.wanted, wanted)?;
         }
@@ -109,13 +111,26 @@ mod tests {
     #[test]
     fn more_messages_than_gossip_may_hold_are_noticed() {
         let config = Trial::new().config.gossip;
-        let empty = Stats { peers: 2, subscriptions: 0, seen: 0, cached: 0, cached_bytes: 0, in_flight: 0, wanted: 0 };
+        let empty = Stats {
+            peers: 2,
+            subscriptions: 0,
+            seen: 0,
+            cached: 0,
+            cached_bytes: 0,
+            in_flight: 0,
+            wanted: 0,
+            links: 0,
+            coded: 0,
+            coded_bytes: 0,
+        };
         let gossip = |stats| Seen { gossip: Some(stats), ..Seen::nothing(id(0)) };
         bounded("seen", config.seen_ids, |seen| gossip(Stats { seen, ..empty }));
         bounded("cached", config.cache_ids, |cached| gossip(Stats { cached, ..empty }));
         bounded("bytes", config.cache_bytes, |cached_bytes| gossip(Stats { cached_bytes, ..empty }));
         bounded("in flight", config.in_flight, |in_flight| gossip(Stats { in_flight, ..empty }));
         bounded("topics", config.max_topics, |subscriptions| gossip(Stats { subscriptions, ..empty }));
+        bounded("coded", config.coded.sessions, |coded| gossip(Stats { coded, ..empty }));
+        bounded("shards", config.coded.bytes, |coded_bytes| gossip(Stats { coded_bytes, ..empty }));
         bounded("wanted", 2 * config.wants_per_peer, |wanted| gossip(Stats { wanted, ..empty }));
     }
 }

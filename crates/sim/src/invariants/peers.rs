@@ -105,8 +105,9 @@ impl Invariant for HonestBans {
     }
 }
 
-/// How long one end of a session may have it alone.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long one end of a session may have it alone. The slowest nodes of the shipped scenarios send 2 Mbit/s: a farewell to
+/// one of twenty peers goes out behind 64 KiB for each, which is 5.2 s.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Of two honest nodes, both have the other for a peer, or after a few seconds neither. Where the network is parted, and
 /// for a while after it, the ends learn of it by silence, each in its own time. A host that does not read is not told.
@@ -274,9 +275,9 @@ mod tests {
         trial.noted(&mut symmetric, 2, 1, up(HOSTILE)).expect("noted");
         assert_eq!(trial.looked(&mut symmetric, 60), Ok(()));
         trial.noted(&mut symmetric, 60, 1, down(0)).expect("noted");
-        assert_eq!(trial.looked(&mut symmetric, 65), Ok(()), "it may be on its way");
-        assert!(trial.looked(&mut symmetric, 66).is_err());
-        assert_eq!(trial.looked(&mut symmetric, 67), Ok(()));
+        assert_eq!(trial.looked(&mut symmetric, 68), Ok(()), "it may be on its way");
+        assert!(trial.looked(&mut symmetric, 69).is_err());
+        assert_eq!(trial.looked(&mut symmetric, 70), Ok(()));
     }
 
     #[test]
@@ -306,7 +307,7 @@ mod tests {
         trial.noted(&mut symmetric, 100, 0, up(2)).expect("noted");
         assert_eq!(trial.looked(&mut symmetric, 200), Ok(()));
         trial.happened(&mut symmetric, 200, Happening::Reads(HostId(2), true));
-        assert_eq!(trial.looked(&mut symmetric, 205), Ok(()));
-        assert!(trial.looked(&mut symmetric, 206).is_err());
+        assert_eq!(trial.looked(&mut symmetric, 208), Ok(()));
+        assert!(trial.looked(&mut symmetric, 209).is_err());
     }
 }

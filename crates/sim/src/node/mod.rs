@@ -7,8 +7,10 @@
 //! | `setup` | listener, connector and handshake tasks, without cryptography |
 //! | `sessions` | the sessions' pumps: lanes, stalls, farewells |
 //! | `cast` | signatures |
+//! | `coding` | erasure codes |
 
 mod cast;
+mod coding;
 mod message;
 mod part;
 mod root;
@@ -39,6 +41,7 @@ use rustc_hash::FxHashMap;
 use crate::engine::{Conn, Event, Net, Node, mix};
 
 pub use self::cast::Cast;
+pub(crate) use self::coding::{Oracle, weigh};
 pub use self::message::{Descriptor, Message, Parcel};
 pub use self::part::Foreign;
 use self::part::Part;
@@ -170,6 +173,14 @@ pub struct Tally {
     pub accepted: u64,
     /// Copies of messages that were known.
     pub duplicates: u64,
+    /// Shards of coded messages that were new.
+    pub shards: u64,
+    /// Shards that were known, or of messages that were here.
+    pub shards_again: u64,
+    /// Shards that peers were asked for.
+    pub shards_asked: u64,
+    /// Whole messages that peers were asked for.
+    pub asked: u64,
     /// Bytes of the gossip channel sent, payloads of messages included.
     pub gossip_bytes: u64,
     /// Bytes of payloads of messages in them.
@@ -190,6 +201,10 @@ impl Tally {
         Tally {
             accepted: self.accepted + other.accepted,
             duplicates: self.duplicates + other.duplicates,
+            shards: self.shards + other.shards,
+            shards_again: self.shards_again + other.shards_again,
+            shards_asked: self.shards_asked + other.shards_asked,
+            asked: self.asked + other.asked,
             gossip_bytes: self.gossip_bytes + other.gossip_bytes,
             payload_bytes: self.payload_bytes + other.payload_bytes,
             refused: self.refused + other.refused,
@@ -303,7 +318,10 @@ impl PeerageNode {
             dialer: Part::new(|| dialer, foreign.dialer),
             root: Part::new(|| ServerMachine::new(id, &config, rng.fork()), foreign.server),
             listener: Driver::new(ListenerMachine::new(config.listener.clone(), config.exempt_local)),
-            gossip: Part::new(|| GossipMachine::new(config.gossip.clone(), id, for_gossip), foreign.gossip),
+            gossip: Part::new(
+                || GossipMachine::new(config.gossip.clone(), id, for_gossip).weighing(weigh),
+                foreign.gossip,
+            ),
             cast,
             config,
             id,

@@ -9,7 +9,7 @@ use peerage_machine::Time;
 use peerage_wire::Consequence;
 
 use super::USABLE;
-use super::{Clockwork, Command, Descriptor, Message, Note, PeerageNode, Todo};
+use super::{Clockwork, Command, Descriptor, Message, Note, Oracle, PeerageNode, Todo};
 use crate::engine::{Net, Payload};
 
 /// Who asked discovery.
@@ -162,6 +162,7 @@ impl PeerageNode {
             for out in outs {
                 match out {
                     Out::Push(outgoing) => self.push(now, outgoing, net),
+                    Out::Cancel { to, tag } => self.cancel(to.session, tag),
                     Out::Deliver(message) => {
                         if let Some(what) = Descriptor::at_end_of(&message.payload) {
                             net.note(Note::Delivered(what));
@@ -175,6 +176,10 @@ impl PeerageNode {
                         let ok = self.cast.holds(&check);
                         self.gossip.handle(now, In::Verified { token, ok });
                     }
+                    Out::Code { token, job } => {
+                        let coding = job.run(&Oracle).map(Box::new);
+                        self.gossip.handle(now, In::Coded { token, coding });
+                    }
                     Out::Report { session, penalty } => {
                         self.todo.push_back(Todo::Root(peerage_server::In::Report(session, penalty)));
                     }
@@ -186,6 +191,10 @@ impl PeerageNode {
                     }
                     Out::Count(Count::Accepted) => self.tally.accepted += 1,
                     Out::Count(Count::Duplicate) => self.tally.duplicates += 1,
+                    Out::Count(Count::Shard(true)) => self.tally.shards += 1,
+                    Out::Count(Count::Shard(false)) => self.tally.shards_again += 1,
+                    Out::Count(Count::ShardsAsked(shards)) => self.tally.shards_asked += shards as u64,
+                    Out::Count(Count::RequestedOut(ids)) => self.tally.asked += ids as u64,
                     Out::Count(_) | Out::Subscribed { .. } | Out::Remember(_) | Out::Crashed { .. } => {}
                 }
             }

@@ -11,6 +11,7 @@ use peerage_peer_session::handshake::Remote;
 use peerage_peer_session::{Ended, EndedBy};
 use peerage_queue::{ChannelId, Flow, Lanes, Offer, SessionId};
 use peerage_server::Meta;
+use peerage_wire::frame::Lane;
 use peerage_wire::{DisconnectReason, NodeRecord, Verified};
 
 use super::{GOSSIP, Message, Parcel, PeerageNode, Todo, Use};
@@ -154,6 +155,17 @@ impl PeerageNode {
             if fresh {
                 self.own_deadline();
             }
+        }
+    }
+
+    /// Takes back what a session was to be sent and has not begun to be.
+    pub(super) fn cancel(&mut self, session: SessionId, tag: u64) {
+        let Some(backlog) = self.sessions.get_mut(&session).and_then(|running| running.backlog.as_deref_mut()) else {
+            return;
+        };
+        for waiting in backlog.lanes.take_back(Lane::Normal, |waiting| waiting.tag == tag) {
+            self.queued_bytes = self.queued_bytes.saturating_sub(waiting.parcel.size as usize);
+            self.tally.gossip_bytes -= u64::from(waiting.parcel.size);
         }
     }
 

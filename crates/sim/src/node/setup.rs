@@ -272,10 +272,11 @@ impl PeerageNode {
         let SettingUp { setup, of, address, remote, .. } = *setting_up;
         let Some(remote) = remote else { return };
         let meta = Meta::of(&remote, direction(of), address.ip());
+        let (id, ip, outbound) = (meta.id, meta.ip, meta.dialled());
         let session = Session::open(&mut self.sessions, now, session, conn, meta, &remote);
         if let Some((session, channel)) = session {
-            let id = remote.id();
-            self.todo.push_back(Todo::Gossip(peerage_gossip::In::PeerUp { session, id, channel }));
+            let up = peerage_gossip::PeerUp { session, id, channel, host: Some(ip), outbound };
+            self.todo.push_back(Todo::Gossip(peerage_gossip::In::PeerUp(up)));
         }
         self.released(setup, of);
         if let Origin::Dial(attempt, _) = of {

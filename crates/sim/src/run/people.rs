@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use peerage_dialer::StaticPeer;
 use peerage_discovery::{Bootnode, Key};
-use peerage_gossip::{Policy, Topic};
+use peerage_gossip::coded::Admitted;
+use peerage_gossip::{Mode, Policy, Topic};
 use peerage_machine::{Rng, Time};
 use peerage_nodedb::NodeDb;
 use peerage_server::Config;
@@ -79,12 +80,28 @@ pub fn config(scenario: &Scenario) -> Config {
     if let Some(max_peers) = population.max_peers {
         config.max_peers = max_peers;
     }
+    match population.gossip {
+        None | Some(Mode::Peerage) => {}
+        Some(Mode::Gossipsub) => config.gossip = peerage_gossip::Config::gossipsub(),
+        Some(Mode::Plumtree) => config.gossip = peerage_gossip::Config::plumtree(),
+    }
     config.exempt_local = population.limits.exempt_local;
     config.discovery.exempt_local = population.limits.exempt_local;
+    let coded = scenario.traffic.iter().filter(|traffic| traffic.coded);
+    let coded = coded.filter_map(|traffic| Topic::new(&traffic.topic).ok());
+    config.gossip.coded.admitted = coded.map(|topic| (topic, Admitted::Everybody)).collect();
+    let largest = scenario.traffic.iter().map(|traffic| traffic.size.max.bytes() as usize).max().unwrap_or(0);
+    let gossip = &mut config.gossip;
+    if largest > gossip.max_payload {
+        gossip.max_payload = largest;
+        gossip.in_flight_bytes = gossip.in_flight_bytes.max(5 * largest);
+        gossip.cache_bytes = gossip.cache_bytes.max(4 * largest);
+    }
     config.discovery.lookup_paths = population.limits.lookup_paths.max(1).into();
     if !population.limits.discovery_site_limits {
         config.discovery.site_per_bucket = usize::MAX;
         config.discovery.site_per_table = usize::MAX;
+        config.discovery.fair_shares = false;
     }
     config
 }

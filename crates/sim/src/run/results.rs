@@ -124,6 +124,12 @@ impl Watch {
         add(metrics, "copies", Unit::Ratio, ratio(copies, tally.accepted));
         let needed: u64 = self.messages.iter().map(|message| message.size * message.owed.len().saturating_sub(1)).sum();
         add(metrics, "bytes", Unit::Ratio, ratio(tally.gossip_bytes, needed));
+        if tally.shards > 0 {
+            let all = tally.shards + tally.shards_again;
+            add(metrics, "shards.copies", Unit::Ratio, ratio(all, tally.shards));
+            add(metrics, "shards.asked", Unit::Count, tally.shards_asked);
+        }
+        add(metrics, "messages.asked", Unit::Count, tally.asked);
         add(metrics, "messages.queue-refused", Unit::Count, tally.refused);
     }
 

@@ -15,6 +15,7 @@ use toml::Spanned;
 
 pub use adversary::{Adversary, Kind, Number, OptionValue};
 pub use expect::{Bound, Expectation, Miss};
+pub use peerage_gossip::Mode;
 pub use population::{Limits, Links, Population, Preset, Regions, Sites, Slow};
 pub use timeline::{Action, Event};
 pub use traffic::{Lookups, Pace, Policy, Traffic};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use peerage_gossip::Mode;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
@@ -42,6 +43,8 @@ pub struct Population {
     pub down: Option<Rate>,
     /// Some nodes with other bandwidths. Default: none.
     pub slow: Option<Slow>,
+    /// How gossip goes from node to node. Default: as the preset says.
+    pub gossip: Option<Mode>,
     /// Switches of the nodes' limits.
     #[serde(default)]
     pub limits: Limits,

@@ -17,6 +17,8 @@ pub struct Traffic {
     pub subscribers: Share,
     /// The part of the honest nodes that messages are published at. Default: all.
     pub publishers: Share,
+    /// Whether large messages are coded: everybody on the topic is admitted. Default: they are not.
+    pub coded: bool,
     /// How often a message is published, in the whole network.
     pub pace: Pace,
     /// Bytes of each payload.
@@ -103,6 +105,8 @@ pub(super) struct RawTraffic {
     subscribers: Share,
     #[serde(default = "all")]
     publishers: Share,
+    #[serde(default)]
+    coded: bool,
     rate: Option<u32>,
     every: Option<Span>,
     size: Sizes,
@@ -119,8 +123,8 @@ impl RawTraffic {
             (Some(_), Some(_)) => return Err("`rate` and `every` say the same thing: keep one".to_owned()),
             _ => return Err("no message would ever be published: `rate` and `every` are more than 0".to_owned()),
         };
-        let Self { topic, policy, subscribers, publishers, size, from, until, .. } = self;
-        Ok(Traffic { topic, policy, subscribers, publishers, pace, size, from, until })
+        let Self { topic, policy, subscribers, publishers, coded, size, from, until, .. } = self;
+        Ok(Traffic { topic, policy, subscribers, publishers, coded, pace, size, from, until })
     }
 }
 

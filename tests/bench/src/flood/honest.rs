@@ -30,7 +30,7 @@ const KNOCK: Duration = Duration::from_secs(2);
 
 pub(super) fn args(n: u8, mut config: Config, statics: Vec<PeerAddress>) -> Result<Args, Failure> {
     // All are around one node, which sends on to all at once: announcements would be slower than any flood.
-    config.gossip.fanout = 2 * usize::from(HONEST);
+    (config.gossip.mesh.degree, config.gossip.mesh.high) = (2 * usize::from(HONEST), 2 * usize::from(HONEST));
     Ok(Args {
         config,
         keys: Keypair::from_seed([100 + n; 32]),

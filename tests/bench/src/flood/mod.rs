@@ -5,25 +5,23 @@
 mod attack;
 mod attackers;
 mod honest;
+pub(crate) mod idle;
 mod victim;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use peerage_server::transport::Stream;
 use peerage_server::wire::NodeId;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpSocket;
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::Failure;
 use crate::job::Impl;
 use crate::machine::Machine;
+use crate::process::Process;
 use crate::report::Report;
 use crate::stats::Summary;
 
@@ -50,6 +48,8 @@ pub(crate) struct Args {
 pub(crate) enum Part {
     /// The node that is attacked.
     Victim,
+    /// A node that has many peers and nothing to do, with the exchange of peers or without.
+    Idle { sessions: u32, exchange: bool },
     /// Those who attack it.
     Attackers { at: SocketAddr, to: NodeId, attempts: u32, seconds: u64, spread: bool },
 }
@@ -92,37 +92,6 @@ async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<Stream> {
     Ok(Stream::new(socket.connect(to).await?, to))
 }
 
-/// A process that says things and is told things, one line of JSON each. It ends with its input.
-struct Process {
-    _child: Child,
-    stdin: ChildStdin,
-    said: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(part: &Part) -> Result<Process, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["flood-part", &serde_json::to_string(part)?])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let stdin = child.stdin.take().ok_or("a process without an input")?;
-        let stdout = child.stdout.take().ok_or("a process without an output")?;
-        Ok(Process { _child: child, stdin, said: BufReader::new(stdout).lines() })
-    }
-
-    async fn hear<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, Failure> {
-        let line = tokio::time::timeout(within, self.said.next_line()).await.map_err(|_| "a process is silent")??;
-        Ok(serde_json::from_str(&line.ok_or("a process ended before its time")?)?)
-    }
-
-    async fn facts(&mut self) -> Result<Facts, Failure> {
-        self.stdin.write_all(b"facts\n").await?;
-        self.hear(Duration::from_secs(10)).await
-    }
-}
-
 /// Floods a node twice: from many networks and from few.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     crate::machine::raise_open_files();
@@ -145,7 +114,8 @@ pub(crate) fn part(part: &str) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match serde_json::from_str(part)? {
-            Part::Victim => victim::run().await,
+            Part::Victim => victim::run(victim::config()?).await,
+            Part::Idle { sessions, exchange } => victim::run(victim::idle(sessions, exchange)).await,
             Part::Attackers { at, to, attempts, seconds, spread } => {
                 let spoils = attackers::run(at, to, attempts, Duration::from_secs(seconds), spread).await?;
                 println!("{}", serde_json::to_string(&spoils)?);
@@ -158,15 +128,17 @@ pub(crate) fn part(part: &str) -> Result<(), Failure> {
 type Figures = Vec<(String, f64, &'static str)>;
 
 async fn flood(args: &Args, spread: bool) -> Result<Figures, Failure> {
-    let mut victim = Process::start(&Part::Victim)?;
+    let own = std::env::current_exe()?;
+    let mut victim = Process::start(&own, "flood-part", &Part::Victim)?;
     let Found { at, id } = victim.hear(Duration::from_secs(10)).await?;
     let mut honest = honest::Honest::start(at, id).await?;
-    let before = victim.facts().await?;
+    let before: Facts = victim.ask().await?;
     let Args { attempts, seconds, .. } = *args;
-    let mut attackers = Process::start(&Part::Attackers { at, to: id, attempts, seconds, spread })?;
+    let part = Part::Attackers { at, to: id, attempts, seconds, spread };
+    let mut attackers = Process::start(&own, "flood-part", &part)?;
     let gossip = honest.gossip(at, id, Duration::from_secs(seconds)).await;
     let spoils: Spoils = attackers.hear(HOLD * 3).await?;
-    let after = victim.facts().await?;
+    let after: Facts = victim.ask().await?;
     let mut figures: Figures = vec![
         ("attempts".into(), f64::from(attempts), "connections"),
         ("rss_before_kib".into(), before.rss_kib, "KiB"),

@@ -13,12 +13,28 @@ use super::{Facts, Found, honest};
 use crate::Failure;
 use crate::machine::Usage;
 
-pub(super) async fn run() -> Result<(), Failure> {
+/// All honest peers are on one address.
+pub(super) fn config() -> Result<Config, Failure> {
+    let mut config = Config { exempt_local: false, discovery_on: false, exchange_on: false, ..Config::local() };
+    config.listener.shared_addresses = vec![SharedAddress { network: "127.0.0.1/32".parse()?, factor: 20 }];
+    Ok(config)
+}
+
+/// A node with places for so many.
+pub(super) fn idle(sessions: u32, exchange: bool) -> Config {
+    Config {
+        max_peers: sessions,
+        dialing_on: false,
+        discovery_on: exchange,
+        exchange_on: exchange,
+        churn: None,
+        ..Config::local()
+    }
+}
+
+pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let counted = recorder.handle();
-    let mut config = Config { exempt_local: false, discovery_on: false, exchange_on: false, ..Config::local() };
-    // All honest peers are on this one address.
-    config.listener.shared_addresses = vec![SharedAddress { network: "127.0.0.1/32".parse()?, factor: 20 }];
     let args = Args { meter: Meter::new(Arc::new(recorder)), ..honest::args(0, config, Vec::new())? };
     let server = start(args).await?;
     let mut inlet = honest::subscribe(&server).await?;

@@ -2,8 +2,12 @@
 //! message's life.
 
 mod attacks;
+#[cfg(feature = "actor")]
+mod coding;
+mod meshes;
 mod network;
 mod publishing;
+mod reconciling;
 mod repairing;
 mod useful;
 
@@ -65,7 +69,7 @@ impl Node {
     /// Session `n` of the node with keys 100 + n, subscribed to the tests' topic.
     pub(super) fn peer(&mut self, n: u64) {
         let id = keys(100 + u8::try_from(n).expect("few peers")).id();
-        self.feed(at(0), In::PeerUp { session: SessionId(n), id, channel: ChannelId(1) });
+        self.feed(at(0), In::PeerUp(PeerUp::new(SessionId(n), id, ChannelId(1))));
         self.inbound(at(0), n, wire::topics(false, [&topic()]));
     }
 
@@ -236,13 +240,24 @@ fn a_message_is_not_sent_to_its_publisher() {
 }
 
 #[test]
-fn at_most_fanout_peers_are_pushed_to_and_always_the_same() {
+fn a_nodes_own_small_messages_go_to_all_and_others_to_its_mesh() {
     let mut node = Node::subscribed(Policy::Signed, 1..=30);
-    let first = pushed(&node.publish(at(1), Policy::Signed, "a"));
-    assert_eq!(first.len(), Config::test().fanout);
-    assert_eq!(pushed(&node.publish(at(2), Policy::Signed, "b")), first);
-    let outs = node.publish(at(3), Policy::Signed, "c");
+    assert_eq!(pushed(&node.publish(at(1), Policy::Signed, "a")), Vec::from_iter(1..=30));
+    let first = pushed(&node.inbound(at(2), 30, parcel(50, 1, at(0), b"b").bytes));
+    assert_eq!(first.len(), Config::test().mesh.degree);
+    let outs = node.inbound(at(3), 30, parcel(50, 2, at(0), b"c").bytes);
+    assert_eq!(pushed(&outs), first);
     assert_eq!(pushes(&outs).count(), 1, "encoded once for all");
+    let large = vec![1; Config::test().flood_publish];
+    let publish =
+        In::Publish { token: 9, topic: topic(), policy: Policy::Signed, payload: large.into(), pressed: false };
+    let outs = node.feed(at(4), publish);
+    let to: Vec<u64> = pushes(&outs)
+        .filter(|push| push.lane == Lane::Normal)
+        .flat_map(|push| &push.to)
+        .map(|to| to.session.0)
+        .collect();
+    assert_eq!(to, first, "to all of them it would take the node's line for long");
 }
 
 #[test]
@@ -260,7 +275,7 @@ fn only_peers_that_want_the_topic_get_it() {
 #[test]
 fn peers_are_told_our_topics_when_they_come_and_when_they_ask() {
     let mut node = Node::subscribed(Policy::Signed, []);
-    let up = In::PeerUp { session: SessionId(1), id: keys(1).id(), channel: ChannelId(3) };
+    let up = In::PeerUp(PeerUp::new(SessionId(1), keys(1).id(), ChannelId(3)));
     let outs = node.feed(at(0), up.clone());
     let greeting = pushes(&outs).next().expect("told");
     assert_eq!(greeting.bytes, wire::topics(true, [&topic()]));
@@ -286,7 +301,7 @@ fn peers_are_told_our_topics_when_they_come_and_when_they_ask() {
 #[test]
 fn a_peer_that_has_not_said_its_topics_is_asked_again() {
     let mut node = Node::subscribed(Policy::Signed, []);
-    node.feed(at(0), In::PeerUp { session: SessionId(1), id: keys(1).id(), channel: ChannelId(1) });
+    node.feed(at(0), In::PeerUp(PeerUp::new(SessionId(1), keys(1).id(), ChannelId(1))));
     assert_eq!(pushes(&node.expire(at(1_200))).count(), 0);
     let outs = node.expire(at(5_100));
     assert_eq!(pushes(&outs).next().expect("asked").bytes, wire::topics(true, [&topic()]));
@@ -302,7 +317,8 @@ fn peers_are_told_of_topics_joined_and_left() {
     assert_eq!(pushes(&outs).next().expect("told").bytes, wire::subscribe(&topic()));
     assert!(outs.contains(&Out::Subscribed { token: 4, result: Ok(()) }));
     let outs = node.feed(at(1), In::Unsubscribe { topic: topic() });
-    assert_eq!(pushes(&outs).next().expect("told").bytes, wire::unsubscribe(&topic()));
+    let told: Vec<Bytes> = pushes(&outs).map(|push| push.bytes.clone()).collect();
+    assert_eq!(told, [wire::prune(&topic(), 10), wire::unsubscribe(&topic())]);
     assert!(node.feed(at(1), In::Unsubscribe { topic: topic() }).is_empty());
 }
 

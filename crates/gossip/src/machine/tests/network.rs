@@ -6,31 +6,37 @@ use super::*;
 
 /// How a link loses a push.
 #[derive(Clone, Copy, PartialEq)]
-enum Loss {
+pub(super) enum Loss {
     /// The sender is told.
     Reported,
     /// Nobody is.
     Silent,
 }
 
-struct Network {
-    nodes: Vec<Node>,
+pub(super) struct Network {
+    pub(super) nodes: Vec<Node>,
     /// What each node delivered, and how often.
-    delivered: Vec<BTreeMap<MessageId, usize>>,
+    pub(super) delivered: Vec<BTreeMap<MessageId, usize>>,
     /// Under way: when, in which order, to whom, from whom, what.
     queue: BTreeMap<(Time, u64), (usize, usize, Bytes)>,
     next: u64,
     now: Time,
     rng: Rng,
     loss: Loss,
-    percent: u64,
+    pub(super) percent: u64,
     digest: blake3::Hasher,
+    /// Bytes that were sent.
+    pub(super) bytes: usize,
 }
 
 impl Network {
     /// A ring with chords, so that nothing is more than a few hops away and nobody has everybody.
     fn new(count: usize, loss: Loss, percent: u64, seed: u64) -> Network {
-        let mut nodes: Vec<Node> = (0..count).map(|n| Node::new(n as u8)).collect();
+        Network::with(Config::test(), count, loss, percent, seed)
+    }
+
+    pub(super) fn with(config: Config, count: usize, loss: Loss, percent: u64, seed: u64) -> Network {
+        let mut nodes: Vec<Node> = (0..count).map(|n| Node::with(n as u8, config.clone())).collect();
         nodes.iter_mut().for_each(|node| node.subscribe(Policy::Signed));
         let mut network = Network {
             delivered: nodes.iter().map(|_| BTreeMap::new()).collect(),
@@ -42,13 +48,14 @@ impl Network {
             loss,
             percent,
             digest: blake3::Hasher::new(),
+            bytes: 0,
         };
         for a in 0..count {
             for step in [1, 3, 7] {
                 let b = (a + step) % count;
                 for (here, there) in [(a, b), (b, a)] {
                     let id = keys(there as u8).id();
-                    let up = In::PeerUp { session: SessionId(there as u64), id, channel: ChannelId(1) };
+                    let up = In::PeerUp(PeerUp::new(SessionId(there as u64), id, ChannelId(1)));
                     network.feed(here, up);
                 }
             }
@@ -56,7 +63,7 @@ impl Network {
         network
     }
 
-    fn feed(&mut self, node: usize, input: In) {
+    pub(super) fn feed(&mut self, node: usize, input: In) {
         let outs = self.nodes[node].feed(self.now, input);
         self.perform(node, outs);
     }
@@ -77,6 +84,7 @@ impl Network {
     }
 
     fn send(&mut self, from: usize, session: SessionId, bytes: Bytes, tag: u64) {
+        self.bytes += bytes.len();
         if self.rng.below(100) < self.percent {
             if self.loss == Loss::Reported {
                 self.feed(from, In::SendFailed { session, tag });
@@ -90,13 +98,13 @@ impl Network {
         self.next += 1;
     }
 
-    fn publish(&mut self, node: usize, payload: String) {
+    pub(super) fn publish(&mut self, node: usize, payload: String) {
         let publish =
             In::Publish { token: 1, topic: topic(), policy: Policy::Signed, payload: payload.into(), pressed: false };
         self.feed(node, publish);
     }
 
-    fn run_until(&mut self, end: Time) {
+    pub(super) fn run_until(&mut self, end: Time) {
         loop {
             let arrival = self.queue.keys().next().map(|(at, _)| *at);
             let timer = self.nodes.iter().filter_map(|node| node.driver.next_deadline()).min();
@@ -116,7 +124,7 @@ impl Network {
         self.now = end;
     }
 
-    fn assert_all_once(&self, messages: usize) {
+    pub(super) fn assert_all_once(&self, messages: usize) {
         for (node, delivered) in self.delivered.iter().enumerate() {
             assert_eq!(delivered.len(), messages, "node {node}");
             assert!(delivered.values().all(|times| *times == 1), "node {node} delivered something twice");
@@ -173,7 +181,7 @@ fn a_node_that_comes_later_is_told_what_it_missed() {
     network.run_until(at(30_000));
     assert!(network.delivered[0].is_empty());
     for (here, there) in [(0, 9), (9, 0)] {
-        let up = In::PeerUp { session: SessionId(there), id: keys(there as u8).id(), channel: ChannelId(1) };
+        let up = In::PeerUp(PeerUp::new(SessionId(there), keys(there as u8).id(), ChannelId(1)));
         network.feed(here, up);
     }
     network.run_until(at(33_000));

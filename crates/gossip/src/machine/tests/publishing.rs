@@ -63,13 +63,17 @@ fn a_topic_not_subscribed_to_can_be_published_to() {
 }
 
 #[test]
-fn what_was_published_without_a_peer_is_announced_when_one_comes() {
+fn what_was_published_without_a_peer_goes_to_the_first_that_comes() {
     let mut node = Node::subscribed(Policy::Signed, []);
     let outs = node.publish(at(5), Policy::Signed, "hi");
     let [Ok(Published { id, peers: 0 })] = results(&outs)[..] else { panic!("{outs:?}") };
     node.expire(at(1_200));
-    node.peer(1);
-    assert_eq!(told(&node.expire(at(3_000))), [(1, vec![id])]);
+    for (session, expected) in [(1, vec![1]), (2, vec![])] {
+        let up = PeerUp::new(SessionId(session), keys(100 + session as u8).id(), ChannelId(1));
+        node.feed(at(2_000), In::PeerUp(up));
+        assert_eq!(pushed(&node.inbound(at(2_000), session, wire::topics(false, [&topic()]))), expected);
+    }
+    assert_eq!(told(&node.expire(at(3_000))), [(2, vec![id])], "others hear of it");
 }
 
 #[test]

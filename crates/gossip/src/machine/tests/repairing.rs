@@ -3,7 +3,7 @@
 use super::*;
 
 /// A node with one message that it got from peer 9, and its id.
-fn holder(peers: impl IntoIterator<Item = u64>) -> (Node, MessageId) {
+pub(super) fn holder(peers: impl IntoIterator<Item = u64>) -> (Node, MessageId) {
     let mut node = Node::subscribed(Policy::Signed, [9]);
     let message = parcel(50, 1, at(0), b"hi");
     node.inbound(at(0), 9, message.bytes.clone());
@@ -14,15 +14,36 @@ fn holder(peers: impl IntoIterator<Item = u64>) -> (Node, MessageId) {
 }
 
 #[test]
-fn messages_are_announced_to_those_who_lack_them_once_in_each_era() {
+fn messages_are_announced_once_to_those_who_lack_them() {
     let (mut node, id) = holder([1]);
     assert_eq!(told(&node.expire(at(1_200))), [(1, vec![id])], "not to peer 9, which sent it");
     assert_eq!(told(&node.expire(at(2_400))), [], "it was told");
-    let reannounce = u64::try_from(Config::test().reannounce.as_millis()).expect("seconds");
-    assert_eq!(told(&node.expire(at(1_200 + reannounce))), [(1, vec![id])], "that may have been lost");
-    assert_eq!(told(&node.expire(at(2_400 + reannounce))), []);
-    node.inbound(at(20_000), 1, wire::i_have(&topic(), &[id]));
-    assert_eq!(told(&node.expire(at(4 * reannounce))), [], "it says that it has it");
+    for n in 2..6 {
+        node.peer(n);
+        node.inbound(at(2_500), n, wire::i_have(&topic(), &[id]));
+    }
+    assert_eq!(told(&node.expire(at(3_600))), [], "they say that they have it");
+}
+
+/// Nobody pulls it from there.
+#[test]
+fn what_a_guest_published_is_announced_as_long_as_it_is_kept() {
+    let mut node = Node::new(0);
+    node.publish(at(0), Policy::Signed, "hi");
+    for millis in 1..100 {
+        node.expire(at(1_000 * millis));
+    }
+    node.peer(1);
+    assert_eq!(told(&node.expire(at(101_500))).len(), 1);
+    assert_eq!(told(&node.expire(at(103_000))).len(), 0, "once");
+}
+
+#[test]
+fn old_messages_are_not_announced() {
+    let (mut node, _) = holder([]);
+    node.expire(at(10_500));
+    node.peer(1);
+    assert_eq!(told(&node.expire(at(12_000))), [], "they are for pull repair");
 }
 
 #[test]
@@ -33,14 +54,6 @@ fn a_message_is_announced_to_those_a_push_failed_to_reach() {
     assert_eq!(told(&node.expire(at(1_200))), [], "it is on its way");
     node.feed(at(1_300), In::SendFailed { session: SessionId(1), tag: push.tag });
     assert_eq!(told(&node.expire(at(2_500))).len(), 1);
-}
-
-#[test]
-fn a_push_that_may_have_vanished_is_announced_later() {
-    let mut node = Node::subscribed(Policy::Signed, [1]);
-    node.publish(at(0), Policy::Signed, "hi");
-    assert_eq!(told(&node.expire(at(14_000))), [], "it is on its way");
-    assert_eq!(told(&node.expire(at(15_200))).len(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn told_useful(outs: &[Out]) -> Vec<(u64, bool)> {
 
 fn up(node: &mut Node, session: u64) -> Vec<Out> {
     let id = keys(100 + u8::try_from(session).expect("few peers")).id();
-    node.feed(at(0), In::PeerUp { session: SessionId(session), id, channel: ChannelId(1) })
+    node.feed(at(0), In::PeerUp(PeerUp::new(SessionId(session), id, ChannelId(1))))
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! A set of shards: one bit each.
+
+use super::shape::MAX_SHARDS;
+
+/// Which shards, of at most [`MAX_SHARDS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    /// Adds a shard; whether it was not in there before. One beyond [`MAX_SHARDS`] never is.
+    pub fn insert(&mut self, shard: usize) -> bool {
+        if shard >= MAX_SHARDS {
+            return false;
+        }
+        let (at, bit) = (shard / 64, 1 << (shard % 64));
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        let Some(word) = self.0.get_mut(at) else { return false };
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
+
+    /// Takes a shard out.
+    pub fn remove(&mut self, shard: usize) {
+        if let Some(word) = self.0.get_mut(shard / 64) {
+            *word &= !(1 << (shard % 64));
+        }
+    }
+
+    /// Whether a shard is in there.
+    pub fn contains(&self, shard: usize) -> bool {
+        self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)
+    }
+
+    /// Adds all of another set.
+    pub fn merge(&mut self, other: &Bits) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
+    }
+
+    /// Takes all of another set out.
+    pub fn subtract(&mut self, other: &Bits) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, gone)| *word &= !gone);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// Those there are, in order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        let word = |(at, word): (usize, &u64)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 64 * at + bit)
+        };
+        self.0.iter().enumerate().flat_map(word)
+    }
+
+    /// As it travels: the first shard is the lowest bit of the first byte; no zeros at the end.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.0.iter().flat_map(|word| word.to_le_bytes()).collect();
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        bytes
+    }
+
+    /// As it was before it travelled; `None` if it is longer than [`MAX_SHARDS`] are.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Bits> {
+        if bytes.len() > MAX_SHARDS / 8 {
+            return None;
+        }
+        let word = |chunk: &[u8]| {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            u64::from_le_bytes(word)
+        };
+        Some(Bits(bytes.chunks(8).map(word).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_the_same_after_its_travels() {
+        let mut bits = Bits::default();
+        assert!(bits.is_empty() && bits.to_bytes().is_empty());
+        for shard in [0, 7, 63, 64, 700, MAX_SHARDS - 1] {
+            assert!(bits.insert(shard) && !bits.insert(shard) && bits.contains(shard));
+        }
+        assert!(!bits.insert(MAX_SHARDS) && !bits.contains(MAX_SHARDS));
+        let bytes = bits.to_bytes();
+        assert_eq!(Bits::from_bytes(&bytes), Some(bits.clone()));
+        assert_eq!((bits.len(), bits.iter().collect::<Vec<_>>()), (6, vec![0, 7, 63, 64, 700, MAX_SHARDS - 1]));
+        assert_eq!(Bits::from_bytes(&[bytes, vec![1]].concat()), None, "more than there can be");
+        bits.remove(700);
+        assert!(!bits.contains(700));
+    }
+}
