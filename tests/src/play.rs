@@ -20,8 +20,10 @@ use peerage_sim::{Descriptor, Tally};
 
 use crate::{UNIX, args, memory};
 
-/// One way between any two nodes of a scenario that is played on real ones.
-const LATENCY: Duration = Duration::from_millis(50);
+/// One way between the nearest and the farthest two nodes of a scenario that is played on real ones. Were all as far from
+/// each other, every message would come by all ways at once, and what nodes learn of ways would be the order of a tie.
+const NEAREST: Duration = Duration::from_millis(30);
+const FARTHEST: Duration = Duration::from_millis(70);
 /// How long messages may need after the last one was published.
 const AFTER: Duration = Duration::from_secs(10);
 /// How often applications take what they were given.
@@ -36,12 +38,14 @@ pub fn shipped(name: &str) -> Scenario {
     Scenario::read(&file).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A scenario with so many nodes, all of them as far from each other. What it does at a rate, it does at the same rate;
+/// A scenario with so many nodes, spread over one region. What it does at a rate, it does at the same rate;
 /// what befalls a share of the nodes befalls the same share, less often if that were less than one node.
 pub fn cut(mut scenario: Scenario, nodes: u32) -> Scenario {
     scenario.population.nodes = nodes;
     let none = Share::NONE;
-    let regions = Regions::One { latency: Span(LATENCY) };
+    let (half, mean) = ((FARTHEST - NEAREST) / 2, (FARTHEST + NEAREST) / 2);
+    let spread = Share::from_ppm((half.as_micros() * 1_000_000 / mean.as_micros()) as u32);
+    let regions = Regions::One { latency: Span(mean), spread };
     scenario.links = Links { regions, jitter: none, loss: none, reorder: none, corrupt: none };
     for event in &mut scenario.timeline {
         if let Action::Churn { every, share, .. } = &mut event.action {
@@ -126,6 +130,8 @@ struct Stage<'a> {
     rng: Rng,
     lives: Vec<Option<Life>>,
     dbs: Vec<NodeDb>,
+    /// When which node published last.
+    published: Option<(usize, Time)>,
     shown: Shown,
 }
 
@@ -134,7 +140,7 @@ struct Stage<'a> {
 /// # Panics
 /// If something in it cannot be done to real nodes, or a node does not start or publish.
 pub async fn play(scenario: &Scenario, recording: &Recording, seed: u64) -> Shown {
-    let link = Link { latency: LATENCY, jitter: Duration::ZERO, ..Link::default() };
+    let link = Link { latency: NEAREST, jitter: FARTHEST - NEAREST, ..Link::default() };
     let clock = Clock::simulated(UNIX);
     let mut stage = Stage {
         recording,
@@ -146,6 +152,7 @@ pub async fn play(scenario: &Scenario, recording: &Recording, seed: u64) -> Show
         rng: Rng::new(seed),
         lives: recording.players.iter().map(|_| None).collect(),
         dbs: recording.players.iter().map(|_| memory()).collect(),
+        published: None,
         shown: Shown::default(),
     };
     for (at, act) in &recording.acts {
@@ -223,6 +230,10 @@ impl Stage<'_> {
 
     /// As a crash: nobody hears of it but by the end of its connections.
     async fn stop(&mut self, host: usize) {
+        if self.published == Some((host, self.clock.now())) {
+            // What the world's node sent before its crash arrives; a cut takes that back.
+            tokio::time::sleep(FARTHEST).await;
+        }
         self.take(host);
         let Some(life) = self.lives[host].take() else { return };
         let own = self.recording.players[host].address.ip();
@@ -245,6 +256,7 @@ impl Stage<'_> {
             publisher.offer(Publish { topic, policy, payload, reply }).expect("less than fits");
         });
         published.await.expect("an answer").expect("taken");
+        self.published = Some((host, self.clock.now()));
     }
 
     /// Takes what an application was given.

@@ -110,7 +110,7 @@ pub fn config(scenario: &Scenario) -> Config {
 pub(crate) fn links(links: &scenario::Links) -> Links {
     let base = match links.regions {
         Regions::World => Links::world(),
-        Regions::One { latency } => Links::uniform(latency.get()),
+        Regions::One { latency, spread } => Links { spread: spread.ppm(), ..Links::uniform(latency.get()) },
     };
     Links {
         jitter: links.jitter.ppm(),

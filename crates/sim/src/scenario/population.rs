@@ -153,6 +153,8 @@ pub enum Regions {
     One {
         /// One way, between any two nodes.
         latency: Span,
+        /// How much nearer or farther than that a pair of nodes is for good, at most. Default: not at all.
+        spread: Share,
     },
 }
 
@@ -172,6 +174,7 @@ pub(super) struct RawLinks {
     #[serde(default)]
     regions: RegionsName,
     latency: Option<Span>,
+    spread: Option<Share>,
     #[serde(default = "default_jitter")]
     jitter: Share,
     #[serde(default)]
@@ -184,11 +187,13 @@ pub(super) struct RawLinks {
 
 impl RawLinks {
     pub(super) fn checked(self) -> Result<Links, String> {
-        let regions = match (self.regions, self.latency) {
-            (RegionsName::World, None) => Regions::World,
-            (RegionsName::One, latency) => Regions::One { latency: latency.unwrap_or(DEFAULT_LATENCY) },
-            (RegionsName::World, Some(_)) => {
-                let why = "`latency` is for `regions = \"one\"`: the regions of \"world\" have latencies of their own";
+        let regions = match (self.regions, self.latency, self.spread) {
+            (RegionsName::World, None, None) => Regions::World,
+            (RegionsName::One, latency, spread) => {
+                Regions::One { latency: latency.unwrap_or(DEFAULT_LATENCY), spread: spread.unwrap_or(Share::NONE) }
+            }
+            (RegionsName::World, ..) => {
+                let why = "`latency` and `spread` are for `regions = \"one\"`: those of \"world\" have their own";
                 return Err(why.to_owned());
             }
         };

@@ -54,7 +54,7 @@ fn a_file_that_says_everything_is_understood() {
     assert_eq!((up.map(Rate::bytes), *sites, *preset), (Some(6_250_000), Sites::Spread(7), Preset::Local));
     assert!(limits.exempt_local && !limits.discovery_site_limits);
     let latency = Span::read("20ms").expect("a duration");
-    assert_eq!(scenario.links.regions, Regions::One { latency });
+    assert_eq!(scenario.links.regions, Regions::One { latency, spread: Share::from_ppm(300_000) });
     let traffic = &scenario.traffic[0];
     assert_eq!((traffic.pace, traffic.messages()), (Pace::PerSecond(10), 600));
     assert_eq!((traffic.size.min.bytes(), traffic.size.max.bytes()), (100, 4_096));
@@ -97,6 +97,7 @@ limits = { exempt_local = true, discovery_site_limits = false }
 [links]
 regions = "one"
 latency = "20ms"
+spread = "30%"
 jitter = "5%"
 loss = "1%"
 reorder = "1%"
@@ -241,7 +242,7 @@ fn populations_that_cannot_be_are_refused() {
     assert!(wrong("nodes = 5\nstatics = 5").contains("there are 4 others"));
     assert!(wrong("nodes = 5\nslow = { share = \"5%\" }").contains("`slow` needs `up`"));
     let said = wrong("nodes = 5\n[links]\nlatency = \"5ms\"");
-    assert!(said.contains(":9: `latency` is for `regions = \"one\"`"), "{said}");
+    assert!(said.contains(":9: `latency` and `spread` are for `regions = \"one\"`"), "{said}");
 }
 
 #[test]
