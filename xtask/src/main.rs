@@ -32,8 +32,7 @@ enum Command {
     /// Proves that each library crate stands alone: its examples run in a project of their own.
     Reuse(reuse::Args),
     /// Measures Peerage between two processes, beside references taken in the same run.
-    #[command(subcommand)]
-    Bench(bench::What),
+    Bench(bench::Args),
     /// Runs the protocols of thousands of nodes in one simulated world, as scenario files say.
     #[command(subcommand)]
     Sim(sim::Command),
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suite::run(&args),
         Command::Floors => floors::run(),
         Command::Reuse(args) => reuse::run(&args),
-        Command::Bench(what) => bench::run(&what),
+        Command::Bench(args) => bench::run(&args),
         Command::Sim(command) => sim::run(&command),
         Command::Interop => interop::run(),
         Command::Ci => ci::run(),

@@ -9,15 +9,24 @@ use std::process::Command;
 
 use clap::builder::PossibleValuesParser;
 
-use crate::shell::{self, Failure};
+use crate::shell::{self, Failure, Profile};
 
 const PACKAGE: &str = "peerage-bench";
 /// The same program, which counts what it allocates.
 const COUNTING: &str = "peerage-bench-counting";
 
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How to build what is measured; figures of `dev` show only that the measuring works.
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+    #[command(subcommand)]
+    what: What,
+}
+
 /// What to measure.
 #[derive(clap::Subcommand)]
-pub(crate) enum What {
+enum What {
     /// One session: bulk, small messages, round trips, priority, long links, set-up, memory, load.
     ///
     /// Prints a line for each figure, `bench=… impl=… metric=… value=… min=… max=… unit=…`: the median of all rounds with
@@ -43,7 +52,7 @@ pub(crate) enum What {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Gossip {
+struct Gossip {
     /// Measure for three seconds where it is ten otherwise.
     #[arg(long)]
     quick: bool,
@@ -59,7 +68,7 @@ pub(crate) struct Gossip {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct World {
+struct World {
     /// Nodes.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     nodes: u32,
@@ -72,7 +81,7 @@ pub(crate) struct World {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Discovery {
+struct Discovery {
     /// Rounds; in each, every operation is measured once.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pairs: u16,
@@ -82,7 +91,7 @@ pub(crate) struct Discovery {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct DiscoveryFlood {
+struct DiscoveryFlood {
     /// Seconds that it lasts.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -95,7 +104,7 @@ pub(crate) struct DiscoveryFlood {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Flood {
+struct Flood {
     /// Connections that the attackers try to open.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     attempts: u32,
@@ -108,7 +117,7 @@ pub(crate) struct Flood {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct NodeMem {
+struct NodeMem {
     /// Sessions that the node is given.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     sessions: u32,
@@ -118,7 +127,7 @@ pub(crate) struct NodeMem {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Session {
+struct Session {
     /// Measure for half a second where it is two otherwise, and the memory of 1,000 sessions only.
     #[arg(long)]
     quick: bool,
@@ -134,14 +143,14 @@ pub(crate) struct Session {
 }
 
 /// Fails when the build or any measurement does; a bench that cannot run here is no failure.
-pub(crate) fn run(what: &What) -> Result<(), Failure> {
+pub(crate) fn run(Args { profile, what }: &Args) -> Result<(), Failure> {
     let mut build = shell::cargo();
-    build.args(["build", "--quiet", "--release", "--locked", "--package", PACKAGE, "--bin", PACKAGE]);
+    build.args(["build", "--quiet", "--locked", "--profile", profile.name(), "--package", PACKAGE, "--bin", PACKAGE]);
     if matches!(what, What::Gossip(_)) {
         build.args(["--bin", COUNTING]);
     }
     shell::run(&mut build)?;
-    let program = shell::metadata()?.target_directory.join("release").join(PACKAGE);
+    let program = shell::metadata()?.target_directory.join(profile.folder()).join(PACKAGE);
     let program = program.as_std_path().with_extension(std::env::consts::EXE_EXTENSION);
     // Where the user stands, so that a relative file is theirs.
     shell::run(Command::new(program).args(arguments(what)))
@@ -204,13 +213,13 @@ mod tests {
 
     #[derive(Parser)]
     struct Cli {
-        #[command(subcommand)]
-        what: What,
+        #[command(flatten)]
+        args: Args,
     }
 
     fn parse(words: &[&str]) -> Result<Vec<OsString>, String> {
         let parsed = Cli::try_parse_from([&["bench"], words].concat()).map_err(|error| error.to_string())?;
-        Ok(arguments(&parsed.what))
+        Ok(arguments(&parsed.args.what))
     }
 
     #[test]

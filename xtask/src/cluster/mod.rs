@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::ValueEnum;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::shell::{self, Failure};
+use crate::shell::{self, Failure, Profile};
 use input::Format;
 
 /// What clap itself uses for wrong usage.
@@ -63,12 +62,6 @@ pub(crate) struct Args {
     /// Run this program as the node instead of building it.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Profile {
-    Dev,
-    Release,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -186,16 +179,9 @@ fn execute(args: &Args, plan: &Plan) -> Result<bool, Failure> {
 /// Builds the node and gives back where it is.
 fn build(profile: Profile) -> Result<PathBuf, Failure> {
     let mut command = shell::cargo();
-    command.args(["build", "--locked", "-p", "node"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    command.args(["build", "--locked", "-p", "node", "--profile", profile.name()]);
     shell::run(&mut command)?;
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => "release",
-    };
-    Ok(shell::metadata()?.target_directory.into_std_path_buf().join(folder).join("node"))
+    Ok(shell::metadata()?.target_directory.into_std_path_buf().join(profile.folder()).join("node"))
 }
 
 #[cfg(test)]
