@@ -12,41 +12,47 @@ use serde::{Deserialize, Serialize};
 ///
 /// Deadlines and comparisons use the running time only, which never jumps. The wall clock is for
 /// what leaves the machine (expiry in packets, issue times) and may be wrong or stepped.
-/// Adding a [`Duration`] moves both.
+/// Adding a [`Duration`] moves both. Kept in nanoseconds, 16 bytes in all: tables of machines are full of instants.
+/// Both clocks end after 584 years, the wall clock in 2554, and stand still then.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Time {
-    running: Duration,
-    unix: Duration,
+    running: u64,
+    unix: u64,
+}
+
+const fn nanos(duration: Duration) -> u64 {
+    let nanos = duration.as_nanos();
+    if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
 }
 
 impl Time {
     /// Running time zero at the Unix epoch; where tests and simulated worlds may start.
-    pub const ZERO: Time = Time { running: Duration::ZERO, unix: Duration::ZERO };
+    pub const ZERO: Time = Time { running: 0, unix: 0 };
 
     /// The instant at which a shell has run for `running` and its wall clock reads `unix` since the
     /// Unix epoch.
     pub const fn new(running: Duration, unix: Duration) -> Time {
-        Time { running, unix }
+        Time { running: nanos(running), unix: nanos(unix) }
     }
 
     /// How long the shell has been running.
     pub const fn running(self) -> Duration {
-        self.running
+        Duration::from_nanos(self.running)
     }
 
     /// The wall clock, since the Unix epoch.
     pub const fn unix(self) -> Duration {
-        self.unix
+        Duration::from_nanos(self.unix)
     }
 
     /// The wall clock in milliseconds since the Unix epoch.
-    pub fn unix_millis(self) -> u64 {
-        u64::try_from(self.unix.as_millis()).unwrap_or(u64::MAX)
+    pub const fn unix_millis(self) -> u64 {
+        self.unix / 1_000_000
     }
 
     /// The running time between `earlier` and this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Time) -> Duration {
-        self.running.saturating_sub(earlier.running)
+        Duration::from_nanos(self.running.saturating_sub(earlier.running))
     }
 }
 
@@ -54,6 +60,7 @@ impl Add<Duration> for Time {
     type Output = Time;
 
     fn add(self, by: Duration) -> Time {
+        let by = nanos(by);
         Time { running: self.running.saturating_add(by), unix: self.unix.saturating_add(by) }
     }
 }
@@ -92,7 +99,7 @@ impl Hash for Time {
 
 impl fmt::Debug for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "t+{:?}", self.running)
+        write!(f, "t+{:?}", self.running())
     }
 }
 
@@ -107,5 +114,14 @@ mod tests {
         assert!(after > before);
         assert_eq!(after.since(before), Duration::from_secs(1));
         assert_eq!(before.since(after), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_instant_after_the_end_of_time_is_the_end_of_time() {
+        let end = Time::new(Duration::MAX, Duration::MAX);
+        assert_eq!(end + Duration::MAX, end);
+        assert_eq!(Time::ZERO + Duration::MAX, end);
+        assert_eq!((end.running(), end.unix()), (Duration::from_nanos(u64::MAX), Duration::from_nanos(u64::MAX)));
+        assert_eq!(std::mem::size_of::<Time>(), 16);
     }
 }

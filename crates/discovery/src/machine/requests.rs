@@ -1,8 +1,7 @@
 //! What this node asked and has no answer to yet, and the cookies it was given.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
 use peerage_machine::Time;
 use peerage_wire::NodeId;
@@ -93,11 +92,24 @@ impl Requests {
     }
 }
 
-/// The cookies of the peers spoken to last.
+/// The cookies of the peers spoken to last: 40 bytes for each, as there are many.
 pub(crate) struct Cookies {
     capacity: usize,
-    /// With the running time at which each came.
-    by_peer: BTreeMap<(NodeId, SocketAddr), (Cookie, Duration)>,
+    /// With the time at which each came. By a hash: two peers that shared one would have a cookie refused, and
+    /// be given another.
+    by_peer: BTreeMap<u64, (Cookie, Time)>,
+}
+
+fn hash(peer: NodeId, addr: SocketAddr) -> u64 {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(peer.as_bytes()).update(&ip.octets()).update(&addr.port().to_be_bytes());
+    let mut head = [0; 8];
+    hasher.finalize_xof().fill(&mut head);
+    u64::from_le_bytes(head)
 }
 
 impl Cookies {
@@ -111,24 +123,27 @@ impl Cookies {
     }
 
     pub(crate) fn get(&self, peer: NodeId, addr: SocketAddr) -> Cookie {
-        self.by_peer.get(&(peer, addr)).map_or(Cookie::NONE, |(cookie, _)| *cookie)
+        self.by_peer.get(&hash(peer, addr)).map_or(Cookie::NONE, |(cookie, _)| *cookie)
     }
 
     /// Remembers a cookie; the oldest makes room. Only peers that were asked give cookies, so nobody can push
     /// out the others by sending some.
     pub(crate) fn insert(&mut self, now: Time, peer: NodeId, addr: SocketAddr, cookie: Cookie) {
+        let peer = hash(peer, addr);
         if self.by_peer.len() >= self.capacity
-            && !self.by_peer.contains_key(&(peer, addr))
+            && !self.by_peer.contains_key(&peer)
             && let Some(oldest) = self.by_peer.iter().min_by_key(|(_, (_, at))| *at).map(|(peer, _)| *peer)
         {
             self.by_peer.remove(&oldest);
         }
-        self.by_peer.insert((peer, addr), (cookie, now.running()));
+        self.by_peer.insert(peer, (cookie, now));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -91,7 +91,8 @@ struct Members {
 
 #[derive(Debug)]
 pub(super) struct Peers {
-    by_session: BTreeMap<SessionId, Peer>,
+    /// Apart: the map is filled half at best, and a peer is large.
+    by_session: BTreeMap<SessionId, Box<Peer>>,
     by_topic: BTreeMap<Topic, Members>,
     free_slots: BTreeSet<usize>,
     /// Those that an earlier life told to be useful and that are not here yet; no more than it had told.
@@ -173,7 +174,7 @@ impl Peers {
             useful: if self.useful_before.remove(&session) { None } else { Some(false) },
             beat: Beat::default(),
         };
-        self.by_session.insert(session, peer);
+        self.by_session.insert(session, Box::new(peer));
         self.directs += usize::from(direct);
         true
     }
@@ -191,15 +192,15 @@ impl Peers {
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<&Peer> {
-        self.by_session.get(&session)
+        self.by_session.get(&session).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, session: SessionId) -> Option<&mut Peer> {
-        self.by_session.get_mut(&session)
+        self.by_session.get_mut(&session).map(Box::as_mut)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SessionId, &mut Peer)> {
-        self.by_session.iter_mut().map(|(session, peer)| (*session, peer))
+        self.by_session.iter_mut().map(|(session, peer)| (*session, &mut **peer))
     }
 
     /// A session's copy of a message came a moment after the one of a slot.

@@ -140,12 +140,14 @@ impl Scores {
             self.carried.clear();
         }
         let host = host.filter(|ip| !(self.config.exempt_local && is_local(*ip)));
-        if let Some(ip) = host {
-            self.places.enter(node, ip);
-        }
         self.sessions.insert(session, node);
         let retained = &mut self.retained;
         let record = self.nodes.entry(node).or_insert_with(|| retained.take(&node).unwrap_or_default());
+        if let Some(ip) = host {
+            self.places.enter(ip, record.hosts());
+        }
+        // Few nodes have more than one.
+        record.sessions.reserve_exact(1);
         record.sessions.push((session, host));
         self.work_out(now, &node);
     }
@@ -160,7 +162,7 @@ impl Scores {
         if let Some(at) = record.sessions.iter().position(|(other, _)| *other == session)
             && let (_, Some(ip)) = record.sessions.remove(at)
         {
-            self.places.leave(&node, ip);
+            self.places.leave(ip, record.hosts());
         }
         if record.sessions.is_empty()
             && let Some(mut record) = self.nodes.remove(&node)

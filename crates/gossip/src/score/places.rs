@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use peerage_wire::NodeId;
 use peerage_wire::address::{host, site};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,11 +11,10 @@ enum Extent {
     Site,
 }
 
-/// The nodes of each host and of each site, with how many sessions each has there. As many entries as twice the
-/// sessions, at most.
+/// How many nodes are on each host and on each site. As many entries as twice the sessions, at most.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    nodes: BTreeMap<(Extent, IpAddr), BTreeMap<NodeId, u32>>,
+    nodes: BTreeMap<(Extent, IpAddr), u32>,
 }
 
 /// The host and the site of an address, by the first address of each.
@@ -24,31 +22,35 @@ fn places(ip: IpAddr) -> [(Extent, IpAddr); 2] {
     [(Extent::Host, host(ip).addr()), (Extent::Site, site(ip).addr())]
 }
 
+/// The places of an address at which a node with sessions at these others is not.
+fn new_to(ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) -> impl Iterator<Item = (Extent, IpAddr)> {
+    let known = move |place: &(Extent, IpAddr)| others.clone().any(|other| places(other).contains(place));
+    places(ip).into_iter().filter(move |place| !known(place))
+}
+
 impl Places {
-    pub(super) fn enter(&mut self, node: NodeId, ip: IpAddr) {
-        for place in places(ip) {
-            *self.nodes.entry(place).or_default().entry(node).or_default() += 1;
+    /// A node comes to an address, and is at these others.
+    pub(super) fn enter(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
+        for place in new_to(ip, others) {
+            *self.nodes.entry(place).or_default() += 1;
         }
     }
 
-    pub(super) fn leave(&mut self, node: &NodeId, ip: IpAddr) {
-        for place in places(ip) {
-            let Some(nodes) = self.nodes.get_mut(&place) else { continue };
-            if let Some(sessions) = nodes.get_mut(node) {
-                *sessions -= 1;
-                if *sessions == 0 {
-                    nodes.remove(node);
+    /// A node leaves an address, and stays at these others.
+    pub(super) fn leave(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
+        for place in new_to(ip, others) {
+            if let Some(nodes) = self.nodes.get_mut(&place) {
+                *nodes -= 1;
+                if *nodes == 0 {
+                    self.nodes.remove(&place);
                 }
-            }
-            if nodes.is_empty() {
-                self.nodes.remove(&place);
             }
         }
     }
 
     /// How many different nodes are on the host, and on the site, of this address.
     pub(super) fn crowd(&self, ip: IpAddr) -> (usize, usize) {
-        let [host, site] = places(ip).map(|place| self.nodes.get(&place).map_or(0, BTreeMap::len));
+        let [host, site] = places(ip).map(|place| self.nodes.get(&place).map_or(0, |nodes| *nodes as usize));
         (host, site)
     }
 
@@ -64,23 +66,29 @@ mod tests {
 
     #[test]
     fn nodes_are_counted_once_for_each_host_and_each_site() {
-        let (a, b) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
         let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        // Of two nodes, `a` has four sessions and `b` two.
+        let a = ["192.0.2.0", "::ffff:192.0.2.0", "192.0.2.7", "2001:db8:1:3::1"].map(ip);
+        let b = ["192.0.2.9", "2001:db8:1:2::1"].map(ip);
         let mut places = Places::default();
-        places.enter(a, ip("192.0.2.0"));
-        places.enter(a, ip("::ffff:192.0.2.0"));
-        assert_eq!(places.crowd(ip("192.0.2.0")), (1, 1), "one node, mapped or not");
-        places.enter(b, ip("192.0.2.9"));
-        assert_eq!(places.crowd(ip("192.0.2.0")), (1, 2));
-        places.enter(b, ip("2001:db8:1:2::1"));
-        places.enter(a, ip("2001:db8:1:3::1"));
-        assert_eq!(places.crowd(ip("2001:db8:1:2::5")), (1, 2), "a /64 is a host, and a /48 a site");
-        places.leave(&a, ip("192.0.2.0"));
-        assert_eq!(places.crowd(ip("192.0.2.0")), (1, 2), "its other session is there");
-        for (node, at) in [(a, "192.0.2.0"), (b, "192.0.2.9"), (b, "2001:db8:1:2::1"), (a, "2001:db8:1:3::1")] {
-            places.leave(&node, ip(at));
+        for (node, sessions) in [(&a[..], 2), (&b[..], 1)] {
+            for n in 0..sessions {
+                places.enter(node[n], node[..n].iter().copied());
+            }
         }
-        places.leave(&a, ip("192.0.2.0"));
+        assert_eq!(places.crowd(ip("192.0.2.0")), (1, 2), "one node, mapped or not, and another of its site");
+        places.enter(a[2], a[..2].iter().copied());
+        assert_eq!(places.crowd(ip("192.0.2.7")), (1, 2), "a host more of the same node");
+        places.enter(b[1], b[..1].iter().copied());
+        places.enter(a[3], a[..3].iter().copied());
+        assert_eq!(places.crowd(ip("2001:db8:1:2::5")), (1, 2), "a /64 is a host, and a /48 a site");
+        places.leave(a[0], a[1..].iter().copied());
+        assert_eq!(places.crowd(ip("192.0.2.0")), (1, 2), "its other session is there");
+        places.leave(a[1], a[2..].iter().copied());
+        assert_eq!(places.crowd(ip("192.0.2.0")), (0, 2), "it is still on the site");
+        for (ip, others) in [(a[2], &a[3..]), (a[3], &[]), (b[0], &b[1..]), (b[1], &[])] {
+            places.leave(ip, others.iter().copied());
+        }
         assert!(places.is_empty());
     }
 }

@@ -194,6 +194,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Where its sessions are.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.sessions.iter().filter_map(|(_, host)| *host)
+    }
+
     fn topic(&mut self, topic: &Topic, most: usize) -> &mut TopicRecord {
         if !self.topics.contains_key(topic) {
             if self.topics.len() >= most {
