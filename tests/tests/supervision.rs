@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_server::router::{Handler, HandlerConfig, RequestError};
 use peerage_server::wire::DisconnectReason;
 use peerage_server::{Event, Service, Status};
 use peerage_tests::{World, config};
@@ -69,6 +70,35 @@ async fn a_panic_in_gossip_leaves_the_rest_at_work() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_queue_leaves_the_rest_at_work() {
     panic_in(Service::Queue).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_router_ends_what_it_asked_once_and_leaves_handlers_and_the_rest_at_work() {
+    const WITHIN: Duration = Duration::from_secs(10);
+    panic_in(Service::Router).await;
+    let world = meshed(70).await;
+    for node in &world.nodes {
+        let echo = Handler::function(|call| Ok(call.payload));
+        node.server.serve("echo", HandlerConfig::concurrent(), echo).await.expect("free");
+        let never = Handler::task(|_| std::future::pending());
+        node.server.serve("never", HandlerConfig::concurrent(), never).await.expect("free");
+    }
+    let ask = async |from: usize, to: usize, handler: &str| {
+        let (router, peer) = (world.nodes[from].server.router(), world.nodes[to].id);
+        router.request(peer, handler, "ping", WITHIN).await
+    };
+    assert_eq!(ask(1, 0, "echo").await, Ok("ping".into()));
+    let panic = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.nodes[1].server.inject_panic(Service::Router);
+    };
+    let (asked, waited_for, ()) = tokio::join!(ask(1, 0, "never"), ask(0, 1, "never"), panic);
+    assert_eq!(asked, Err(RequestError::Restarted));
+    assert_eq!(waited_for, Err(RequestError::TimedOut), "whom it asked has restarted, and does not know of it");
+    for (from, to) in [(1, 0), (0, 1), (1, 2), (2, 1)] {
+        assert_eq!(ask(from, to, "echo").await, Ok("ping".into()), "{from} asks {to}");
+    }
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

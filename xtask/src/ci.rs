@@ -108,6 +108,7 @@ fn machines() -> Result<Passed, Failure> {
         "peerage-discovery",
         "peerage-dialer",
         "peerage-gossip",
+        "peerage-router",
     ];
     let packages = alone.into_iter().flat_map(|package| ["-p", package]);
     let arguments: Vec<&str> =

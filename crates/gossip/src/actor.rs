@@ -6,8 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{
-    Alarm, Bell, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor, spawn_child,
+    Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor,
+    data_queue, spawn_child,
 };
+use peerage_nodedb::Logs;
 use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
 use peerage_wire::frame::Lane;
 use peerage_wire::{Keypair, NodeId, codec};
@@ -15,12 +17,18 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::coded::work::Coder;
 use crate::config::{Config, Work};
+use crate::durable::DurableAsk;
+use crate::durable::shell::Durables;
 use crate::genesis::GossipGenesis;
-use crate::ingress::{Event, GossipMailbox, GossipMsg, Publish, Subscribe};
-use crate::machine::{Blame, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published};
+use crate::ingress::{Confirm, Event, GossipMailbox, GossipMsg, Publish, Subscribe};
+use crate::machine::{
+    Blame, ConfirmError, Confirmed, DropReason, GossipMachine, Handling, In, Out, Outgoing, PublishError, Published,
+    SubscribeError,
+};
 use crate::memory::{Memory, Recollection};
 use crate::message::{Checked, Fingerprint, Message, MessageId, Topic};
 use crate::metrics::Metrics;
+use crate::validation::{Judge, Judged, Unjudged};
 use crate::work::Checker;
 
 /// Session messages, and failures, handled before others get their turn.
@@ -41,6 +49,10 @@ pub struct Args {
     pub inbound: Inlet<Inbound>,
     /// What the application publishes.
     pub publish: Inlet<Publish>,
+    /// What readers of durable topics ask.
+    pub durable: Inlet<DurableAsk>,
+    /// Where durable topics are kept.
+    pub logs: Logs,
     /// Pushes that failed; both ends of one queue.
     pub failures: Inlet<SendFailed>,
     /// Given along with every push.
@@ -86,7 +98,13 @@ struct State {
     subscribers: BTreeMap<Topic, Vec<Outlet<Message>>>,
     subscribing: BTreeMap<u64, Subscribe>,
     publishing: BTreeMap<u64, Reply<Result<Published, PublishError>>>,
+    confirming: BTreeMap<u64, Reply<Result<Confirmed, ConfirmError>>>,
+    /// Who judges the messages of a topic.
+    validators: BTreeMap<Topic, Outlet<Unjudged>>,
+    /// Of this life: what an earlier one asked is nobody's question any more.
+    verdicts: (Outlet<Judged>, Inlet<Judged>),
     next_token: u64,
+    durables: Durables,
     /// The panic that ends this life was charged, or found to be nobody's, where it was caught first.
     judged: bool,
 }
@@ -101,7 +119,13 @@ impl Actor for Gossip {
         let bell = Bell::new(&myself, || GossipMsg::Wake);
         args.publish.bind(bell.clone());
         args.failures.bind(bell.clone());
+        args.durable.bind(bell.clone());
+        let durables = Durables::new(&args.config, args.keys.id(), args.logs.clone(), bell.clone(), &args.meter);
         let work = if args.clock.is_simulated() { Work::Inline } else { args.config.work };
+        // What is being judged, and as much again of which the time is over.
+        let judged = 2 * args.config.in_flight;
+        let verdicts = data_queue(Capacity { items: judged, weight: judged });
+        verdicts.1.bind(bell.clone());
         let genesis = GossipGenesis { config: args.config.clone(), node: args.keys.id(), seed: args.seed };
         let recorder = args.journals.begin(args.clock.now(), || genesis.clone(), codec::encode, codec::encode);
         let mut state = State {
@@ -114,7 +138,11 @@ impl Actor for Gossip {
             subscribers: BTreeMap::new(),
             subscribing: BTreeMap::new(),
             publishing: BTreeMap::new(),
+            confirming: BTreeMap::new(),
+            validators: BTreeMap::new(),
+            verdicts,
             next_token: 0,
+            durables,
             judged: false,
             args,
         };
@@ -143,6 +171,13 @@ impl Actor for Gossip {
                 state.args.memory.useful(session, false);
             }
             GossipMsg::Subscribe(subscribe) => state.subscribe(now, subscribe),
+            GossipMsg::SubscribeDurable(subscribe) => state.durables.subscribe(now, subscribe),
+            GossipMsg::Confirm(Confirm { id, peers, within, reply }) => {
+                let token = state.token();
+                state.confirming.insert(token, reply);
+                state.feed(now, In::Confirm { token, id, peers, within });
+            }
+            GossipMsg::Standings(reply) => reply.send(state.driver.machine().standings(now)),
             GossipMsg::Admit { topic, publishers } => state.feed(now, In::Admit { topic, publishers }),
             // What is queued now came after the news of its sessions was sent, but such news may still be
             // behind this message. It is ahead of the next one.
@@ -151,6 +186,7 @@ impl Actor for Gossip {
             GossipMsg::Tick => {
                 state.alarm.ticked();
                 state.leave_unheard(now);
+                state.durables_due(now);
                 state.driver.expire_due(now);
                 state.perform(now);
                 state.metrics.holds(state.driver.machine().stats());
@@ -160,7 +196,7 @@ impl Actor for Gossip {
         }
         state.checker.start();
         state.coder.start();
-        state.alarm.set(state.driver.next_deadline());
+        state.alarm.set(state.next_deadline());
         Ok(())
     }
 }
@@ -190,6 +226,10 @@ impl State {
         for (token, coding) in self.coder.answers() {
             self.feed(now, In::Coded { token, coding: coding.map(Box::new) });
         }
+        for Judged { token, verdict } in self.verdicts.1.take(BUDGET) {
+            self.feed(now, In::Verdict { token, verdict });
+        }
+        self.durable_turn(now);
         for _ in 0..PUBLISH_BUDGET {
             let Some(publish) = self.args.publish.pop() else { break };
             self.publish(now, publish);
@@ -209,7 +249,9 @@ impl State {
         }
         self.metrics.turn(self.args.clock.now().since(now));
         self.args.failures.ring_if_more();
+        self.verdicts.1.ring_if_more();
         self.args.publish.ring_if_more();
+        self.args.durable.ring_if_more();
         self.args.inbound.ring_if_more();
     }
 
@@ -222,10 +264,21 @@ impl State {
     }
 
     fn subscribe(&mut self, now: Time, subscribe: Subscribe) {
+        let judged = self.validators.get(&subscribe.topic).is_some_and(|validator| !validator.is_closed());
+        if judged && subscribe.validator.is_some() {
+            if let Some(reply) = subscribe.reply {
+                reply.send(Err(SubscribeError::Validated));
+            }
+            return;
+        }
         let token = self.token();
         let (topic, policy) = (subscribe.topic.clone(), subscribe.policy);
+        let input = match subscribe.config.clone() {
+            Some(config) => In::SubscribeWith { token, topic, config, validated: subscribe.validator.is_some() },
+            None => In::Subscribe { token, topic, policy },
+        };
         self.subscribing.insert(token, subscribe);
-        self.feed(now, In::Subscribe { token, topic, policy });
+        self.feed(now, input);
     }
 
     fn token(&mut self) -> u64 {
@@ -277,6 +330,9 @@ impl State {
         for out in outs {
             let delivering = match &out {
                 Out::Deliver(message) if message.from.is_some() => Some((message.id, message.publisher)),
+                Out::Keep { id, parcel, from: Some(_), .. } => {
+                    Some((*id, parcel.origin.as_ref().map(|origin| origin.publisher)))
+                }
                 _ => None,
             };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.carry_out(now, out))) {
@@ -296,12 +352,19 @@ impl State {
                 drop(self.args.push.offer(Push::take_back(vec![to], Lane::Normal, tag)));
             }
             Out::Deliver(message) => self.deliver(now, message),
+            Out::Keep { id, parcel, from, first } => self.keep(now, id, parcel, from, first),
+            Out::Subscribed { token, result } if self.durables.subscribed(token, result) => {}
             Out::Subscribed { token, result } => {
-                let Some(Subscribe { topic, outlet, reply, .. }) = self.subscribing.remove(&token) else {
+                let Some(Subscribe { topic, outlet, validator, reply, .. }) = self.subscribing.remove(&token) else {
                     return;
                 };
                 match result {
-                    Ok(()) => self.subscribers.entry(topic).or_default().push(outlet),
+                    Ok(()) => {
+                        if let Some(validator) = validator {
+                            self.validators.insert(topic.clone(), validator);
+                        }
+                        self.subscribers.entry(topic).or_default().push(outlet);
+                    }
                     Err(error) => tracing::warn!(%topic, %error, "not subscribed"),
                 }
                 if let Some(reply) = reply {
@@ -310,6 +373,12 @@ impl State {
             }
             Out::Published { token, result } => {
                 if let Some(reply) = self.publishing.remove(&token) {
+                    reply.send(result);
+                }
+            }
+            Out::Validate { token, message } => self.validate(now, token, message),
+            Out::Confirmed { token, result } => {
+                if let Some(reply) = self.confirming.remove(&token) {
                     reply.send(result);
                 }
             }
@@ -345,6 +414,26 @@ impl State {
         }
     }
 
+    /// Asks who judges the topic's messages. Nobody is there if the validator has ended and the topic is not left yet.
+    fn validate(&mut self, now: Time, token: u64, message: Message) {
+        let topic = message.topic.clone();
+        let unjudged = Unjudged { message, judge: Judge::new(token, self.verdicts.0.clone()) };
+        let refused = match self.validators.get(&topic) {
+            Some(validator) => match validator.offer(unjudged) {
+                Ok(()) => return,
+                Err(Refused::Full(unjudged)) => unjudged,
+                Err(Refused::Closed(unjudged)) => {
+                    tracing::warn!(%topic, "the validator has ended: no message of a peer is delivered any more");
+                    self.validators.remove(&topic);
+                    unjudged
+                }
+            },
+            None => unjudged,
+        };
+        refused.judge.forget();
+        self.feed(now, In::NotJudged { token });
+    }
+
     fn push(&mut self, now: Time, outgoing: Outgoing) {
         let Outgoing { to, lane, bytes, drop_oldest, tag } = outgoing;
         self.metrics.sent(bytes.len(), to.len());
@@ -369,7 +458,7 @@ impl State {
         subscribers.retain(|outlet| !matches!(outlet.offer(message.clone()), Err(Refused::Closed(_))));
         if subscribers.is_empty() {
             self.subscribers.remove(&topic);
-            self.feed(now, In::Unsubscribe { topic });
+            self.leave(now, topic);
         } else {
             self.metrics.delivered.increment(1);
         }
@@ -386,10 +475,11 @@ impl State {
             !outlets.is_empty()
         });
         for topic in unheard {
-            self.feed(now, In::Unsubscribe { topic });
+            self.leave(now, topic);
         }
     }
 }
 
+mod durable;
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,13 @@ use peerage_wire::NodeId;
 use serde::{Deserialize, Serialize};
 
 mod pull;
+mod topic;
 
 pub use self::pull::Pull;
+pub use self::topic::{TopicConfig, TopicConfigError};
 
 use crate::coded::CodedConfig;
+use crate::durable::{DurableConfig, DurableConfigError};
 use crate::score::{ScoreConfig, ScoreConfigError};
 use crate::wire::{MAX_IDS, MAX_OVERHEAD, MAX_PAYLOAD, MAX_TOPICS};
 
@@ -72,9 +75,10 @@ pub struct Config {
     pub cache_ids: usize,
     /// Most ids remembered as seen; about 110 bytes each.
     pub seen_ids: usize,
-    /// Most messages whose signature is being checked. One peer may use a quarter.
+    /// Most messages whose signature is being checked, and most that validators have. One peer may use a quarter of
+    /// each.
     pub in_flight: usize,
-    /// Most bytes of them. One peer may use a quarter.
+    /// Most bytes of either. One peer may use a quarter.
     pub in_flight_bytes: usize,
     /// Most fingerprints of refused copies remembered.
     pub rejected: usize,
@@ -100,6 +104,8 @@ pub struct Config {
     pub work: Work,
     /// Coded broadcast of large messages.
     pub coded: CodedConfig,
+    /// Durable topics.
+    pub durable: DurableConfig,
 }
 
 /// How messages go from node to node. The others are there to be compared with; nodes of different modes understand each
@@ -188,6 +194,15 @@ impl MeshConfig {
             graft_flood: Duration::from_secs(10),
         }
     }
+
+    /// Whether the degrees add up.
+    fn validate(&self) -> Result<(), ConfigError> {
+        let MeshConfig { degree, low, high, outbound, near, .. } = *self;
+        if outbound >= low || low > degree || degree > high || 2 * outbound > degree || 2 * near > degree {
+            return Err(ConfigError::Mesh { outbound, low, degree, high, near });
+        }
+        Ok(())
+    }
 }
 
 /// Where signatures are checked.
@@ -254,6 +269,9 @@ pub enum ConfigError {
         /// Messages kept.
         kept: usize,
     },
+    /// Durable topics that do not add up.
+    #[error(transparent)]
+    Durable(#[from] DurableConfigError),
     /// Scores that do not add up.
     #[error("scores: {0}")]
     Scores(#[from] ScoreConfigError),
@@ -325,6 +343,7 @@ impl Config {
             retry_after: Duration::from_millis(250),
             work: Work::Pool { threads: 2 },
             coded: CodedConfig::recommended(),
+            durable: DurableConfig::recommended(),
         }
     }
 
@@ -419,10 +438,8 @@ impl Config {
             return Err(ConfigError::Topics(self.max_topics));
         }
         self.scores.validate()?;
-        let MeshConfig { degree, low, high, outbound, near, .. } = self.mesh;
-        if outbound >= low || low > degree || degree > high || 2 * outbound > degree || 2 * near > degree {
-            return Err(ConfigError::Mesh { outbound, low, degree, high, near });
-        }
+        self.durable.validate(self.max_payload)?;
+        self.mesh.validate()?;
         let largest = self.max_payload + MAX_OVERHEAD;
         for (what, bytes, share) in [("cache_bytes", self.cache_bytes, 1), ("in_flight_bytes", self.in_flight_bytes, 4)]
         {

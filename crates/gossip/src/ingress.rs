@@ -1,5 +1,8 @@
 //! The gossip actor's door: its messages, grouped by who sends them, and the verbs that send them.
 
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
 use bytes::Bytes;
 use peerage_mailbox::{Item, Outlet, Overflow, Reply};
 use peerage_queue::SessionId;
@@ -7,8 +10,12 @@ use peerage_wire::Penalty;
 use ractor::ActorRef;
 
 use crate::coded::Admitted;
-use crate::machine::{Blame, PeerUp, PublishError, Published, SubscribeError};
-use crate::message::{Message, Policy, Topic};
+use crate::config::TopicConfig;
+use crate::durable::ingress::SubscribeDurable;
+use crate::durable::{Durable, DurableError, Lease, Start};
+use crate::machine::{Blame, ConfirmError, Confirmed, PeerUp, PublishError, Published, Standing, SubscribeError};
+use crate::message::{Message, MessageId, Policy, Topic};
+use crate::validation::Unjudged;
 
 /// Control messages. Data comes through the inlets of [`Args`](crate::Args); `Wake` says that there is some.
 #[derive(Debug)]
@@ -20,6 +27,10 @@ pub(crate) enum GossipMsg {
     },
     // ---------- from the root, for the application: one a subscriber ----------
     Subscribe(Subscribe),
+    SubscribeDurable(SubscribeDurable),
+    // ---------- from the root, for the application: one a task that waits ----------
+    Confirm(Confirm),
+    Standings(Reply<Vec<Standing>>),
     // ---------- from the root, for the application: one a topic ----------
     Admit {
         topic: Topic,
@@ -40,8 +51,19 @@ pub(crate) enum GossipMsg {
 pub(crate) struct Subscribe {
     pub(crate) topic: Topic,
     pub(crate) policy: Policy,
+    /// Nothing for a plain subscription.
+    pub(crate) config: Option<Box<TopicConfig>>,
+    pub(crate) validator: Option<Outlet<Unjudged>>,
     pub(crate) outlet: Outlet<Message>,
     pub(crate) reply: Option<Reply<Result<(), SubscribeError>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Confirm {
+    pub(crate) id: MessageId,
+    pub(crate) peers: NonZeroUsize,
+    pub(crate) within: Duration,
+    pub(crate) reply: Reply<Result<Confirmed, ConfirmError>>,
 }
 
 /// Something to publish. Refused when the queue is full: who publishes faster than the node can take has
@@ -132,7 +154,60 @@ impl GossipMailbox {
         outlet: Outlet<Message>,
         reply: Option<Reply<Result<(), SubscribeError>>>,
     ) {
-        self.send(GossipMsg::Subscribe(Subscribe { topic, policy, outlet, reply }));
+        let (config, validator) = (None, None);
+        self.send(GossipMsg::Subscribe(Subscribe { topic, policy, config, validator, outlet, reply }));
+    }
+
+    /// The same, with parameters of the topic's own. The first to give some sets them, until the node leaves the topic;
+    /// who comes later asks for the same, or for none.
+    ///
+    /// With a `validator`, messages from peers are delivered and sent on only as it says. When its inlet closes, none are
+    /// any more, until another one takes its place. What does not fit its queue is asked for again later.
+    ///
+    /// The root repeats it after a restart, without `reply`.
+    pub fn subscribe_with(
+        &self,
+        topic: Topic,
+        config: TopicConfig,
+        validator: Option<Outlet<Unjudged>>,
+        outlet: Outlet<Message>,
+        reply: Option<Reply<Result<(), SubscribeError>>>,
+    ) {
+        let (policy, config) = (config.policy, Some(Box::new(config)));
+        self.send(GossipMsg::Subscribe(Subscribe { topic, policy, config, validator, outlet, reply }));
+    }
+
+    /// Watches until so many different nodes say that they have a message that is kept here, asks them, and sends it to
+    /// more of them while they are too few; for `within` at most, and no longer than messages are kept. `reply` is
+    /// dropped unanswered if the actor restarts meanwhile.
+    pub fn confirm(
+        &self,
+        id: MessageId,
+        peers: NonZeroUsize,
+        within: Duration,
+        reply: Reply<Result<Confirmed, ConfirmError>>,
+    ) {
+        self.send(GossipMsg::Confirm(Confirm { id, peers, within, reply }));
+    }
+
+    /// What is known of each peer, and why it was pruned from a mesh last: one for each session.
+    pub fn standings(&self, reply: Reply<Vec<Standing>>) {
+        self.send(GossipMsg::Standings(reply));
+    }
+
+    /// Makes a signed topic durable until the inlet of `lease` is closed, as those of all its other readers are. Answers
+    /// the position after which to read, with [`DurableAsk`](crate::durable::DurableAsk).
+    ///
+    /// The root repeats it after a restart, without `reply`.
+    pub fn subscribe_durable(
+        &self,
+        topic: Topic,
+        durable: Durable,
+        start: Start,
+        lease: Outlet<Lease>,
+        reply: Option<Reply<Result<u64, DurableError>>>,
+    ) {
+        self.send(GossipMsg::SubscribeDurable(SubscribeDurable { topic, durable, start, lease, reply }));
     }
 
     /// Says whose messages of a topic may be coded, in place of what the configuration says.

@@ -32,6 +32,7 @@
 mod actor;
 pub mod coded;
 mod config;
+pub mod durable;
 mod genesis;
 #[cfg(feature = "actor")]
 mod ingress;
@@ -45,25 +46,29 @@ mod metrics;
 #[doc(hidden)]
 pub mod poison;
 pub mod score;
+#[cfg(feature = "actor")]
+mod validation;
 pub mod wire;
 #[cfg(feature = "actor")]
 mod work;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
-pub use config::{Config, ConfigError, MeshConfig, Mode, Pull, Work};
+pub use config::{Config, ConfigError, MeshConfig, Mode, Pull, TopicConfig, TopicConfigError, Work};
 pub use genesis::GossipGenesis;
 #[cfg(feature = "actor")]
 pub use ingress::{Event, GossipMailbox, Publish};
 pub use machine::{
-    Blame, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published,
-    Standing, Stats, SubscribeError, Suspect, Timer,
+    Blame, ConfirmError, Confirmed, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PeerUp, PruneReason,
+    PublishError, Published, Standing, Stats, SubscribeError, Suspect, Timer, Verdict,
 };
 #[cfg(feature = "actor")]
 pub use memory::Memory;
 pub use message::{
     Check, Checked, Claim, Fingerprint, MAX_TOPIC, Message, MessageId, Origin, Policy, Topic, TopicError,
 };
+#[cfg(feature = "actor")]
+pub use validation::{Judge, Unjudged};
 
 /// What payloads are made of.
 pub use bytes;
@@ -72,6 +77,9 @@ pub use peerage_machine;
 /// The data queues that messages travel in.
 #[cfg(feature = "actor")]
 pub use peerage_mailbox;
+/// Where durable topics are kept.
+#[cfg(feature = "actor")]
+pub use peerage_nodedb;
 /// The sessions and channels that messages come from and go to.
 pub use peerage_queue;
 /// Identities.

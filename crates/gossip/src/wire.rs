@@ -14,6 +14,7 @@
 //! | 10 | [`IDontWant`](Item::IDontWant) | ids of 32 bytes |
 //! | 11 | [`Firsts`](Item::Firsts) | heads of ids, of 8 bytes |
 //! | 12 | [`Filter`](Item::Filter), [`Answered`](Item::Answered), [`Repair`](Item::Repair) | see `wire/filter.rs` |
+//! | 13, 14 | receipts | see `wire/receipts.rs` |
 //! | 16–19 | coded messages | see `wire/coded.rs` |
 //!
 //! Kind is a u8, length a u32, all numbers big-endian, a topic is its length as u8 and its name. Items of
@@ -28,16 +29,18 @@ pub use self::filter::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use peerage_wire::NodeId;
+pub use peerage_wire::items::MAX_ITEMS;
+use peerage_wire::items::{ITEM_HEADER, ItemsError};
 
 use crate::coded::{Bits, Header, Key};
 use crate::message::{MessageId, Origin, Topic};
 
 mod coded;
+mod receipts;
 
 pub use self::coded::{CodedStatus, Shard, has, header, need, shard, status};
+pub use self::receipts::{confirm, receipts};
 
-/// Most items in a session message.
-pub const MAX_ITEMS: usize = 1024;
 /// Most topics in one snapshot.
 pub const MAX_TOPICS: usize = 1024;
 /// Most ids in one announcement or request.
@@ -47,7 +50,6 @@ pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 /// Bytes of a message around its payload, at most.
 pub const MAX_OVERHEAD: usize = ITEM_HEADER + 1 + crate::message::MAX_TOPIC + 32 + 8 + 8 + 64;
 
-const ITEM_HEADER: usize = 1 + 4;
 const WANT_REPLY: u8 = 1;
 const CODED: u8 = 2;
 
@@ -64,6 +66,8 @@ mod kind {
     pub(super) const I_DONT_WANT: u8 = 10;
     pub(super) const FIRSTS: u8 = 11;
     pub(super) const RECONCILE: u8 = 12;
+    pub(super) const CONFIRM: u8 = 13;
+    pub(super) const RECEIPTS: u8 = 14;
     pub(super) const HEADER: u8 = 16;
     pub(super) const SHARD: u8 = 17;
     pub(super) const CODED_STATUS: u8 = 18;
@@ -129,6 +133,18 @@ pub enum Item {
         sent: u32,
         /// Whether it would send more for the next filter.
         more: bool,
+    },
+    /// Messages that the sender has, and of which it wants to be told when the receiver has them.
+    Confirm {
+        /// Their topic.
+        topic: Topic,
+        /// Their ids.
+        ids: Vec<MessageId>,
+    },
+    /// Messages that the sender has taken in, of those that it was asked for.
+    Receipts {
+        /// Their ids.
+        ids: Vec<MessageId>,
     },
     /// What a coded message is, before its shards.
     Header(Box<Header>),
@@ -232,46 +248,17 @@ pub enum WireError {
     TooLarge(usize),
 }
 
-/// The items of a session message, whose payloads may have at most `max_payload` bytes. Ends after the
-/// first error.
-pub fn items(message: Bytes, max_payload: usize) -> Items {
-    Items { rest: message, max_payload, count: 0 }
+/// The items of a session message, whose payloads may have at most `max_payload` bytes. Ends after the first error.
+pub fn items(message: Bytes, max_payload: usize) -> impl Iterator<Item = Result<Item, WireError>> {
+    peerage_wire::items::items(message, move |kind, item| decode(kind, item, max_payload))
 }
 
-/// See [`items`].
-#[derive(Debug)]
-pub struct Items {
-    rest: Bytes,
-    max_payload: usize,
-    count: usize,
-}
-
-impl Iterator for Items {
-    type Item = Result<Item, WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
+impl From<ItemsError> for WireError {
+    fn from(error: ItemsError) -> WireError {
+        match error {
+            ItemsError::Short => WireError::Short,
+            ItemsError::TooMany => WireError::TooManyItems,
         }
-        let item = self.take();
-        if item.is_err() {
-            self.rest = Bytes::new();
-        }
-        Some(item)
-    }
-}
-
-impl Items {
-    fn take(&mut self) -> Result<Item, WireError> {
-        if self.count == MAX_ITEMS {
-            return Err(WireError::TooManyItems);
-        }
-        self.count += 1;
-        let mut header = Reader(&self.rest);
-        let kind = header.u8()?;
-        let len = usize::try_from(u32::from_be_bytes(header.array()?)).map_err(|_| WireError::Short)?;
-        let end = ITEM_HEADER.checked_add(len).filter(|end| *end <= self.rest.len()).ok_or(WireError::Short)?;
-        decode(kind, self.rest.split_to(end), self.max_payload)
     }
 }
 
@@ -308,6 +295,8 @@ fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> 
         kind::I_DONT_WANT => Item::IDontWant { ids: body.ids()? },
         kind::FIRSTS => Item::Firsts { heads: body.heads()? },
         kind::RECONCILE => filter::decode(&mut body)?,
+        kind::CONFIRM => Item::Confirm { topic: body.topic()?, ids: body.ids()? },
+        kind::RECEIPTS => Item::Receipts { ids: body.ids()? },
         kind::HEADER => Item::Header(Box::new(body.header()?)),
         kind::SHARD => Item::Shard(body.shard(&item)?),
         kind::CODED_STATUS => body.status()?,

@@ -1,5 +1,6 @@
 //! Two gossip actors joined by plain queues, under paused time.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use peerage_gossip::peerage_machine::journal::Journals;
 use peerage_gossip::peerage_mailbox::{
     AskError, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, RecvError, Supervisor, ask, data_queue,
 };
+use peerage_gossip::peerage_nodedb::Logs;
 use peerage_gossip::peerage_queue::{ChannelId, Delivery, Inbound, Pool, Push, SendFailed, SessionId};
 use peerage_gossip::peerage_wire::Keypair;
 use peerage_gossip::{
     Args, Config, Event, GossipMailbox, Memory, Message, PeerUp, Policy, Publish, PublishError, Published,
-    SubscribeError, Topic,
+    SubscribeError, Topic, TopicConfig, Unjudged, Verdict,
 };
 
 const ROOM: Capacity = Capacity { items: 1_000, weight: 64 << 20 };
@@ -49,6 +51,8 @@ impl Node {
             seed: u64::from(n),
             inbound: inbound_end,
             publish: publish_end,
+            durable: data_queue(ROOM).1,
+            logs: Logs::memory(),
             failures,
             report_failures,
             push,
@@ -152,6 +156,101 @@ async fn a_message_says_where_it_is_from() {
         let message = inlet.pop().expect("delivered");
         assert_eq!((message.id, message.publisher, message.from), (id, author, from));
     }
+}
+
+impl Node {
+    async fn judged(&self, room: Capacity) -> (Inlet<Unjudged>, Inlet<Message>) {
+        let ((validator, unjudged), (outlet, inlet)) = (data_queue(room), data_queue(ROOM));
+        let config = TopicConfig::signed();
+        let subscribed = ask(SECOND, |reply| {
+            self.gossip.subscribe_with(topic(), config, Some(validator), outlet, Some(reply));
+        });
+        assert_eq!(subscribed.await, Ok(Ok(())));
+        (unjudged, inlet)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_judges_what_peers_publish_and_a_dropped_question_is_ignored() {
+    let (a, b) = pair().await;
+    let _at_a = a.subscribe(Policy::Signed, ROOM).await;
+    let (mut unjudged, at_b) = b.judged(ROOM).await;
+    tokio::time::sleep(SECOND).await;
+    for (payload, verdict) in [("good", Some(Verdict::Accept)), ("stale", Some(Verdict::Ignore)), ("fatal", None)] {
+        a.publish(Policy::Signed, payload).await.expect("answered").expect("published");
+        let Unjudged { message, judge } = unjudged.recv().await.expect("asked");
+        assert_eq!(message.payload, payload);
+        assert!(payloads(&at_b).await.is_empty(), "not before the verdict");
+        match verdict {
+            Some(verdict) => judge.say(verdict),
+            None => drop(judge),
+        }
+        assert_eq!(payloads(&at_b).await.len(), usize::from(payload == "good"));
+    }
+    tokio::time::sleep(130 * SECOND).await;
+    assert!(unjudged.is_empty(), "nothing is asked twice");
+    b.publish(Policy::Signed, "own").await.expect("answered").expect("published");
+    assert_eq!(payloads(&at_b).await, ["own"], "it is not asked of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_the_validators_queue_is_asked_for_again() {
+    let (a, b) = pair().await;
+    let _at_a = a.subscribe(Policy::Signed, ROOM).await;
+    let (mut unjudged, at_b) = b.judged(Capacity { items: 1, weight: 100 }).await;
+    tokio::time::sleep(SECOND).await;
+    for payload in ["one", "two"] {
+        a.publish(Policy::Signed, payload).await.expect("answered").expect("published");
+    }
+    tokio::time::sleep(SECOND / 10).await;
+    assert_eq!(unjudged.len(), 1);
+    for _ in 0..2 {
+        let Unjudged { judge, .. } =
+            tokio::time::timeout(20 * SECOND, unjudged.recv()).await.expect("asked").expect("up");
+        judge.say(Verdict::Accept);
+    }
+    assert_eq!(payloads(&at_b).await, ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_has_one_validator_and_without_it_nothing_of_peers_until_there_is_another() {
+    let (a, b) = pair().await;
+    let _at_a = a.subscribe(Policy::Signed, ROOM).await;
+    let (unjudged, at_b) = b.judged(ROOM).await;
+    let ((validator, _unused), (outlet, _inlet)) = (data_queue(ROOM), data_queue(ROOM));
+    let second = ask(SECOND, |reply| {
+        b.gossip.subscribe_with(topic(), TopicConfig::signed(), Some(validator), outlet, Some(reply));
+    });
+    assert_eq!(second.await, Ok(Err(SubscribeError::Validated)));
+    drop(unjudged);
+    a.publish(Policy::Signed, "unseen").await.expect("answered").expect("published");
+    assert!(payloads(&at_b).await.is_empty());
+    let (mut unjudged, at_b) = b.judged(ROOM).await;
+    a.publish(Policy::Signed, "seen").await.expect("answered").expect("published");
+    while let Ok(Ok(Unjudged { judge, .. })) = tokio::time::timeout(20 * SECOND, unjudged.recv()).await {
+        judge.say(Verdict::Accept);
+    }
+    assert!(payloads(&at_b).await.contains(&Bytes::from_static(b"seen")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_questions_and_verdicts_of_the_life_before() {
+    let (a, mut b) = pair().await;
+    let _at_a = a.subscribe(Policy::Signed, ROOM).await;
+    let (mut unjudged, _at_b) = b.judged(ROOM).await;
+    tokio::time::sleep(SECOND).await;
+    let id = a.publish(Policy::Signed, "late").await.expect("answered").expect("published").id;
+    let Unjudged { judge: old, .. } = unjudged.recv().await.expect("asked");
+    let two = NonZeroUsize::new(2).expect("some");
+    let reply = tokio::spawn(ask(60 * SECOND, move |reply| {
+        a.gossip.confirm(id, two, 50 * SECOND, reply);
+        a.child.kill();
+    }));
+    assert_eq!(reply.await.expect("no panic"), Err(AskError::Dropped), "who waits hears of it");
+    b.restart().await;
+    let (_unjudged, at_b) = b.judged(ROOM).await;
+    old.say(Verdict::Accept);
+    assert!(payloads(&at_b).await.is_empty(), "a verdict is good for one life");
 }
 
 #[tokio::test(start_paused = true)]

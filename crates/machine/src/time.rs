@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(end + Duration::MAX, end);
         assert_eq!(Time::ZERO + Duration::MAX, end);
         assert_eq!((end.running(), end.unix()), (Duration::from_nanos(u64::MAX), Duration::from_nanos(u64::MAX)));
-        assert_eq!(std::mem::size_of::<Time>(), 16);
+        assert_eq!(size_of::<Time>(), 16);
     }
 }

@@ -13,11 +13,12 @@ use clap::Parser;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ErrorKind};
 use peerage::server::discovery::sources::dns::ListLink;
-use peerage::{Admission, ForkId, IpNet, Nat, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress};
+use peerage::{Admission, ForkId, IpNet, Mode, Nat, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress};
 use tracing_subscriber::EnvFilter;
 
 use values::{
-    agent, dns_list, dns_server, external, filter, fork_id, id, listen, loopback, nat, network, peer, shared,
+    agent, dns_list, dns_server, external, filter, fork_id, gossip_mode, id, listen, loopback, nat, network, peer,
+    shared,
 };
 
 pub(crate) use values::ip_net;
@@ -86,6 +87,11 @@ struct Arguments {
     /// A node that limits spare: its id, or its address; may be repeated
     #[arg(long, value_name = "ID|MULTIADDR", value_parser = id, help_heading = PEERS)]
     trusted: Vec<NodeId>,
+
+    /// How messages go from node to node: peerage, gossipsub (every link of a mesh is sent everything) or plumtree (one
+    /// tree); nodes of different modes understand each other [default: peerage]
+    #[arg(long, value_name = "MODE", value_parser = gossip_mode, help_heading = SWITCHES)]
+    gossip_mode: Option<Mode>,
 
     /// Do not look for nodes; no UDP port is bound
     #[arg(long, help_heading = SWITCHES)]
@@ -205,6 +211,8 @@ pub(crate) struct Settings {
     /// Nothing for the computer's.
     pub(crate) dns_server: Option<SocketAddr>,
     pub(crate) mdns: bool,
+    /// How messages go from node to node.
+    pub(crate) gossip_mode: Mode,
     pub(crate) statics: Vec<PeerAddress>,
     pub(crate) trusted: Vec<NodeId>,
     pub(crate) discovery: bool,
@@ -283,6 +291,7 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
         dns_lists: arguments.dns_list,
         dns_server: arguments.dns_server,
         mdns: !arguments.no_mdns && !arguments.no_discovery,
+        gossip_mode: arguments.gossip_mode.unwrap_or_default(),
         statics: arguments.static_peer,
         trusted: arguments.trusted,
         discovery: !arguments.no_discovery,

@@ -7,8 +7,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use peerage::server::gossip::Config as GossipConfig;
 use peerage::server::wire::address;
-use peerage::{Builder, Config, Direction, Event, Events, External, Node, NodeId, RecvError};
+use peerage::{Builder, Config, Direction, Event, Events, External, Mode, Node, NodeId, RecvError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -53,7 +54,12 @@ pub(crate) async fn run(settings: Settings, output: Output) -> Result<(), Failur
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let config = if settings.local { Config::local() } else { Config::recommended() };
+    let mut config = if settings.local { Config::local() } else { Config::recommended() };
+    match settings.gossip_mode {
+        Mode::Peerage => {}
+        Mode::Gossipsub => config.gossip = GossipConfig::gossipsub(),
+        Mode::Plumtree => config.gossip = GossipConfig::plumtree(),
+    }
     let max_payload = config.gossip.max_payload;
     let node = builder(settings, config).recorder(metrics.recorder()).start().await.map_err(start)?;
     let events = node.events().await.map_err(start)?;

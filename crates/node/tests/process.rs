@@ -206,3 +206,58 @@ fn help_is_no_mistake() {
         assert!(text.contains(heading), "{heading}: {text}");
     }
 }
+
+#[test]
+fn how_peers_stand_in_gossip_is_told_over_http_for_all_and_for_one() {
+    let root = tempfile::tempdir().expect("directory");
+    let first = Process::ready(&root.path().join("first"), &["--gossip-mode", "gossipsub"]);
+    let (id, address, api) = (first.fact("id"), first.fact("listening"), first.fact("api"));
+    assert_eq!(first.get("/v1/peers/standings").as_array().map(Vec::len), Some(0));
+    let mut second = Process::ready(&root.path().join("second"), &["--bootnode", &address]);
+    second.line(&format!("peer up: {id} "));
+    let other = second.fact("id");
+    let (mut here, mut there) = (
+        Stream::open(&format!("{api}/v1/topics/news")),
+        Stream::open(&format!("{}/v1/topics/news", second.fact("api"))),
+    );
+    here.next("subscribed");
+    there.next("subscribed");
+    // Nodes of different modes understand each other.
+    let answer = ureq::post(format!("{}/v1/topics/news", second.fact("api"))).send("hello");
+    assert_eq!(answer.expect("published").status(), 200);
+    here.next("message");
+
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let standing = loop {
+        let standing = first.get(&format!("/v1/peers/{other}/standing"));
+        if standing["meshes"][0] == "news" && standing["score"]["firsts"].as_i64() > Some(0) {
+            break standing;
+        }
+        assert!(Instant::now() < deadline, "{standing}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!((standing["id"].as_str(), standing["topics"].as_i64()), (Some(&*other), Some(1)));
+    assert_eq!(standing["pruned"], serde_json::Value::Null);
+    assert!(standing["why"].as_str().is_some_and(|why| why.contains("firsts")), "{standing}");
+    let all = first.get("/v1/peers/standings");
+    assert_eq!((all.as_array().map(Vec::len), &all[0]["id"]), (Some(1), &standing["id"]));
+    let none = ureq::get(format!("{api}/v1/peers/{id}/standing")).call();
+    assert!(matches!(none, Err(ureq::Error::StatusCode(404))), "{none:?}");
+    let senseless = ureq::get(format!("{api}/v1/peers/nobody/standing")).call();
+    assert!(matches!(senseless, Err(ureq::Error::StatusCode(400))), "{senseless:?}");
+
+    // A peer that leaves the topic prunes, and its standing says so at the other end.
+    drop(here);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let standing = first.get(&format!("/v1/peers/{other}/standing"));
+        if standing["meshes"].as_array().is_some_and(Vec::is_empty) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{standing}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(there);
+    second.interrupt();
+    first.interrupt();
+}

@@ -27,6 +27,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The [`Logs`] of durable topics are apart from that: in a file of their own, and written when it is told.
+//!
 //! A record is handed out only with its owner's signature checked, whatever the disk held. Instants that are stored
 //! are of the wall clock ([`Time::unix`]). A clock that is set back makes nothing eternal: what then lies in the
 //! future counts from now. A clock that jumps ahead may make a node forget proofs; they come back with the next pings.
@@ -36,6 +38,7 @@ mod book;
 mod config;
 #[cfg(feature = "disk")]
 mod disk;
+mod log;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -48,6 +51,9 @@ use peerage_wire::{NodeId, NodeRecord, Verified};
 use book::Book;
 pub use book::{Anchor, Entries};
 pub use config::Config;
+pub use log::{
+    Appended, Done, Head, LogBounds, LogEntry, LogError, Logs, MAX_CURSOR_NAME, MAX_CURSORS, OpenedLog, ReadLimit,
+};
 pub use peerage_machine;
 pub use peerage_wire;
 pub use peerage_wire::Banned;
@@ -135,6 +141,7 @@ struct Inner {
     state: Arc<Mutex<State>>,
     #[cfg(feature = "disk")]
     disk: Option<disk::Disk>,
+    logs: Logs,
 }
 
 impl fmt::Debug for NodeDb {
@@ -152,6 +159,7 @@ impl NodeDb {
             state,
             #[cfg(feature = "disk")]
             disk: None,
+            logs: Logs::memory(),
         }))
     }
 
@@ -174,7 +182,13 @@ impl NodeDb {
         config: Config,
     ) -> Result<NodeDb, OpenError> {
         let (state, disk) = disk::start(path.as_ref(), network, config)?;
-        Ok(NodeDb(Arc::new(Inner { state, disk: Some(disk) })))
+        let logs = Logs::at(path.as_ref().with_extension("logs.redb"));
+        Ok(NodeDb(Arc::new(Inner { state, disk: Some(disk), logs })))
+    }
+
+    /// The logs of its durable topics: in a file of their own, beside this one, from the first one on.
+    pub fn logs(&self) -> Logs {
+        self.0.logs.clone()
     }
 
     fn with<T>(&self, call: impl FnOnce(&mut Book) -> T) -> T {
@@ -300,6 +314,7 @@ impl NodeDb {
     pub fn close(&self) -> Result<(), NotWritten> {
         #[cfg(feature = "disk")]
         if let Some(disk) = &self.0.disk {
+            self.0.logs.close();
             return disk.close();
         }
         Ok(())

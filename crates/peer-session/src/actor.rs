@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use peerage_mailbox::{Child, Clock, Meter, Outlet, Port, SpawnError, Supervisor, spawn_child};
+use peerage_queue::stream::{AcceptedStream, StreamEnd, stream_doors};
 use peerage_queue::{ChannelId, Inbound, InboundShare, LaneEnd, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -29,10 +30,13 @@ pub struct Args {
     /// What goes out.
     pub lanes: LaneEnd,
     /// Its part of the node's inbound pool, admitted with [`CHANNEL_WINDOW`](peerage_wire::frame::CHANNEL_WINDOW) for each
-    /// channel.
+    /// channel; what it has beyond that is kept for streams that the peer opens
+    /// ([`STREAM_ALLOWANCE`](crate::STREAM_ALLOWANCE)).
     pub inbound: InboundShare,
     /// Where each channel's messages go.
     pub routes: BTreeMap<ChannelId, Outlet<Inbound>>,
+    /// Where the streams go that the peer opens, by channel. A channel without an outlet takes none.
+    pub accept: BTreeMap<ChannelId, Outlet<AcceptedStream>>,
     /// The buffers of the node's sessions.
     pub buffers: Buffers,
     /// Told of every message, if anybody watches. Called in the session's own task: it must not wait, and a panic of it
@@ -52,8 +56,9 @@ pub struct Args {
 /// [`SpawnError`].
 pub async fn spawn(args: Args, parent: &Supervisor) -> Result<(SessionMailbox, Child), SpawnError> {
     let counters = Arc::new(Counters::default());
-    let (actor, child) = spawn_child(PeerSession, (args, counters.clone()), parent).await?;
-    Ok((SessionMailbox::new(actor, counters), child))
+    let (streams, streams_end) = stream_doors();
+    let (actor, child) = spawn_child(PeerSession, (args, streams_end, counters.clone()), parent).await?;
+    Ok((SessionMailbox::new(actor, streams, counters), child))
 }
 
 struct PeerSession;
@@ -66,16 +71,16 @@ struct State {
 impl Actor for PeerSession {
     type Msg = SessionMsg;
     type State = State;
-    type Arguments = (Args, Arc<Counters>);
+    type Arguments = (Args, StreamEnd, Arc<Counters>);
 
     async fn pre_start(
         &self,
         myself: ActorRef<SessionMsg>,
-        (args, counters): Self::Arguments,
+        (args, streams, counters): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let (controller, controlled) = control();
         let ended = args.ended.clone();
-        let pump = Pump::new(args, controlled, counters);
+        let pump = Pump::new(args, streams, controlled, counters);
         tokio::spawn(pump.run(pump_ended(&myself)));
         Ok(State { control: controller, ended })
     }

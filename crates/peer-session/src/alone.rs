@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, SpawnError, Supervisor, data_queue};
+use peerage_queue::stream::{AcceptedStream, OpenError, StreamReader, StreamWriter};
 use peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, Refusal, SessionId, lanes,
 };
@@ -24,6 +25,7 @@ use crate::handshake::{HandshakeError, Presented, Remote};
 use crate::handshaker::{Established, Handshaker};
 use crate::ingress::SessionMailbox;
 use crate::stats::SessionStats;
+use crate::streams::STREAM_ALLOWANCE;
 use crate::traffic::Traffic;
 use crate::{Config, Ended};
 
@@ -134,11 +136,17 @@ impl Endpoint {
             handshaker: Handshaker::new(config.session, keys.clone(), config.clock),
             presented: Arc::new(Presented { record, hello, accepted_forks: List::default() }),
             outbound: Pool::new(config.outbound),
-            inbound: InboundPool::new(config.sessions * protocols.len() * CHANNEL_WINDOW, config.inbound),
+            inbound: InboundPool::new(config.sessions * windows(protocols.len()), config.inbound),
             config: Arc::new(config),
             buffers: Buffers::new(),
             sessions: Arc::default(),
         })
+    }
+
+    /// Bytes that its sessions hold now: what waits to be sent; and of what comes in, first windows and what is granted
+    /// beyond them.
+    pub fn used(&self) -> (usize, (usize, usize)) {
+        (self.outbound.used(), self.inbound.used())
     }
 
     /// The same endpoint with another handshaker, for its ciphers.
@@ -175,13 +183,14 @@ impl Endpoint {
     pub async fn start(&self, established: Established) -> Result<Peer, ConnectError> {
         let config = &*self.config;
         let (remote, cipher) = (established.remote.clone(), established.keys.cipher);
-        let Some(inbound) = self.inbound.admit(CHANNEL_WINDOW * remote.channels.len(), 0) else {
+        let Some(inbound) = self.inbound.admit(windows(remote.channels.len()), 0) else {
             established.refuse(DisconnectReason::TooManyPeers, config.session.disconnect_timeout).await;
             return Err(ConnectError::TooManySessions);
         };
         let (door, lane_end) = lanes(config.lanes, &self.outbound, 0);
         // Credit bounds what waits here, in bytes and in number: this never has no room.
         let (outlet, inlet) = data_queue(Capacity { items: usize::MAX, weight: usize::MAX });
+        let (accept, accepted) = data_queue(Capacity { items: config.session.max_streams, weight: usize::MAX });
         let (ended_to, ended) = oneshot::channel();
         let ended_to = std::sync::Mutex::new(Some(ended_to));
         let args = Args {
@@ -195,6 +204,7 @@ impl Endpoint {
                 .iter()
                 .map(|matched| (ChannelId(matched.channel), outlet.clone()))
                 .collect::<BTreeMap<_, _>>(),
+            accept: remote.channels.iter().map(|matched| (ChannelId(matched.channel), accept.clone())).collect(),
             buffers: self.buffers.clone(),
             traffic: config.traffic.clone(),
             ended: Port::from_fn(move |ended| {
@@ -206,8 +216,13 @@ impl Endpoint {
             meter: config.meter.clone(),
         };
         let (session, _) = spawn(args, &Supervisor::none()).await?;
-        Ok(Peer { session, door, inlet, received: VecDeque::new(), ended, remote, cipher })
+        Ok(Peer { session, door, inlet, accepted, received: VecDeque::new(), ended, remote, cipher })
     }
+}
+
+/// What a session with so many channels reserves of the inbound pool.
+const fn windows(channels: usize) -> usize {
+    channels * CHANNEL_WINDOW + STREAM_ALLOWANCE
 }
 
 /// Messages taken from a session at a time.
@@ -219,6 +234,7 @@ pub struct Peer {
     session: SessionMailbox,
     door: Door,
     inlet: Inlet<Inbound>,
+    accepted: Inlet<AcceptedStream>,
     /// Taken from the inlet, and not asked for yet.
     received: VecDeque<Inbound>,
     ended: oneshot::Receiver<Ended>,
@@ -271,6 +287,20 @@ impl Peer {
             self.received = self.inlet.recv_many(RECEIVED).await.ok()?;
         }
         self.received.pop_front()
+    }
+
+    /// Opens a stream of a channel, on the normal or the bulk lane. The peer may refuse it: then the halves fail.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_stream(&self, channel: ChannelId, lane: Lane) -> Result<(StreamWriter, StreamReader), OpenError> {
+        self.session.streams().open(channel, lane).await
+    }
+
+    /// The next stream that the peer opened; `None` when the session has ended. Those that nobody accepts are refused
+    /// when as many wait as a peer may have open.
+    pub async fn accept_stream(&mut self) -> Option<AcceptedStream> {
+        self.accepted.recv().await.ok()
     }
 
     /// The session's readings.

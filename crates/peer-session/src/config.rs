@@ -36,6 +36,10 @@ pub struct Config {
     pub max_message: usize,
     /// How large a lane's window may grow for a peer that is far away and fast.
     pub max_window: usize,
+    /// Most streams that a peer may have open here at a time, and most that are opened to a peer.
+    pub max_streams: usize,
+    /// Most streams of one channel that a peer may have open here at a time.
+    pub max_channel_streams: usize,
     /// Oldest record a peer may present.
     pub max_record_age: Duration,
     /// Furthest in the future a peer's record may have been signed: how much clocks may differ.
@@ -56,6 +60,8 @@ impl Config {
             disconnect_timeout: Duration::from_secs(1),
             max_message: 16 << 20,
             max_window: 16 << 20,
+            max_streams: 256,
+            max_channel_streams: 128,
             max_record_age: Duration::from_secs(7 * 24 * 3600),
             max_clock_skew: Duration::from_secs(60),
         }

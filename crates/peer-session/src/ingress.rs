@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use peerage_mailbox::Port;
+use peerage_queue::stream::StreamDoor;
 use peerage_wire::DisconnectReason;
 use ractor::ActorRef;
 
@@ -26,18 +27,24 @@ pub(crate) enum SessionMsg {
 #[derive(Clone)]
 pub struct SessionMailbox {
     actor: ActorRef<SessionMsg>,
+    streams: StreamDoor,
     counters: Arc<Counters>,
 }
 
 impl SessionMailbox {
-    pub(crate) fn new(actor: ActorRef<SessionMsg>, counters: Arc<Counters>) -> SessionMailbox {
-        SessionMailbox { actor, counters }
+    pub(crate) fn new(actor: ActorRef<SessionMsg>, streams: StreamDoor, counters: Arc<Counters>) -> SessionMailbox {
+        SessionMailbox { actor, streams, counters }
     }
 
     /// Lets the session end: the peer is told the reason, and [`Ended`] follows in any case.
     pub fn disconnect(&self, reason: DisconnectReason) {
         // A session that is gone has sent its Ended.
         drop(self.actor.cast(SessionMsg::Disconnect(reason)));
+    }
+
+    /// Where streams to the peer are opened: for the protocols that have channels in this session.
+    pub const fn streams(&self) -> &StreamDoor {
+        &self.streams
     }
 
     /// The session's readings.

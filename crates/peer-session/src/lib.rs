@@ -54,7 +54,10 @@ assert_eq!(message.delivery.payload, "hello");
 //! A peer may send what it was granted: each (channel, lane) has a window, reserved in the node's inbound pool, that grows
 //! for peers that are fast and far away and is asked back when it lies idle. A message's part is granted again when its
 //! consumer drops its permit. Who sends more is cut off; who is slow to take messages
-//! holds up its own peer and nobody else. `SCENARIOS.md` maps attacks and the field's known scenarios to tests.
+//! holds up its own peer and nobody else.
+//!
+//! Beside its messages a channel has bidirectional streams ([`StreamsMachine`]), with the same credit: of one that is not
+//! read no more is kept than its window, and neither other streams nor messages wait for it. `SCENARIOS.md` maps attacks and the field's known scenarios to tests.
 #![warn(missing_docs)]
 
 #[cfg(feature = "actor")]
@@ -84,6 +87,7 @@ pub mod records;
 mod secret;
 #[cfg(feature = "actor")]
 mod stats;
+mod streams;
 #[cfg(feature = "actor")]
 mod traffic;
 
@@ -110,6 +114,7 @@ pub use peerage_wire;
 pub use secret::{NetworkSecret, SecretTooShort};
 #[cfg(feature = "actor")]
 pub use stats::SessionStats;
+pub use streams::{Room, STREAM_ALLOWANCE, StreamIn, StreamOut, StreamTimer, StreamsMachine};
 #[cfg(feature = "actor")]
 pub use traffic::{Traffic, TrafficDirection};
 

@@ -15,8 +15,9 @@ use peerage_wire::frame::{Header, Kind, Lane, MESSAGE_COST, first_window};
 
 use crate::Config;
 use contract::TIMERS;
-use credit::Credit;
 use partial::Partial;
+
+pub(crate) use credit::Credit;
 
 pub use contract::{Allocator, EndedBy, In, Memory, Out, Timer, Writing};
 
@@ -94,6 +95,17 @@ impl SessionMachine {
     /// Whether it waits for the inbound pool.
     pub fn wants(&self) -> bool {
         !self.wants.is_empty()
+    }
+
+    /// The round trip that windows are sized for, once it is known.
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// A frame came in that is not for this machine: one of a [stream](crate::StreamsMachine).
+    pub const fn heard(&mut self, now: Time, bytes: usize) {
+        self.heard = now;
+        self.received += bytes as u64;
     }
 
     /// How many flows there are.
@@ -431,6 +443,11 @@ impl Machine for SessionMachine {
             }
             In::Disconnect(reason) => self.end(reason, EndedBy::Us, fx),
             In::Drained => self.end(self.draining.unwrap_or(DisconnectReason::Requested), EndedBy::Us, fx),
+            In::Measure => {
+                if self.round_trip.is_none() && self.pings.is_empty() {
+                    self.ping(now, fx);
+                }
+            }
             In::Broken => self.end(DisconnectReason::NetworkError, EndedBy::Network, fx),
             In::Malformed => self.malformed(fx),
         }

@@ -20,6 +20,10 @@ pub(crate) struct PumpMetrics {
     channels: Vec<Channel>,
     pub(crate) skipped: Counter,
     pub(crate) unanswered: Counter,
+    pub(crate) streams_opened: Counter,
+    pub(crate) streams_accepted: Counter,
+    pub(crate) streams_refused: Counter,
+    pub(crate) late: Counter,
 }
 
 impl PumpMetrics {
@@ -32,6 +36,10 @@ impl PumpMetrics {
         meter.describe("peerage_session_undeliverable_total", "Messages for a protocol that is gone, by capability");
         meter.describe("peerage_session_skipped_frames_total", "Frames of kinds this version does not know");
         meter.describe("peerage_session_unanswered_pings_total", "Pings that came faster than they can be answered");
+        let streams = "peerage_session_streams_total";
+        meter.describe(streams, "Streams, by who opened them");
+        meter.describe("peerage_session_refused_streams_total", "Streams of peers that their protocol did not take");
+        meter.describe("peerage_session_late_frames_total", "Frames of streams that were over");
         let channel = |matched: &MatchedCapability| {
             // A capability both ends speak is one that this node was configured with.
             let name = &*matched.capability.name;
@@ -47,6 +55,10 @@ impl PumpMetrics {
         PumpMetrics {
             channels: channels.iter().map(channel).collect(),
             skipped: meter.counter("peerage_session_skipped_frames_total", &[]),
+            streams_opened: meter.counter(streams, &[("by", "us")]),
+            streams_accepted: meter.counter(streams, &[("by", "peer")]),
+            streams_refused: meter.counter("peerage_session_refused_streams_total", &[]),
+            late: meter.counter("peerage_session_late_frames_total", &[]),
             unanswered: meter.counter("peerage_session_unanswered_pings_total", &[]),
         }
     }

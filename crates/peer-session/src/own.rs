@@ -18,10 +18,13 @@ struct Limits {
     reclaimed: Option<u64>,
 }
 
-/// Pings of ours (one a timer), answers to pings (at most [`PINGS`]), one farewell, and three frames a flow.
+/// Pings of ours (one a timer), answers to pings (at most [`PINGS`]), one farewell, and three frames a flow; of each
+/// stream its beginning, a reset and a stop, of which the rules of streams let a peer cause so many in a time.
 #[derive(Debug, Default)]
 pub(crate) struct OwnFrames {
     frames: VecDeque<(Kind, Vec<u8>)>,
+    /// Beginnings and ends of streams, in order.
+    streams: VecDeque<(Header, Vec<u8>)>,
     limits: BTreeMap<Flow, Limits>,
 }
 
@@ -49,8 +52,20 @@ impl OwnFrames {
         self.limits.entry(flow).or_default().reclaimed = Some(limit);
     }
 
+    /// A stream begins. This goes out before any byte of it.
+    pub(crate) fn open(&mut self, flow: Flow) {
+        let header = Header { stream: flow.stream, ..Header::new(Kind::Open, flow.lane, flow.channel.0, 0) };
+        self.streams.push_back((header, Vec::new()));
+    }
+
+    /// A direction of a stream ends with a code.
+    pub(crate) fn end_stream(&mut self, kind: Kind, flow: Flow, code: u32) {
+        let header = Header { stream: flow.stream, ..Header::new(kind, flow.lane, flow.channel.0, 4) };
+        self.streams.push_back((header, code.to_be_bytes().to_vec()));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.limits.is_empty()
+        self.frames.is_empty() && self.streams.is_empty() && self.limits.is_empty()
     }
 
     /// Takes the next frame: of one flow, credit first, because a later request for it back must not overtake it.
@@ -58,10 +73,14 @@ impl OwnFrames {
         if let Some((kind, payload)) = self.frames.pop_front() {
             return Some((Header::new(kind, Lane::Control, 0, payload.len() as u16), payload));
         }
+        if let Some(frame) = self.streams.pop_front() {
+            return Some(frame);
+        }
         loop {
             let Some(mut entry) = self.limits.first_entry() else {
                 // An empty map keeps a node's memory, and most sessions are idle.
                 self.limits = BTreeMap::new();
+                self.streams = VecDeque::new();
                 return None;
             };
             let (flow, limits) = (*entry.key(), entry.get_mut());

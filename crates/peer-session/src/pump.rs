@@ -5,6 +5,7 @@
 
 mod incoming;
 mod outgoing;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{Clock, Outlet, Port};
+use peerage_queue::stream::StreamEnd;
 use peerage_queue::{ChannelId, Fragment, Inbound, InboundShare, LaneEnd, Returned};
 use peerage_transport::Stream;
 use peerage_wire::DisconnectReason;
@@ -36,6 +38,7 @@ use crate::traffic::Tap;
 use incoming::Routes;
 use outgoing::Turn;
 pub(crate) use outgoing::linger;
+use streams::Streams;
 
 /// Bytes moved in both directions before other tasks get their turn.
 const BUDGET: usize = 1 << 20;
@@ -49,6 +52,7 @@ pub(crate) struct Pump {
     stream: Stream,
     lanes: LaneEnd,
     routes: Routes,
+    streams: Streams,
     control: Controlled,
     counters: Arc<Counters>,
     metrics: PumpMetrics,
@@ -87,12 +91,13 @@ impl Drop for Report {
 }
 
 impl Pump {
-    pub(crate) fn new(args: Args, control: Controlled, counters: Arc<Counters>) -> Pump {
+    pub(crate) fn new(mut args: Args, streams: StreamEnd, control: Controlled, counters: Arc<Counters>) -> Pump {
+        let streams = Streams::new(&mut args, streams);
         let Established { stream, keys, read, remote, .. } = args.established;
         let channels = remote.channels.len() as u16;
         let metrics = PumpMetrics::new(&args.meter, &keys, &remote.channels);
         let machine = SessionMachine::new(args.config, args.session, channels);
-        let returned = Returned::new(machine.flows());
+        let returned = Returned::new(machine.flows() + 1);
         let mut lanes = args.lanes;
         lanes.require_credit(channels);
         Pump {
@@ -103,6 +108,7 @@ impl Pump {
             stream,
             lanes,
             routes: Routes::new(args.routes),
+            streams,
             control,
             counters,
             metrics,
@@ -143,9 +149,15 @@ impl Pump {
             // Boxed: a session carries its farewell's state only when it comes to that.
             Box::pin(self.farewell()).await;
         }
-        let Pump { driver, inbound, returned, .. } = self;
+        let Pump { driver, inbound, returned, mut streams, .. } = self;
         let outstanding = driver.machine().outstanding(|flow| returned.total(flow));
-        returned.end(inbound, outstanding);
+        // What streams still have to be read counts on a flow of its own, behind the last.
+        let (unread, mut kept) = (driver.machine().flows(), 0);
+        streams.end.session_ended(|bytes| {
+            kept += bytes as u64;
+            returned.permit(unread, bytes as u64)
+        });
+        returned.end(inbound, outstanding + kept);
         report.ended = Ended { reason, by };
     }
 
@@ -165,6 +177,7 @@ impl Pump {
             }
             self.poll_deliver(cx);
             self.poll_releases(now, cx);
+            self.poll_streams(now, cx.waker());
             while self.wanting
                 && self.ended.is_none()
                 && let Poll::Ready(bytes) = self.inbound.beyond().poll_granted(cx)
@@ -208,6 +221,7 @@ impl Pump {
     }
 
     fn poll_alarm(&mut self, now: Time, cx: &mut Context<'_>) {
+        self.expire_streams(now);
         if self.driver.next_deadline().is_some_and(|deadline| deadline <= now) {
             let contended = self.inbound.beyond().others_wait();
             self.driver.machine_mut().contended(contended);
@@ -224,7 +238,8 @@ impl Pump {
 
     /// Sets the alarm to the next deadline; true if that is there already.
     fn set_alarm(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.driver.next_deadline() else { return false };
+        let deadlines = self.driver.next_deadline().into_iter().chain(self.streams.next_deadline());
+        let Some(deadline) = deadlines.min() else { return false };
         let at = self.clock.instant(deadline);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         // An alarm that is early costs one look; one is moved only if it would be late, or has gone off.

@@ -84,6 +84,7 @@ impl Peer {
             established,
             lanes,
             inbound: share,
+            accept: Default::default(),
             buffers: Buffers::new(),
             routes: (1..).map(ChannelId).zip(outlets).collect::<BTreeMap<_, _>>(),
             traffic: None,

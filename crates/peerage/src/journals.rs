@@ -213,7 +213,7 @@ mod tests {
         let node = crate::Builder::local().data_dir(root.path()).start().await.expect("starts");
         let files = node.dump_journals().await.expect("written");
         let machines: Vec<_> = files.iter().map(|file| file.machine).collect();
-        assert_eq!(machines, ["dialer", "discovery", "exchange", "gossip", "listener", "server"]);
+        assert_eq!(machines, ["dialer", "discovery", "exchange", "gossip", "listener", "router", "server"]);
         for file in files {
             let bytes = fs::read(&file.path).expect("there");
             let dump = peerage_server::journal::Dump::read(&bytes).expect("a dump");

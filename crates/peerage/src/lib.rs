@@ -26,9 +26,11 @@
 //! # done.expect("in time").expect("no error");
 //! ```
 //!
-//! A [`Builder`] makes a [`Node`]; a [`Topic`] is what a network talks about; [`Events`] tell of peers.
+//! A [`Builder`] makes a [`Node`]; a [`Topic`] is what a network talks about; [`Node::serve`] and [`Node::request`] are
+//! questions to one peer and its answers; [`Events`] tell of peers.
 //! What a node does and with whom is switched in its builder ([`Builder::discovery`], [`Builder::dialing`],
 //! [`Builder::listening`], [`Builder::only_peers`] and others); [`Node`] changes who its peers are while it runs.
+//! What a program must not miss, nor get twice, is a [`DurableTopic`].
 //! Dropping a node's handles does not stop it: [`Node::shutdown`] does, and tells the peers.
 //!
 //! Everything is done by the crates below, which stand alone: [`server`] is the door to them.
@@ -36,20 +38,25 @@
 
 mod builder;
 mod data_dir;
+mod durable;
 #[cfg(feature = "journal")]
 mod journals;
 mod keeper;
 mod node;
 mod place;
+mod requests;
 mod topic;
+mod validation;
 
 pub use builder::{Builder, StartError};
 pub use data_dir::DataDirError;
+pub use durable::{AckError, Durable, DurableTopic, DurableTopicError};
 #[cfg(feature = "journal")]
 pub use journals::{JournalError, JournalFile};
 pub use node::{Events, Node};
 pub use place::{ToListenAddress, ToPeerAddress};
-pub use topic::{PublishError, Publisher, Subscriber, Topic, TopicError};
+pub use topic::{NotConfirmed, PublishError, Publisher, Subscriber, Topic, TopicError};
+pub use validation::TopicSetup;
 
 /// The crate below, and through it all others.
 pub use peerage_server as server;
@@ -57,15 +64,20 @@ pub use peerage_server::discovery::external::{
     External, Nat, NatError, Origin, Reachable, StaticAddress, StaticAddressError,
 };
 pub use peerage_server::discovery::{EntryRule, Foreign};
-pub use peerage_server::gossip::{Message, MessageId, Policy, Published};
+pub use peerage_server::gossip::coded::Admitted;
+pub use peerage_server::gossip::durable::{DurableError, DurableMessage, Start};
+pub use peerage_server::gossip::{
+    ConfirmError, Confirmed, Message, MessageId, Mode, Policy, Published, Standing, TopicConfig, Verdict,
+};
 pub use peerage_server::mailbox::{AskError, Clock, RecvError};
 pub use peerage_server::peer_session::handshake::Direction;
 pub use peerage_server::peer_session::{EndedBy, NetworkSecret, SecretTooShort};
+pub use peerage_server::router::{ClientError, ErrorCode, Fault, HandlerId, RequestError};
 pub use peerage_server::transport::Transport;
 pub use peerage_server::wire::{
     Admission, AdmissionError, Capability, DisconnectReason, ForkId, IpNet, Keypair, Multiaddr, NodeId, NodeRecord,
 };
 pub use peerage_server::{
     AddStaticFailed, Banned, Churn, Config, Door, Event, Health, LocalNode, PeerAddress, PeerInfo, Reputation,
-    SharedAddress, Status, Visitor,
+    ServeFailed, SharedAddress, Status, Visitor,
 };

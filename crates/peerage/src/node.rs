@@ -9,12 +9,14 @@ use peerage_server::mailbox::{Inlet, RecvError};
 use peerage_server::wire::address;
 use tokio::sync::watch;
 
+use crate::durable::{Durable, DurableTopic, DurableTopicError};
 #[cfg(feature = "journal")]
 use crate::journals::{JournalError, JournalFile, JournalKeeper};
 use crate::topic::{Topic, TopicError};
+use crate::validation::TopicSetup;
 use crate::{
     AddStaticFailed, Admission, AdmissionError, AskError, Banned, Event, ForkId, Health, LocalNode, Multiaddr, NodeId,
-    NodeRecord, PeerAddress, PeerInfo, Policy,
+    NodeRecord, PeerAddress, PeerInfo, Policy, Standing, TopicConfig,
 };
 
 /// Changes among the peers that may wait for who asked to be told of them.
@@ -265,6 +267,45 @@ impl Node {
     /// [`TopicError`].
     pub async fn anonymous_topic(&self, name: &str) -> Result<Topic, TopicError> {
         Topic::subscribe(self, name, Policy::Anonymous).await
+    }
+
+    /// A topic whose messages are kept in the data directory and read from there: in the order of each publisher, none
+    /// twice, and on from where this program was when it last ran. It is signed, as [`topic`](Node::topic) is. Without a
+    /// data directory it lasts as long as the node.
+    ///
+    /// # Errors
+    /// [`DurableTopicError`].
+    pub async fn durable_topic(&self, name: &str, durable: Durable) -> Result<DurableTopic, DurableTopicError> {
+        DurableTopic::open(self, name, durable).await
+    }
+
+    /// A topic with parameters of its own, which are set by the first to subscribe so. `.await` it, or give it a validator
+    /// first:
+    ///
+    /// ```no_run
+    /// # async fn run(node: peerage::Node) -> Result<(), peerage::TopicError> {
+    /// use peerage::{TopicConfig, Verdict};
+    ///
+    /// let config = TopicConfig::signed().with_max_payload(64 * 1024);
+    /// let blocks = node.topic_with("blocks", config).validate(|message| async move {
+    ///     if message.payload.starts_with(b"block") { Verdict::Accept } else { Verdict::Reject }
+    /// });
+    /// let blocks = blocks.await?;
+    /// # drop(blocks);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topic_with(&self, name: &str, config: TopicConfig) -> TopicSetup {
+        TopicSetup::new(self, name, config)
+    }
+
+    /// How each peer stands in gossip: the meshes that it is in, its score and what that is made of, and why it was let go
+    /// from a mesh last.
+    ///
+    /// # Errors
+    /// The node has stopped, or is starting its gossip again.
+    pub async fn standings(&self) -> Result<Vec<Standing>, AskError> {
+        self.0.server.standings().await
     }
 
     /// Ends everything: peers are told that the node is quitting, and what is left after the configured

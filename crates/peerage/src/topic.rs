@@ -1,16 +1,20 @@
 //! A topic as a program sees it: a place to publish to, and a stream of what others publish.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_server::SubscribeFailed;
-use peerage_server::gossip::{self, Publish, SubscribeError};
+use peerage_server::gossip::coded::Admitted;
+use peerage_server::gossip::{self, ConfirmError, Publish, SubscribeError, Unjudged};
 use peerage_server::mailbox::{AskError, Capacity, Inlet, Outlet, RecvError, Refused, ask, data_queue};
+use peerage_server::{ConfirmFailed, SubscribeFailed};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::node::Node;
-use crate::{Message, Policy, Published};
+use crate::validation::Validating;
+use crate::{Confirmed, Message, Policy, Published, TopicConfig};
 
 /// What may wait for a subscriber: so many messages, and so many bytes of them.
 const QUEUE: Capacity = Capacity { items: 4096, weight: 64 * 1024 * 1024 };
@@ -79,6 +83,40 @@ impl From<gossip::PublishError> for PublishError {
     }
 }
 
+/// Why it is not known that enough peers have what was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotConfirmed {
+    /// It was not published, or that is not known.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// It was published, and too few peers had it in time. It may spread further.
+    #[error("{confirmed} peers said in time to have it, and {wanted} were wanted")]
+    TooFew {
+        /// How many said so.
+        confirmed: usize,
+        /// How many were wanted.
+        wanted: usize,
+    },
+    /// It was published, and gossip would not watch it: it watches too many others, or keeps it no more.
+    #[error("published, but not confirmed: {0}")]
+    Refused(ConfirmError),
+    /// It was published, and the node did not say who has it: its gossip failed meanwhile.
+    #[error("published, but the node did not say who has it: {0}")]
+    NoAnswer(AskError),
+}
+
+impl From<ConfirmFailed> for NotConfirmed {
+    fn from(error: ConfirmFailed) -> NotConfirmed {
+        match error {
+            ConfirmFailed::Ask(error) => NotConfirmed::NoAnswer(error),
+            ConfirmFailed::Refused(ConfirmError::TooFew { confirmed, wanted }) => {
+                NotConfirmed::TooFew { confirmed, wanted }
+            }
+            ConfirmFailed::Refused(error) => NotConfirmed::Refused(error),
+        }
+    }
+}
+
 /// A topic that the node is subscribed to, until this is dropped.
 #[derive(Debug)]
 pub struct Topic {
@@ -89,10 +127,21 @@ pub struct Topic {
 impl Topic {
     pub(crate) async fn subscribe(node: &Node, name: &str, policy: Policy) -> Result<Topic, TopicError> {
         let publisher = Publisher::new(node, name, policy)?;
-        let (outlet, inlet) = data_queue(QUEUE);
-        // Made first, so that its end closes the queue if the node refuses.
-        let subscriber = Subscriber { inlet: Mutex::new(inlet), missed: AtomicU64::new(0) };
+        let (outlet, subscriber) = Subscriber::new(None);
         node.server().subscribe(publisher.topic.clone(), policy, outlet).await?;
+        Ok(Topic { publisher, subscriber })
+    }
+
+    pub(crate) async fn subscribe_with(
+        node: &Node,
+        name: &str,
+        config: TopicConfig,
+        validator: Option<Outlet<Unjudged>>,
+        validating: Option<Validating>,
+    ) -> Result<Topic, TopicError> {
+        let publisher = Publisher::new(node, name, config.policy)?;
+        let (outlet, subscriber) = Subscriber::new(validating);
+        node.server().subscribe_with(publisher.topic.clone(), config, validator, outlet).await?;
         Ok(Topic { publisher, subscriber })
     }
 
@@ -107,6 +156,19 @@ impl Topic {
     /// [`PublishError`].
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<Published, PublishError> {
         self.publisher.publish(payload).await
+    }
+
+    /// Publishes to the topic, and waits until peers have it. See [`Publisher::publish_confirmed`].
+    ///
+    /// # Errors
+    /// [`NotConfirmed`].
+    pub async fn publish_confirmed(
+        &self,
+        payload: impl Into<Bytes>,
+        peers: usize,
+        within: Duration,
+    ) -> Result<Confirmed, NotConfirmed> {
+        self.publisher.publish_confirmed(payload, peers, within).await
     }
 
     /// The next message. See [`Subscriber::next`].
@@ -183,6 +245,39 @@ impl Publisher {
     }
 }
 
+impl Publisher {
+    /// Publishes, and returns as soon as so many peers have said that they have it: after its signature has held there, and
+    /// their validator has accepted it if they have one. While they are too few it is sent to more of them, and those that
+    /// lost it fetch it; for at most `within`, and as long as messages are kept (two minutes).
+    ///
+    /// It is the peers' word, each node's counted once: one that lies, or has many names, can confirm what it has not.
+    ///
+    /// # Errors
+    /// [`NotConfirmed`]; it says whether the message was published all the same.
+    pub async fn publish_confirmed(
+        &self,
+        payload: impl Into<Bytes>,
+        peers: usize,
+        within: Duration,
+    ) -> Result<Confirmed, NotConfirmed> {
+        let begun = Instant::now();
+        let Published { id, .. } = self.publish(payload).await?;
+        match NonZeroUsize::new(peers) {
+            Some(peers) => {
+                let left = within.saturating_sub(begun.elapsed());
+                Ok(self.node.server().confirm(id, peers, left).await?)
+            }
+            None => Ok(Confirmed { id, peers: 0 }),
+        }
+    }
+
+    /// Says whose messages of this topic this node takes, and publishes, as shards: large ones arrive sooner so. Shards
+    /// are passed on before a message is whole and can be validated, so name those that the topic is for.
+    pub fn admit(&self, publishers: Admitted) {
+        self.node.server().admit(self.topic.clone(), publishers);
+    }
+}
+
 /// What is published to a topic. Who is more than 4,096 messages or 64 MiB behind loses the oldest.
 ///
 /// Clones of the node do not share it; subscribe once more for a second task that hears everything.
@@ -190,9 +285,17 @@ impl Publisher {
 pub struct Subscriber {
     inlet: Mutex<Inlet<Message>>,
     missed: AtomicU64,
+    /// It ends with the subscriber.
+    _validating: Option<Validating>,
 }
 
 impl Subscriber {
+    /// Made before the node is asked, so that its end closes the queue if the node refuses.
+    fn new(validating: Option<Validating>) -> (Outlet<Message>, Subscriber) {
+        let (outlet, inlet) = data_queue(QUEUE);
+        (outlet, Subscriber { inlet: Mutex::new(inlet), missed: AtomicU64::new(0), _validating: validating })
+    }
+
     /// The next message; `None` when the node has stopped. What was lost is passed over, counted in
     /// [`missed`](Subscriber::missed), with a warning in the log.
     pub async fn next(&self) -> Option<Message> {

@@ -1,5 +1,7 @@
 //! A peer's lanes with their two ends: the door for senders, the lane end for the session's task.
 
+mod streams;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -117,6 +119,8 @@ struct State {
     task: Option<Waker>,
     /// Senders that wait for room, by their place.
     senders: BTreeMap<u64, Waker>,
+    /// The tasks of streams that wait for room, by stream.
+    writers: BTreeMap<u64, Waker>,
 }
 
 /// A message that was not queued, and why.
@@ -176,8 +180,13 @@ impl Shared {
         state.closed = true;
         let before = state.lanes.waiting_bytes();
         let abandoned = state.lanes.clear();
-        let wakers = std::mem::take(&mut state.senders).into_values().chain(state.task.take());
+        let streamed = state.lanes.streams().clear();
+        let writers = std::mem::take(&mut state.writers).into_values();
+        let wakers = std::mem::take(&mut state.senders).into_values().chain(writers).chain(state.task.take());
         drop(state);
+        if streamed > 0 {
+            self.account.give_back(streamed);
+        }
         self.pressure.moved(before, 0);
         self.pressure.remove_capacity(self.capacity);
         self.release(abandoned.into_iter(), Some(Refusal::SessionEnded));
@@ -194,7 +203,13 @@ pub fn lanes(config: LanesConfig, pool: &Pool, weight: u64) -> (Door, LaneEnd) {
     let capacity = config.bytes;
     let pressure = pool.pressure();
     pressure.add_capacity(capacity);
-    let state = State { lanes: Lanes::new(config), closed: false, task: None, senders: BTreeMap::new() };
+    let state = State {
+        lanes: Lanes::new(config),
+        closed: false,
+        task: None,
+        senders: BTreeMap::new(),
+        writers: BTreeMap::new(),
+    };
     let shared = Arc::new(Shared { state: Mutex::new(state), account: pool.account(weight), pressure, capacity });
     (Door(shared.clone()), LaneEnd { shared, sent: Vec::new() })
 }
@@ -425,7 +440,13 @@ impl LaneEnd {
         }
         let made_room = !self.sent.is_empty() || !expired.is_empty() || after < before;
         let senders = if made_room { std::mem::take(&mut state.senders) } else { BTreeMap::new() };
+        let streamed = state.lanes.streams().take_popped();
+        let writers = state.roomy_writers();
         drop(state);
+        if streamed > 0 {
+            self.shared.account.give_back(streamed);
+        }
+        writers.into_iter().for_each(Waker::wake);
         if before != after {
             self.shared.pressure.moved(before, after);
         }
@@ -442,7 +463,11 @@ impl LaneEnd {
 
     /// The other end takes messages of this flow that cost up to `limit` since the session began.
     pub fn grant(&mut self, flow: Flow, limit: u64) {
-        self.shared.lock().lanes.grant(flow, limit);
+        let mut state = self.shared.lock();
+        state.lanes.grant(flow, limit);
+        let writers = state.roomy_writers();
+        drop(state);
+        writers.into_iter().for_each(Waker::wake);
     }
 
     /// Gives back credit that was not used, and says which limit holds now.

@@ -15,6 +15,7 @@ use peerage_machine::Time;
 use peerage_wire::frame::{Lane, MAX_FRAGMENT, MAX_HEADER, MESSAGE_COST, first_window};
 use serde::{Deserialize, Serialize};
 
+use crate::stream::Outgoing;
 use crate::{ChannelId, Flow, LanesConfig};
 
 /// Why a message was not taken, or will not go out.
@@ -73,6 +74,8 @@ pub struct Fragment {
     pub total: Option<u32>,
     /// Whether more fragments of this message follow.
     pub more: bool,
+    /// Whether this is the last of its stream.
+    pub end: bool,
     /// The bytes: a slice of the message's.
     pub payload: Bytes,
 }
@@ -140,6 +143,8 @@ struct LaneState<G> {
     messages: usize,
     /// Bytes it may send before the other lanes get their turn.
     share: i64,
+    /// Its streams come next, if they have something to send; then its messages again.
+    streams_turn: bool,
 }
 
 /// The rules of one peer's lanes. `G` guards a message: it is given back when the message's last fragment
@@ -147,6 +152,7 @@ struct LaneState<G> {
 pub struct Lanes<G> {
     config: LanesConfig,
     lanes: [LaneState<G>; 4],
+    streams: Outgoing,
     /// Bytes of messages that have not begun.
     waiting_bytes: usize,
     /// Whether messages wait for credit, and then the last channel that there is.
@@ -167,10 +173,11 @@ const MAX_FRAGMENT_PAYLOAD: usize = MAX_FRAGMENT - 4;
 impl<G> Lanes<G> {
     /// Empty lanes, which need no credit until [`require_credit`](Lanes::require_credit).
     pub fn new(config: LanesConfig) -> Self {
-        let empty = || LaneState { flows: Vec::new(), turn: 0, messages: 0, share: 0 };
+        let empty = || LaneState { flows: Vec::new(), turn: 0, messages: 0, share: 0, streams_turn: false };
         Lanes {
             config,
             lanes: [empty(), empty(), empty(), empty()],
+            streams: Outgoing::default(),
             waiting_bytes: 0,
             credited: false,
             channels: u16::MAX,
@@ -197,6 +204,11 @@ impl<G> Lanes<G> {
         &mut flows[position]
     }
 
+    /// The streams, which go out beside the messages of their lanes, fragment by fragment.
+    pub const fn streams(&mut self) -> &mut Outgoing {
+        &mut self.streams
+    }
+
     /// Lets nothing out from now on beyond the [`first_window`]s that the other end has not [granted](Lanes::grant).
     /// There are channels 1 to `channels` and no others.
     pub fn require_credit(&mut self, channels: u16) {
@@ -212,12 +224,18 @@ impl<G> Lanes<G> {
     /// The other end takes messages of this flow that cost up to `limit` since the session began. A lower limit than
     /// before counts for nothing.
     pub fn grant(&mut self, flow: Flow, limit: u64) {
+        if flow.stream != 0 {
+            return self.streams.grant(flow.stream, limit);
+        }
         let queue = self.queue(flow);
         queue.limit = queue.limit.max(limit);
     }
 
     /// Goes back to `limit` if no more than that was sent, and says which limit holds now.
     pub fn reclaim(&mut self, flow: Flow, limit: u64) -> u64 {
+        if flow.stream != 0 {
+            return self.streams.reclaim(flow.stream, limit);
+        }
         let queue = self.queue(flow);
         queue.limit = queue.limit.min(limit.max(queue.sent));
         queue.limit
@@ -279,9 +297,19 @@ impl<G> Lanes<G> {
     }
 
     /// Takes the next fragment, of at most `room` bytes; with the guard of its message if it is the last. What has
-    /// expired is passed over; its guards are [taken](Lanes::take_expired) afterwards.
+    /// expired is passed over; its guards are [taken](Lanes::take_expired) afterwards. A stream's bytes have no guard.
     pub fn pop(&mut self, now: Time, room: usize) -> Option<(Fragment, Option<G>)> {
         let lane = self.next_lane(now.running())?;
+        if self.streams.ready(lane) {
+            let turn = std::mem::replace(&mut self.lanes[lane as usize].streams_turn, false);
+            if (turn || !self.ready(lane, now.running()))
+                && let Some(fragment) = self.streams.pop(lane, room)
+            {
+                self.lanes[lane as usize].share -= (fragment.payload.len() + MAX_HEADER) as i64;
+                return Some((fragment, None));
+            }
+            self.lanes[lane as usize].streams_turn = true;
+        }
         let credited = self.credited;
         let state = &mut self.lanes[lane as usize];
         let queue = &mut state.flows[state.turn];
@@ -306,6 +334,7 @@ impl<G> Lanes<G> {
             flow: queue.flow,
             total: (offset == 0 && more).then(|| u32::try_from(entry.payload.len()).unwrap_or(u32::MAX)),
             more,
+            end: false,
             payload: entry.payload.slice(offset..end),
         };
         let guard = if more {
@@ -354,7 +383,7 @@ impl<G> Lanes<G> {
             return Some(Lane::Control);
         }
         let rounds = [Lane::High, Lane::Normal, Lane::Bulk];
-        let ready = rounds.map(|lane| self.ready(lane, now));
+        let ready = rounds.map(|lane| self.ready(lane, now) || self.streams.ready(lane));
         if ready == [false; 3] {
             return None;
         }
@@ -380,7 +409,7 @@ impl<G> Lanes<G> {
 
     /// Whether nothing is left to send.
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.messages == 0)
+        self.lanes.iter().all(|lane| lane.messages == 0) && self.streams.is_idle()
     }
 
     /// How long the message has waited for credit that began to go out and has waited longest.
@@ -394,6 +423,7 @@ impl<G> Lanes<G> {
     pub fn rest(&mut self) {
         let queues = self.lanes.iter_mut().flat_map(|lane| &mut lane.flows);
         queues.filter(|queue| queue.waiting.is_empty()).for_each(|queue| queue.waiting = VecDeque::new());
+        self.streams.rest();
     }
 
     /// Abandons everything, and returns the guards.

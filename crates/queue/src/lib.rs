@@ -55,6 +55,7 @@ mod metrics;
 mod permit;
 #[cfg(feature = "actor")]
 mod pool;
+pub mod stream;
 mod types;
 
 #[cfg(feature = "actor")]

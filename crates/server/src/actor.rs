@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use peerage_dialer::{Diagnosis, DialOutcome, StaticPeer};
 use peerage_discovery::DiscoveryOut;
-use peerage_discovery::external::{AddressIn, Reachable};
-use peerage_gossip::{Publish, SubscribeError};
+use peerage_discovery::external::Reachable;
+use peerage_gossip::coded::Admitted;
+use peerage_gossip::durable::DurableAsk;
+use peerage_gossip::{Publish, Topic};
 use peerage_machine::Driver;
 use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Supervisor, data_queue, spawn_child};
 use peerage_nodedb::NodeDb;
 use peerage_peer_session::handshake::Presented;
-use peerage_peer_session::{Buffers, Ended, EndedBy, Established, SessionMailbox};
+use peerage_peer_session::{Buffers, Ended, EndedBy, Established, STREAM_ALLOWANCE, SessionMailbox};
 use peerage_queue::{ChannelId, Door, Inbound, InboundPool, InboundShare, InboundWeight, Pool, SessionId};
+use peerage_router::Router;
 use peerage_wire::frame::CHANNEL_WINDOW;
 use peerage_wire::{
     Admission, Capability, Consequence, DisconnectReason, Keypair, NodeId, NodeRecord, Penalty, Verified,
@@ -24,18 +27,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Config;
+use crate::durable::{self, DurableRegistration};
 use crate::events::Events;
-use crate::ingress::{AddStaticFailed, Ports, ServerMailbox, ServerMsg, Service, Subscription};
+use crate::ingress::{AddStaticFailed, Inlets, Outlets, Ports, ServerMailbox, ServerMsg, Service};
 use crate::machine::{In, Meta, Running, ServerMachine, Setup, Stage};
 use crate::memory::EXPIRE_EVERY;
 use crate::metrics::ServerMetrics;
 use crate::names::{Hosts, is_placed};
 use crate::own::OwnAddress;
 use crate::remembered::restored;
+use crate::requests::Served;
 use crate::services::Services;
 use crate::setup::SetupMsg;
 use crate::start::{Args, Bound, StartError};
 use crate::supervision::RootJournal;
+use crate::topics::Subscription;
 use crate::types::PeerAddress;
 use crate::wiring::wire;
 
@@ -56,10 +62,14 @@ pub(crate) async fn spawn(args: Args, bound: Vec<Bound>) -> Result<ServerMailbox
         items: 4096,
         weight: 2 * args.config.gossip.max_payload,
     });
-    let (actor, _child) = spawn_child(Server, (args, bound, publishes), &Supervisor::none())
+    // So of what is asked.
+    let (router, asks) = Router::new(Capacity { items: 4096, weight: args.config.router.asked.per_peer_bytes });
+    let (asker, durable_asks) = data_queue::<DurableAsk>(durable::ASKS);
+    let inlets = Inlets { publishes, asks, durable_asks };
+    let (actor, _child) = Box::pin(spawn_child(Server, Box::new((args, bound, inlets)), &Supervisor::none()))
         .await
         .map_err(|error| StartError::Other(error.to_string()))?;
-    Ok(ServerMailbox::new(actor, publisher, drain_timeout))
+    Ok(ServerMailbox::new(actor, Outlets { publisher, router, asker }, drain_timeout))
 }
 
 struct Server;
@@ -71,6 +81,7 @@ pub(crate) struct Session {
     pub(crate) inbound_weight: InboundWeight,
     pub(crate) gossip: Option<ChannelId>,
     pub(crate) exchange: Option<ChannelId>,
+    pub(crate) router: Option<ChannelId>,
     pub(crate) meta: Meta,
     pub(crate) address: SocketAddr,
     pub(crate) agent: String,
@@ -102,6 +113,9 @@ pub(crate) struct State {
     pub(crate) waiting: BTreeMap<Setup, Waiting>,
     pub(crate) statics: BTreeMap<NodeId, PeerAddress>,
     pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) durables: Vec<DurableRegistration>,
+    /// Whose messages of a topic may be coded, where the application has said so.
+    pub(crate) admitted: BTreeMap<Topic, Admitted>,
     pub(crate) events: Events,
     pub(crate) presented: watch::Sender<Presented>,
     /// Where others reach it.
@@ -113,6 +127,9 @@ pub(crate) struct State {
     pub(crate) buffers: Buffers,
     pub(crate) gossip_inbound: Outlet<Inbound>,
     pub(crate) exchange_inbound: Outlet<Inbound>,
+    pub(crate) router_inbound: Outlet<Inbound>,
+    pub(crate) router_memory: peerage_router::Memory,
+    pub(crate) served: Served,
     /// Whether others can dial this node, as far as the exchange has found out.
     pub(crate) reachable: Reachable,
     pub(crate) gossip_memory: peerage_gossip::Memory,
@@ -131,17 +148,19 @@ pub(crate) struct State {
 
 impl Actor for Server {
     type Msg = ServerMsg;
-    type State = State;
-    type Arguments = (Args, Vec<Bound>, peerage_mailbox::Inlet<Publish>);
+    /// Both are large, and handed on from function to function before the actor runs.
+    type State = Box<State>;
+    type Arguments = Box<(Args, Vec<Bound>, Inlets)>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<ServerMsg>,
-        (args, bound, publishes): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
+        arguments: Self::Arguments,
+    ) -> Result<Box<State>, ActorProcessingErr> {
+        let (args, bound, inlets) = *arguments;
         let (trusted, gateway_seed) = (args.trusted.clone(), args.seed);
         let alarm = Alarm::new(&myself, args.clock, || ServerMsg::Tick);
-        let mut state = wire(args, bound, publishes, alarm, Supervisor::parent(&myself), Ports::new(&myself))?;
+        let mut state = wire(args, bound, inlets, alarm, Supervisor::parent(&myself), Ports::new(&myself))?;
         let now = state.clock.now();
         let restored = restored(&state.db, now, state.config.reputation.half_life);
         state.feed(In::Restore(restored)).await;
@@ -154,7 +173,7 @@ impl Actor for Server {
         state.privilege();
         state.hosts_changed();
         for service in Service::ALL {
-            if let Err(error) = state.services.spawn(service, &state.parent).await {
+            if let Err(error) = Box::pin(state.services.spawn(service, &state.parent)).await {
                 // What has started is not left behind.
                 state.services.stop().await;
                 return Err(error.into());
@@ -177,7 +196,7 @@ impl Actor for Server {
         &self,
         myself: ActorRef<ServerMsg>,
         message: ServerMsg,
-        state: &mut State,
+        state: &mut Box<State>,
     ) -> Result<(), ActorProcessingErr> {
         state.journal.busy = true;
         state.message(message).await;
@@ -190,7 +209,7 @@ impl Actor for Server {
         &self,
         myself: ActorRef<ServerMsg>,
         event: SupervisionEvent,
-        state: &mut State,
+        state: &mut Box<State>,
     ) -> Result<(), ActorProcessingErr> {
         if let Some((service, ended)) = state.services.ended(&event) {
             state.service_ended(service, ended);
@@ -250,7 +269,10 @@ impl State {
             }
             ServerMsg::Discovery(DiscoveryOut::Alive(record)) => self.remember(&record),
             ServerMsg::Discovery(DiscoveryOut::Predicted(prediction)) => self.own_address(prediction.into()),
-            ServerMsg::Mapped(mapping) => self.own_address(AddressIn::Mapped(mapping)),
+            #[cfg(feature = "nat")]
+            ServerMsg::Mapped(mapping) => {
+                self.own_address(peerage_discovery::external::AddressIn::Mapped(mapping));
+            }
             ServerMsg::Discovery(DiscoveryOut::Candidates(records)) => {
                 if let Some(dialer) = &self.services.dialer {
                     dialer.candidates(records);
@@ -263,6 +285,7 @@ impl State {
             }
             ServerMsg::Exchange(out) => self.exchange_says(out).await,
             ServerMsg::Offered => self.services.exchange.iter().for_each(|exchange| exchange.offered()),
+            ServerMsg::Router(event) => self.router_says(event).await,
             ServerMsg::Gossip(peerage_gossip::Event::Report { session, penalty }) => {
                 self.feed(In::Report(session, penalty)).await;
             }
@@ -320,6 +343,11 @@ impl State {
             }
             ServerMsg::Forks(own, accepted) => self.set_forks(own, accepted).await,
             ServerMsg::Subscribe(subscription, reply) => self.subscribe(subscription, reply),
+            ServerMsg::Serve(serve, reply) => self.serve(*serve, reply),
+            ServerMsg::ServeNoMore(handler) => self.serve_no_more(handler),
+            ServerMsg::Members(members) => self.members(members),
+            ServerMsg::SubscribeDurable(wish, start, reply) => self.subscribe_durable(wish, start, reply),
+            ServerMsg::Topics(message) => self.topics(message),
             ServerMsg::Events(outlet, reply) => {
                 if self.events.add(outlet) {
                     reply.send(());
@@ -375,7 +403,7 @@ impl State {
                 }
                 // Trusted peers have a share of the pool that nobody else can take.
                 let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
-                let windows = CHANNEL_WINDOW * established.remote.channels.len();
+                let windows = CHANNEL_WINDOW * established.remote.channels.len() + STREAM_ALLOWANCE;
                 if let Some(share) = self.inbound_pool.admit(windows, weight) {
                     self.waiting.insert(setup, Waiting { reply, established: Some((established, share)) });
                     self.feed(In::Checkpoint(setup, Stage::Established, meta)).await;
@@ -389,20 +417,6 @@ impl State {
                 self.feed(In::Released(setup)).await;
             }
         }
-    }
-
-    fn subscribe(&mut self, subscription: Subscription, reply: Reply<Result<(), SubscribeError>>) {
-        self.subscriptions.retain(|kept| !kept.outlet.is_closed());
-        match &self.services.gossip {
-            Some(gossip) => {
-                let Subscription { topic, policy, outlet } = subscription.clone();
-                gossip.subscribe(topic, policy, outlet, Some(reply));
-            }
-            // It is told as soon as it is back.
-            None => reply.send(Ok(())),
-        }
-        // One that gossip refuses closes when its owner drops the inlet.
-        self.subscriptions.push(subscription);
     }
 
     fn resign(&mut self) {
@@ -466,6 +480,7 @@ impl State {
         match service {
             Service::Queue => services.queue.iter().for_each(|actor| actor.inject_panic()),
             Service::Gossip => services.gossip.iter().for_each(|actor| actor.inject_panic()),
+            Service::Router => services.router.iter().for_each(|actor| actor.inject_panic()),
             Service::Exchange => services.exchange.iter().for_each(|actor| actor.inject_panic()),
             Service::Dialer => services.dialer.iter().for_each(|actor| actor.inject_panic()),
             Service::Connector => services.connector.iter().for_each(|actor| actor.inject_panic()),

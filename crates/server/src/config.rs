@@ -171,6 +171,10 @@ pub struct Config {
     pub exchange: peerage_discovery::exchange::Config,
     /// Topics.
     pub gossip: peerage_gossip::Config,
+    /// Whether to speak `router/1`: without it the node neither asks nor serves.
+    pub router_on: bool,
+    /// Requests.
+    pub router: peerage_router::Config,
 }
 
 /// Networks that the admission policy may list; bans add 512 at most. Each is compared with every address.
@@ -216,6 +220,8 @@ impl Config {
             discovery: peerage_discovery::Config::recommended(),
             exchange: peerage_discovery::exchange::Config::recommended(),
             gossip: peerage_gossip::Config::recommended(),
+            router_on: true,
+            router: peerage_router::Config::recommended(),
         }
     }
 
@@ -230,6 +236,7 @@ impl Config {
             discovery: peerage_discovery::Config::local(),
             exchange: peerage_discovery::exchange::Config::local(),
             gossip: peerage_gossip::Config::local(),
+            router: peerage_router::Config::local(),
             ..Config::recommended()
         }
     }
@@ -315,6 +322,16 @@ impl Config {
                 self.session.max_message
             ));
         }
+        let largest = self.router.max_payload + peerage_router::wire::MAX_OVERHEAD;
+        if largest > self.session.max_message {
+            return Err(format!(
+                "router.max_payload ({}) and {} bytes of header are more than session.max_message ({})",
+                self.router.max_payload,
+                peerage_router::wire::MAX_OVERHEAD,
+                self.session.max_message
+            ));
+        }
+        self.router.validate().map_err(|error| error.to_string())?;
         self.listener.check()?;
         self.session.check()?;
         self.queue.check(self.session.max_message)?;

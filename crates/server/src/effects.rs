@@ -21,7 +21,8 @@ impl State {
                 return;
             }
             for out in outs {
-                self.perform_one(out).await;
+                // Apart, as its future is the largest of all: every function that feeds the machine would hold one.
+                Box::pin(self.perform_one(out)).await;
             }
         }
     }

@@ -1,27 +1,34 @@
 //! The door of the root actor: control messages grouped by who sends them, and the verbs that send them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_discovery::DiscoveryOut;
 use peerage_discovery::exchange::ExchangeOut;
+#[cfg(feature = "nat")]
 use peerage_discovery::external::Mapping;
 use peerage_discovery::sources::Named;
+use peerage_gossip::durable::{Durable, DurableAsk, DurableError, Lease, Start};
 use peerage_gossip::{Message, Policy, Publish, SubscribeError, Topic};
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Port, Reply, ask, data_queue};
 use peerage_peer_session::Ended;
 use peerage_peer_session::handshake::Direction;
 use peerage_queue::SessionId;
+use peerage_router::{AddError, Ask, Handler, HandlerConfig, HandlerId, Router};
 use peerage_transport::Stream;
 use peerage_wire::{Admission, AdmissionError, Banned, ForkId, NodeId};
 use ractor::ActorRef;
 
 use crate::config::{Config, MAX_ADMISSION};
 use crate::connector::Dialled;
+use crate::durable::DurableRegistration;
 use crate::listener::{Door, DoorError};
 use crate::metrics::SetupMetrics;
+use crate::requests::Serve;
 use crate::setup::{SetupContext, SetupFailed, SetupMsg};
+use crate::topics::{Subscription, TopicMsg};
 use crate::types::{Event, Health, LocalNode, PeerAddress, PeerInfo};
 
 /// An actor that the root restarts.
@@ -31,6 +38,8 @@ pub enum Service {
     Queue,
     /// Topics.
     Gossip,
+    /// Requests.
+    Router,
     /// Peers' peers.
     Exchange,
     /// Whom to dial.
@@ -45,9 +54,10 @@ pub enum Service {
 
 impl Service {
     /// All of them, in the order in which they start: each after those it sends to.
-    pub const ALL: [Service; 7] = [
+    pub const ALL: [Service; 8] = [
         Service::Queue,
         Service::Gossip,
+        Service::Router,
         Service::Exchange,
         Service::Dialer,
         Service::Connector,
@@ -60,6 +70,7 @@ impl Service {
         match self {
             Service::Queue => "queue",
             Service::Gossip => "gossip",
+            Service::Router => "router",
             Service::Exchange => "exchange",
             Service::Dialer => "dialer",
             Service::Connector => "connector",
@@ -67,14 +78,6 @@ impl Service {
             Service::Listener => "listener",
         }
     }
-}
-
-/// A subscription that the root keeps and replays.
-#[derive(Clone, Debug)]
-pub(crate) struct Subscription {
-    pub(crate) topic: Topic,
-    pub(crate) policy: Policy,
-    pub(crate) outlet: Outlet<Message>,
 }
 
 /// The root's control messages.
@@ -90,9 +93,11 @@ pub(crate) enum ServerMsg {
     Discovery(DiscoveryOut),
     Exchange(ExchangeOut),
     Gossip(peerage_gossip::Event),
+    Router(peerage_router::Event),
     /// At most one for each lookup of a name.
     Named(Named),
     // ---------- from the gateway's task: a few in a lease ----------
+    #[cfg(feature = "nat")]
     Mapped(Option<Mapping>),
     // ---------- from itself ----------
     /// Discovery has what the exchange offered.
@@ -118,6 +123,11 @@ pub(crate) enum ServerMsg {
     Admission(Arc<Admission>),
     Forks(ForkId, Vec<ForkId>),
     Subscribe(Subscription, Reply<Result<(), SubscribeError>>),
+    Serve(Box<Serve>, Reply<Result<HandlerId, AddError>>),
+    ServeNoMore(HandlerId),
+    Members(BTreeMap<NodeId, u64>),
+    SubscribeDurable(DurableRegistration, Start, Reply<Result<u64, DurableError>>),
+    Topics(TopicMsg),
     Events(Outlet<Event>, Reply<()>),
     Local(Reply<LocalNode>),
     Peers(Reply<Vec<PeerInfo>>),
@@ -141,8 +151,23 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct ServerMailbox {
     root: ActorRef<ServerMsg>,
-    publisher: Outlet<Publish>,
+    outlets: Outlets,
     drain_timeout: Duration,
+}
+
+/// The data doors through which applications speak to the node's services.
+#[derive(Clone)]
+pub(crate) struct Outlets {
+    pub(crate) publisher: Outlet<Publish>,
+    pub(crate) router: Router,
+    pub(crate) asker: Outlet<DurableAsk>,
+}
+
+/// Their other ends.
+pub(crate) struct Inlets {
+    pub(crate) publishes: Inlet<Publish>,
+    pub(crate) asks: Inlet<Ask>,
+    pub(crate) durable_asks: Inlet<DurableAsk>,
 }
 
 /// Why a topic was not subscribed to.
@@ -154,6 +179,28 @@ pub enum SubscribeFailed {
     /// Gossip refused.
     #[error(transparent)]
     Refused(#[from] SubscribeError),
+}
+
+/// Why a handler is not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServeFailed {
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// There can be no such handler.
+    #[error(transparent)]
+    Refused(#[from] AddError),
+}
+
+/// Why a topic is not durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurableFailed {
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// Gossip refused.
+    #[error(transparent)]
+    Refused(#[from] DurableError),
 }
 
 /// Why a door was not opened.
@@ -185,12 +232,12 @@ pub enum AddStaticFailed {
 }
 
 impl ServerMailbox {
-    pub(crate) fn new(root: ActorRef<ServerMsg>, publisher: Outlet<Publish>, drain_timeout: Duration) -> ServerMailbox {
-        ServerMailbox { root, publisher, drain_timeout }
+    pub(crate) fn new(root: ActorRef<ServerMsg>, outlets: Outlets, drain_timeout: Duration) -> ServerMailbox {
+        ServerMailbox { root, outlets, drain_timeout }
     }
 
     /// A root that is gone has told so; there is nobody left to tell.
-    fn send(&self, message: ServerMsg) {
+    pub(crate) fn send(&self, message: ServerMsg) {
         drop(self.root.cast(message));
     }
 
@@ -348,8 +395,58 @@ impl ServerMailbox {
         policy: Policy,
         outlet: Outlet<Message>,
     ) -> Result<(), SubscribeFailed> {
-        let subscription = Subscription { topic, policy, outlet };
+        let subscription = Subscription { topic, policy, config: None, validator: None, outlet };
         Ok(ask(ANSWER, |reply| self.send(ServerMsg::Subscribe(subscription, reply))).await??)
+    }
+
+    /// Asks other nodes' handlers.
+    pub fn router(&self) -> &Router {
+        &self.outlets.router
+    }
+
+    /// Serves a handler by this name, until [`serve_no_more`](ServerMailbox::serve_no_more).
+    ///
+    /// # Errors
+    /// [`ServeFailed`].
+    pub async fn serve(
+        &self,
+        name: impl Into<String>,
+        config: HandlerConfig,
+        handler: Handler,
+    ) -> Result<HandlerId, ServeFailed> {
+        let serve = Box::new(Serve { name: name.into(), config, handler });
+        Ok(ask(ANSWER, |reply| self.send(ServerMsg::Serve(serve, reply))).await??)
+    }
+
+    /// Serves it no more: calls that wait are refused, and those at work go on.
+    pub fn serve_no_more(&self, handler: HandlerId) {
+        self.send(ServerMsg::ServeNoMore(handler));
+    }
+
+    /// Says who the members of the network are, and their weights: for handlers and requests that are for members only.
+    pub fn members(&self, members: BTreeMap<NodeId, u64>) {
+        self.send(ServerMsg::Members(members));
+    }
+
+    /// Makes a topic durable until the inlet of `lease` is dropped; every reader of a topic says the same bounds. Answers
+    /// the position after which this one reads, through the [`asker`](ServerMailbox::asker).
+    ///
+    /// # Errors
+    /// [`DurableFailed`].
+    pub async fn subscribe_durable(
+        &self,
+        topic: Topic,
+        durable: Durable,
+        start: Start,
+        lease: Outlet<Lease>,
+    ) -> Result<u64, DurableFailed> {
+        let wish = DurableRegistration { topic, durable, lease };
+        Ok(ask(ANSWER, |reply| self.send(ServerMsg::SubscribeDurable(wish, start, reply))).await??)
+    }
+
+    /// Where readers of durable topics ask.
+    pub fn asker(&self) -> Outlet<DurableAsk> {
+        self.outlets.asker.clone()
     }
 
     /// Opens a door for another protocol on the port at which this node listens.
@@ -392,7 +489,7 @@ impl ServerMailbox {
 
     /// Where to publish.
     pub fn publisher(&self) -> Outlet<Publish> {
-        self.publisher.clone()
+        self.outlets.publisher.clone()
     }
 
     /// Shuts the node down: no more connections, every peer is told, and what is left after the configured
@@ -469,6 +566,10 @@ impl Ports {
 
     pub(crate) fn named(&self) -> Port<Named> {
         Port::to_actor(&self.0, ServerMsg::Named)
+    }
+
+    pub(crate) fn router(&self) -> Port<peerage_router::Event> {
+        Port::to_actor(&self.0, ServerMsg::Router)
     }
 
     pub(crate) fn gossip(&self) -> Port<peerage_gossip::Event> {

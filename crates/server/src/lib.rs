@@ -26,6 +26,8 @@ mod actor;
 #[cfg(feature = "actor")]
 mod addresses;
 #[cfg(feature = "actor")]
+mod durable;
+#[cfg(feature = "actor")]
 mod effects;
 #[cfg(feature = "actor")]
 mod events;
@@ -42,6 +44,8 @@ mod names;
 #[cfg(feature = "actor")]
 mod own;
 #[cfg(feature = "actor")]
+mod requests;
+#[cfg(feature = "actor")]
 mod services;
 #[cfg(feature = "actor")]
 mod sessions;
@@ -51,6 +55,8 @@ mod setup;
 mod start;
 #[cfg(feature = "actor")]
 mod supervision;
+#[cfg(feature = "actor")]
+mod topics;
 #[cfg(feature = "actor")]
 mod types;
 #[cfg(feature = "actor")]
@@ -85,13 +91,17 @@ pub use peerage_wire::Banned;
 #[cfg(feature = "actor")]
 pub use addresses::{dialable, expand};
 #[cfg(feature = "actor")]
-pub use ingress::{AddStaticFailed, OpenDoorFailed, ServerMailbox, Service, SubscribeFailed};
+pub use ingress::{
+    AddStaticFailed, DurableFailed, OpenDoorFailed, ServeFailed, ServerMailbox, Service, SubscribeFailed,
+};
 #[cfg(feature = "actor")]
 pub use listener::{Door, DoorError, Visitor};
 #[cfg(feature = "actor")]
 pub use setup::SetupFailed;
 #[cfg(feature = "actor")]
 pub use start::{Args, DEFAULT_PORT, Listen, StartError, start};
+#[cfg(feature = "actor")]
+pub use topics::ConfirmFailed;
 #[cfg(feature = "actor")]
 pub use types::{Event, Health, LocalNode, PeerAddress, PeerAddressError, PeerInfo, Status};
 
@@ -105,6 +115,7 @@ pub use peerage_mailbox as mailbox;
 pub use peerage_nodedb as nodedb;
 pub use peerage_peer_session as peer_session;
 pub use peerage_queue as queue;
+pub use peerage_router as router;
 #[cfg(feature = "actor")]
 pub use peerage_transport as transport;
 pub use peerage_wire as wire;

@@ -9,6 +9,7 @@ use peerage_gossip::GossipMailbox;
 use peerage_machine::{Rng, Time};
 use peerage_mailbox::{Child, Restart, RestartPolicy, Supervisor};
 use peerage_queue::QueueMailbox;
+use peerage_router::RouterMailbox;
 use ractor::SupervisionEvent;
 
 use crate::connector::ConnectorMailbox;
@@ -20,6 +21,8 @@ use crate::{connector, listener};
 pub(crate) struct Blueprints {
     pub(crate) queue: peerage_queue::Args,
     pub(crate) gossip: peerage_gossip::Args,
+    /// None if switched off.
+    pub(crate) router: Option<peerage_router::Args>,
     /// None if switched off.
     pub(crate) exchange: Option<exchange::Args>,
     pub(crate) dialer: peerage_dialer::Args,
@@ -41,6 +44,7 @@ pub(crate) struct Services {
     pub(crate) blueprints: Blueprints,
     pub(crate) queue: Option<QueueMailbox>,
     pub(crate) gossip: Option<GossipMailbox>,
+    pub(crate) router: Option<RouterMailbox>,
     pub(crate) exchange: Option<ExchangeMailbox>,
     pub(crate) dialer: Option<DialerMailbox>,
     pub(crate) connector: Option<ConnectorMailbox>,
@@ -56,6 +60,7 @@ impl Services {
             blueprints,
             queue: None,
             gossip: None,
+            router: None,
             exchange: None,
             dialer: None,
             connector: None,
@@ -81,6 +86,12 @@ impl Services {
                 let (mailbox, child) =
                     peerage_gossip::spawn(blueprints.gossip.clone(), parent).await.map_err(|error| say(&error))?;
                 self.gossip = Some(mailbox);
+                child
+            }
+            Service::Router => {
+                let Some(args) = blueprints.router.clone() else { return Ok(()) };
+                let (mailbox, child) = peerage_router::spawn(args, parent).await.map_err(|error| say(&error))?;
+                self.router = Some(mailbox);
                 child
             }
             Service::Exchange => {
@@ -128,7 +139,7 @@ impl Services {
     /// Decides about a death. One that a peer has caused does not count against the actor.
     pub(crate) fn decide(&mut self, now: Time, service: Service, charged: bool) -> Restart {
         let policy = match service {
-            Service::Gossip | Service::Queue => RestartPolicy::vital(),
+            Service::Gossip | Service::Queue | Service::Router => RestartPolicy::vital(),
             _ => RestartPolicy::service(),
         };
         let life = self.lives.entry(service).or_default();
@@ -136,6 +147,7 @@ impl Services {
         match service {
             Service::Queue => self.queue = None,
             Service::Gossip => self.gossip = None,
+            Service::Router => self.router = None,
             Service::Exchange => self.exchange = None,
             Service::Dialer => self.dialer = None,
             Service::Connector => self.connector = None,

@@ -10,6 +10,7 @@ use peerage_wire::DisconnectReason;
 
 use crate::actor::{GOSSIP, Session, State, Waiting};
 use crate::machine::{In, Meta, Setup};
+use crate::requests::{ROUTER, router_peer};
 use crate::types::Event;
 
 impl State {
@@ -40,7 +41,7 @@ impl State {
             let matched = remote.channels.iter().find(|matched| &*matched.capability.name == name);
             matched.map(|matched| ChannelId(matched.channel))
         };
-        let (gossip, exchange) = (channel(GOSSIP.0), channel(PEERS.0));
+        let (gossip, exchange, router) = (channel(GOSSIP.0), channel(PEERS.0), channel(ROUTER.0));
         let (address, agent) = (established.address(), remote.hello.agent.to_string());
         let record = remote.record.clone();
         let capabilities = remote.channels.iter().map(|matched| matched.capability.clone()).collect();
@@ -49,6 +50,9 @@ impl State {
         }
         if let (Some(actor), Some(channel)) = (&self.services.gossip, gossip) {
             actor.peer_up(gossip_peer(session, &meta, channel));
+        }
+        if let (Some(actor), Some(channel)) = (&self.services.router, router) {
+            actor.peer_up(router_peer(session, &meta, channel));
         }
         if let Some(actor) = &self.services.exchange {
             let dialled = meta.dialled();
@@ -62,11 +66,16 @@ impl State {
             established,
             lanes: lane_end,
             inbound,
+            accept: Default::default(),
             buffers: self.buffers.clone(),
-            routes: [(gossip, &self.gossip_inbound), (exchange, &self.exchange_inbound)]
-                .into_iter()
-                .filter_map(|(channel, outlet)| Some((channel?, outlet.clone())))
-                .collect(),
+            routes: [
+                (gossip, &self.gossip_inbound),
+                (exchange, &self.exchange_inbound),
+                (router, &self.router_inbound),
+            ]
+            .into_iter()
+            .filter_map(|(channel, outlet)| Some((channel?, outlet.clone())))
+            .collect(),
             traffic,
             ended: self.ports.session_ended(session),
             clock: self.clock,
@@ -82,6 +91,7 @@ impl State {
                     inbound_weight,
                     gossip,
                     exchange,
+                    router,
                     meta,
                     address,
                     agent,
@@ -123,6 +133,9 @@ impl State {
         }
         if let Some(gossip) = &self.services.gossip {
             gossip.peer_down(session);
+        }
+        if let Some(router) = &self.services.router {
+            router.peer_down(session);
         }
         if let Some(exchange) = &self.services.exchange {
             exchange.peer_down(session);

@@ -5,8 +5,9 @@ use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_mailbox::Restart;
 
 use crate::actor::State;
+use crate::durable::DurableRegistration;
 use crate::genesis::ServerGenesis;
-use crate::ingress::{ServerMsg, Service, Subscription};
+use crate::ingress::{ServerMsg, Service};
 use crate::machine::Running;
 use crate::names::is_placed;
 use crate::remembered::anchors;
@@ -44,6 +45,7 @@ impl State {
         let error = ended.err().unwrap_or_else(|| "stopped by itself".into());
         let charged = match service {
             Service::Gossip => self.gossip_memory.take_charged(),
+            Service::Router => self.router_memory.take_charged(),
             Service::Exchange => self.services.blueprints.exchange.as_ref().is_some_and(|args| args.charge.take()),
             _ => false,
         };
@@ -71,7 +73,7 @@ impl State {
             let doors = self.sessions.iter().map(|(id, session)| (*id, session.door.clone()));
             self.services.blueprints.queue.doors = doors.collect();
         }
-        match self.services.spawn(service, &self.parent).await {
+        match Box::pin(self.services.spawn(service, &self.parent)).await {
             Ok(()) => {
                 self.metrics.restarted(service.label());
                 self.metrics.degraded(service.label(), false);
@@ -86,16 +88,17 @@ impl State {
         match service {
             Service::Gossip => {
                 let Some(gossip) = &self.services.gossip else { return };
-                self.subscriptions.retain(|kept| !kept.outlet.is_closed());
-                for Subscription { topic, policy, outlet } in self.subscriptions.iter().cloned() {
-                    gossip.subscribe(topic, policy, outlet, None);
-                }
+                self.durables.retain(DurableRegistration::is_open);
+                self.durables.iter().for_each(|kept| kept.tell(gossip));
+                self.repeat_topics();
+                let Some(gossip) = &self.services.gossip else { return };
                 for (id, session) in &self.sessions {
                     if let Some(channel) = session.gossip {
                         gossip.peer_up(gossip_peer(*id, &session.meta, channel));
                     }
                 }
             }
+            Service::Router => self.introduce_router(),
             Service::Exchange => self.introduce_exchange(),
             Service::Dialer => {
                 let Some(dialer) = &self.services.dialer else { return };

@@ -9,12 +9,11 @@ use peerage_discovery::Bootnode;
 use peerage_discovery::exchange::{self, CAPABILITY as PEERS};
 use peerage_discovery::external::Reachable;
 use peerage_discovery::sources::Names;
-use peerage_gossip::Publish;
 use peerage_machine::journal::Genesis as _;
 use peerage_machine::{Driver, Rng};
-use peerage_mailbox::{Alarm, Capacity, Inlet, Supervisor, data_queue};
+use peerage_mailbox::{Alarm, Capacity, Supervisor, data_queue};
 use peerage_peer_session::handshake::Presented;
-use peerage_peer_session::{Buffers, Handshaker};
+use peerage_peer_session::{Buffers, Handshaker, STREAM_ALLOWANCE};
 use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
 use peerage_wire::codec::{self, List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
@@ -26,11 +25,12 @@ use tokio::task::JoinSet;
 use crate::actor::{GOSSIP, State};
 use crate::events::Events;
 use crate::genesis::ServerGenesis;
-use crate::ingress::Ports;
+use crate::ingress::{Inlets, Ports};
 use crate::metrics::{ServerMetrics, SetupMetrics};
 use crate::names::{Hosts, resolver};
 use crate::own::{OwnAddress, record};
 use crate::remembered::seeds;
+use crate::requests::{ROUTER, Served};
 use crate::services::{Blueprints, Services};
 use crate::setup::SetupContext;
 use crate::start::{Args, Bound};
@@ -56,7 +56,7 @@ fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented,
 
 /// What the node speaks over its sessions. Each takes a channel of every session, and its windows.
 fn capabilities(config: &Config) -> impl Iterator<Item = (&'static str, u16)> {
-    [GOSSIP].into_iter().chain(config.exchange_on.then_some(PEERS))
+    [GOSSIP].into_iter().chain(config.exchange_on.then_some(PEERS)).chain(config.router_on.then_some(ROUTER))
 }
 
 /// The handshakes that this node answers: one of them with a word of why not, as it has a secret or has none.
@@ -69,11 +69,12 @@ pub(crate) fn natives() -> Vec<listener::Native> {
 pub(crate) fn wire(
     args: Args,
     bound: Vec<Bound>,
-    publishes: Inlet<Publish>,
+    inlets: Inlets,
     alarm: Alarm,
     parent: Supervisor,
     ports: Ports,
-) -> Result<State, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Box<State>, Box<dyn std::error::Error + Send + Sync>> {
+    let Inlets { publishes, asks, durable_asks } = inlets;
     let names = Names::new(resolver(&args), args.clock, args.seed.rotate_left(32), &args.meter, ports.named());
     let Args { mut config, keys, bootnodes, statics, trusted, doors, foreign, transport, db, secret, journals, .. } =
         args;
@@ -97,7 +98,7 @@ pub(crate) fn wire(
     // Trusted peers may exceed the limit; for those trusted later there is the doubling.
     // Static ones have places of their own.
     let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len()) + config.max_static_peers as usize;
-    let windows = sessions * CHANNEL_WINDOW * capabilities(&config).count();
+    let windows = sessions * (CHANNEL_WINDOW * capabilities(&config).count() + STREAM_ALLOWANCE);
     let inbound_pool = InboundPool::new(windows, config.queue.inbound);
     // Four lanes a peer.
     let lane_items = 4 * config.queue.lanes.items * sessions;
@@ -106,13 +107,18 @@ pub(crate) fn wire(
     // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out, each for all peers
     // at most.
     let failures = lane_items + config.queue.pushes * sessions;
-    let (report_failures, failures) = data_queue::<SendFailed>(Capacity { items: failures, weight: failures });
+    let failures_room = Capacity { items: failures, weight: failures };
+    let (report_failures, failures) = data_queue::<SendFailed>(failures_room);
     // What peers may have here is what the inbound pool granted them: this is never full.
     let granted = windows + config.queue.inbound.capacity();
     let capacity = Capacity { items: granted / MESSAGE_COST as usize, weight: granted };
     let (gossip_inbound, inbound) = data_queue::<Inbound>(capacity);
     let (exchange_inbound, exchange_inlet) = data_queue::<Inbound>(capacity);
     let gossip_memory = peerage_gossip::Memory::new();
+    let (router_inbound, router_inlet) = data_queue::<Inbound>(capacity);
+    let router_memory = peerage_router::Memory::new();
+    // The router's requests are in the same lanes.
+    let (report_unsent, unsent) = data_queue::<SendFailed>(failures_room);
 
     let context = SetupContext {
         handshaker: Handshaker::new(config.session, keys.clone(), clock).with_secret(secret),
@@ -164,7 +170,22 @@ pub(crate) fn wire(
         meter: meter.clone(),
         journals: journals.clone(),
     });
+    let router = config.router_on.then(|| peerage_router::Args {
+        config: config.router.clone(),
+        seed: seed.rotate_left(16),
+        inbound: router_inlet,
+        asks,
+        failures: unsent,
+        report_failures: report_unsent,
+        push: push.clone(),
+        events: ports.router(),
+        clock,
+        meter: meter.clone(),
+        memory: router_memory.clone(),
+        journals: journals.clone(),
+    });
     let blueprints = Blueprints {
+        router,
         queue: peerage_queue::Args { doors: BTreeMap::new(), pushes, pool: pool.clone(), meter: meter.clone() },
         gossip: peerage_gossip::Args {
             config: config.gossip.clone(),
@@ -172,6 +193,8 @@ pub(crate) fn wire(
             seed: rng.next_u64(),
             inbound,
             publish: publishes,
+            durable: durable_asks,
+            logs: db.logs(),
             failures,
             report_failures,
             push,
@@ -217,7 +240,7 @@ pub(crate) fn wire(
     };
     let genesis = ServerGenesis { own: keys.id(), config: config.clone(), seed: rng.next_u64() };
     let recorder = journals.begin(clock.now(), || genesis.clone(), codec::encode, codec::encode);
-    Ok(State {
+    Ok(Box::new(State {
         driver: Driver::new(genesis.build()?).recorded(recorder),
         journal: RootJournal::new(journals),
         alarm,
@@ -229,6 +252,8 @@ pub(crate) fn wire(
         waiting: BTreeMap::new(),
         statics: statics.into_iter().map(|peer| (peer.id, peer)).collect(),
         subscriptions: Vec::new(),
+        durables: Vec::new(),
+        admitted: BTreeMap::new(),
         events: Events::new(),
         presented,
         own,
@@ -238,6 +263,9 @@ pub(crate) fn wire(
         buffers: Buffers::new(),
         gossip_inbound,
         exchange_inbound,
+        router_inbound,
+        router_memory,
+        served: Served::default(),
         reachable: Reachable::Unknown,
         gossip_memory,
         stopping: Vec::new(),
@@ -251,5 +279,5 @@ pub(crate) fn wire(
         keys,
         meter,
         ports,
-    })
+    }))
 }

@@ -16,6 +16,7 @@ use peerage_discovery::exchange::ExchangeGenesis;
 use peerage_gossip::GossipGenesis;
 use peerage_machine::journal::{Damage, Dump, DumpError, Entry, Genesis, Recorder, What};
 use peerage_machine::{Driver, Machine, Time};
+use peerage_router::RouterGenesis;
 use peerage_server::{ListenerGenesis, ServerGenesis};
 use peerage_wire::codec::{self, CodecError};
 use serde::de::DeserializeOwned;
@@ -183,6 +184,7 @@ pub fn replay(bytes: &[u8], partial: bool, seen: &mut dyn FnMut(&Step<'_>)) -> R
         ExchangeGenesis::NAME => feed::<ExchangeGenesis>(&dump, seen),
         DialerGenesis::NAME => feed::<DialerGenesis>(&dump, seen),
         GossipGenesis::NAME => feed::<GossipGenesis>(&dump, seen),
+        RouterGenesis::NAME => feed::<RouterGenesis>(&dump, seen),
         ServerGenesis::NAME => feed::<ServerGenesis>(&dump, seen),
         ListenerGenesis::NAME => feed::<ListenerGenesis>(&dump, seen),
         other => Err(ReplayError::UnknownMachine(other.to_owned())),

@@ -68,8 +68,8 @@ pub fn decode_exact<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Re
 }
 
 /// The value that is exactly these bytes, where its type has no bounds of its own: lengths that the bytes claim are
-/// allowed only in proportion to how many there are. For what this computer wrote itself, such as journals; nothing
-/// from the network is read so.
+/// allowed only in proportion to how many there are. For what this computer wrote itself, such as journals, and for the
+/// values of applications, where `limit` keeps them small: above 256 KiB of bytes, a claim is bounded at 1 GiB only.
 ///
 /// # Errors
 /// As [`decode_exact`].

@@ -40,6 +40,10 @@ pub const fn first_window(lane: Lane) -> u64 {
 /// What one channel of a session takes of the receiver's memory at least: its four [`first_window`]s, in bytes.
 pub const CHANNEL_WINDOW: usize = 128 << 10;
 
+/// The credit that each direction of a stream begins with, in bytes: whoever opens one may send as much at once. Streams
+/// count payload bytes alone.
+pub const STREAM_WINDOW: u64 = 16 << 10;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -61,6 +65,12 @@ pub enum Kind {
     Reclaim,
     /// Payload: a u64, big-endian. The answer: the limit that holds from now on.
     Reclaimed,
+    /// Opens a stream of the header's channel and lane (normal or bulk), with the next id of the sender's side. No payload.
+    Open,
+    /// Payload: a code as u32, big-endian. The sender ends its direction of the stream, and what it sent counts for nothing.
+    Reset,
+    /// Payload: a code as u32, big-endian. The sender reads no more of the stream: the other end is to reset its direction.
+    Stop,
     /// A kind of a later version.
     Unknown(u8),
 }
@@ -77,6 +87,9 @@ impl Kind {
             Kind::Credit => 5,
             Kind::Reclaim => 6,
             Kind::Reclaimed => 7,
+            Kind::Open => 8,
+            Kind::Reset => 9,
+            Kind::Stop => 10,
             Kind::Unknown(code) => code,
         }
     }
@@ -92,6 +105,9 @@ impl Kind {
             5 => Kind::Credit,
             6 => Kind::Reclaim,
             7 => Kind::Reclaimed,
+            8 => Kind::Open,
+            9 => Kind::Reset,
+            10 => Kind::Stop,
             code => Kind::Unknown(code),
         }
     }
@@ -273,11 +289,16 @@ mod tests {
         let ping = Header::new(Kind::Ping, Lane::Control, 0, 8);
         assert_eq!(encoded(ping), [1, 0, 0, 0, 0, 0, 8]);
         let kinds = [Kind::Data, Kind::Ping, Kind::Pong, Kind::Disconnect, Kind::Accepted, Kind::Credit, Kind::Reclaim];
-        for (code, kind) in (0..).zip(kinds.into_iter().chain([Kind::Reclaimed, Kind::Unknown(8)])) {
+        let later = [Kind::Reclaimed, Kind::Open, Kind::Reset, Kind::Stop, Kind::Unknown(11)];
+        for (code, kind) in (0..).zip(kinds.into_iter().chain(later)) {
             assert_eq!((kind.code(), Kind::from_code(code)), (code, kind));
         }
         let credit = Header::new(Kind::Credit, Lane::Bulk, 2, 8);
         assert_eq!(encoded(credit), [5, 3, 0, 2, 0, 0, 8]);
+        let open = Header { stream: 1, ..Header::new(Kind::Open, Lane::Bulk, 2, 0) };
+        assert_eq!(encoded(open), [8, 3, 0, 2, 1, 0, 0]);
+        let end = Header { end: true, stream: 129, ..Header::new(Kind::Data, Lane::Normal, 2, 5) };
+        assert_eq!(encoded(end), [0, 0b0001_0010, 0, 2, 0x81, 1, 0, 5]);
         let fragment = Header {
             more: true,
             total: true,

@@ -26,6 +26,7 @@ pub mod handshake;
 mod hello;
 mod host;
 mod identity;
+pub mod items;
 mod penalty;
 mod reason;
 mod record;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_mailbox::{Capacity, data_queue};
+use peerage_nodedb::Logs;
 use peerage_queue::{ChannelId, Delivery, Pool, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
@@ -46,6 +47,8 @@ impl Bench {
             seed: 1,
             inbound: inbound_end,
             publish,
+            durable: data_queue(ROOM).1,
+            logs: Logs::memory(),
             failures,
             report_failures,
             push,

@@ -58,6 +58,16 @@ impl Coded {
         self.tell_enough(key, fx);
     }
 
+    /// The application does not want a message: its shards are neither taken nor passed on any more. Shards go on before
+    /// the message can be judged, so who signed what is rejected is barred as who signs what is no code's.
+    pub(crate) fn judged(&mut self, now: Time, id: &MessageId, rejected: bool, fx: &mut Fx) {
+        let Some(key) = self.by_id.get(id).copied() else { return };
+        if rejected && let Some(publisher) = self.sessions.get(&key).map(|session| session.header.publisher) {
+            self.quotas.bar(now, publisher, now + 4 * self.config.lifetime);
+        }
+        self.refuse(key, fx);
+    }
+
     /// Tells who knows of it that this node takes no shards of it.
     pub(super) fn refuse(&mut self, key: Key, fx: &mut Fx) {
         if let Some(session) = self.sessions.get(&key) {

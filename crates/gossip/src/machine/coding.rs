@@ -8,14 +8,14 @@ use peerage_queue::{Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, Signature};
 
-use super::cache::Slots;
 use super::contract::{Count, DropReason, Out, Outgoing, Published};
+use super::validating::Arrival;
 use super::wants::{Announced, Asks};
-use super::ways::{FIRST_HOP, Spread};
+use super::ways::Spread;
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::coded::{Admitted, Bits, Coded, Coding, Header, Key, Outcome, Publication, Shape};
 use crate::config::Config;
-use crate::message::{MessageId, Policy, Topic};
+use crate::message::{Fingerprint, MessageId, Policy, Topic};
 use crate::wire::{self, CodedStatus, Parcel, Shard};
 
 impl GossipMachine {
@@ -121,14 +121,11 @@ impl GossipMachine {
         if self.seen.contains(&header.id) || !self.subscriptions.contains_key(&header.topic) {
             return;
         }
-        let sender = first.and_then(|session| self.peers.get(session));
-        let (from, way) = (sender.map(|peer| peer.id), sender.map_or(FIRST_HOP, |peer| Some(peer.slot)));
-        first.into_iter().for_each(|session| self.scores.first(session, &header.topic));
-        let mut has = Slots::default();
-        self.peers.mark(&mut has, None, complete);
-        let parcel = Parcel::new(header.topic.clone(), Some(header.origin()), payload);
-        fx.emit(Out::Count(Count::Accepted));
-        self.accept(now, header.id, parcel, from, way, has, fx);
+        let (origin, senders) = (header.origin(), Vec::from_iter(first));
+        let from = first.and_then(|session| self.peers.get(session)).map(|peer| peer.id);
+        let fingerprint = Fingerprint::of(&header.id, Some(&origin));
+        let parcel = Parcel::new(header.topic.clone(), Some(origin), payload);
+        self.arrive(now, header.id, Arrival { parcel, fingerprint, from, senders, complete, whole: false }, fx);
     }
 
     /// Of those that a message is spread to: to whom it goes whole. Who gets shards of it is not told of it for a while
@@ -163,8 +160,11 @@ impl GossipMachine {
         if let Some(reason) = self.out_of_time(now, Some(&header.origin())) {
             return dropped(reason, fx);
         }
-        if header.shape.payload as usize > self.config.max_payload {
+        if header.shape.payload as usize > self.config.max_payload || self.validations.refused(&header.id) {
             return refuse(DropReason::CodedRefused, &header, fx);
+        }
+        if self.too_large(now, session, &header.topic, header.shape.payload as usize, fx) {
+            return fx.emit(say(from, wire::status(header.key(), CodedStatus::Refused)));
         }
         if self.seen.contains(&header.id) && !self.coded.is_known(&header.id) {
             fx.emit(Out::Count(Count::Duplicate));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +12,13 @@ use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, Signature, codec};
 use serde::{Deserialize, Serialize};
 
+use super::confirming::{ConfirmError, Confirmed};
+use super::validating::Verdict;
 use crate::coded::{Admitted, Coding, Job};
+use crate::config::{TopicConfig, TopicConfigError};
 use crate::message::{Check, Claim, Fingerprint, Message, MessageId, Policy, Topic};
 use crate::score::Breakdown;
+use crate::wire::Parcel;
 
 /// What may happen to a node's gossip.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +38,41 @@ pub enum In {
         topic: Topic,
         /// Its policy.
         policy: Policy,
+    },
+    /// The same, with parameters of its own. Answered likewise.
+    SubscribeWith {
+        /// The shell's name for the question.
+        token: u64,
+        /// The topic.
+        topic: Topic,
+        /// Its parameters.
+        config: Box<TopicConfig>,
+        /// Whether its messages are judged: asked with [`Out::Validate`]. Once so, until the topic is left.
+        validated: bool,
+    },
+    /// The answer to [`Out::Validate`].
+    Verdict {
+        /// The question's.
+        token: u64,
+        /// What the application says.
+        verdict: Verdict,
+    },
+    /// The other answer to [`Out::Validate`]: there was no room for the question, or nobody to ask. The message is asked
+    /// for again later.
+    NotJudged {
+        /// The question's.
+        token: u64,
+    },
+    /// Watch until so many peers have a message that is kept here. Answered with one [`Out::Confirmed`].
+    Confirm {
+        /// The shell's name for the question.
+        token: u64,
+        /// The message.
+        id: MessageId,
+        /// How many different nodes must have it.
+        peers: NonZeroUsize,
+        /// For how long to try; at most as long as messages are kept.
+        within: Duration,
     },
     /// This node no longer wants a topic.
     Unsubscribe {
@@ -112,6 +152,19 @@ pub enum In {
         /// The publishers.
         publishers: Admitted,
     },
+    /// A topic is durable: from now on its messages come as [`Out::Keep`]. Before it is subscribed to.
+    Durable {
+        /// The topic.
+        topic: Topic,
+        /// What of it is on disk and may still come again.
+        ids: Vec<MessageId>,
+        /// Messages of it that others may still lack, as they travel; oldest first.
+        items: Vec<Bytes>,
+        /// The last sequence of this node's own on it.
+        sequence: u64,
+    },
+    /// A message of a durable topic is missing: pull repair is to look for it soon.
+    Missing,
     /// Handling this copy of a message panicked in an earlier life.
     Refuse {
         /// The copy.
@@ -156,12 +209,38 @@ pub enum Out {
     },
     /// Hand this to the topic's subscribers. Once for every message.
     Deliver(Message),
+    /// Keep this message of a durable topic, and hand it to the topic's subscribers after that. Once for every message, in
+    /// any order. Nothing else remembers its id from one life to the next.
+    Keep {
+        /// Its id.
+        id: MessageId,
+        /// The message. Its signature holds.
+        parcel: Parcel,
+        /// The peer it came from first; none for what this node published itself.
+        from: Option<NodeId>,
+        /// Whether nothing of its publisher is missing before it: the first one that this life of this node published.
+        first: bool,
+    },
     /// The answer to [`In::Subscribe`].
     Subscribed {
         /// The question's.
         token: u64,
         /// Whether the topic is now subscribed to.
         result: Result<(), SubscribeError>,
+    },
+    /// Is this message good? Answer with [`In::Verdict`].
+    Validate {
+        /// The machine's name for the question.
+        token: u64,
+        /// The message, which its publisher has signed if its topic is signed.
+        message: Message,
+    },
+    /// The answer to [`In::Confirm`].
+    Confirmed {
+        /// The question's.
+        token: u64,
+        /// What came of it.
+        result: Result<Confirmed, ConfirmError>,
     },
     /// The answer to [`In::Publish`].
     Published {
@@ -257,12 +336,12 @@ pub enum PublishError {
         /// When it may be worth another try.
         retry_after: Duration,
     },
-    /// The payload is too large for this network.
+    /// The payload is too large for this network, or for this topic.
     #[error("{bytes} bytes, and a message has at most {limit}")]
     TooLarge {
         /// Its bytes.
         bytes: usize,
-        /// The network's limit.
+        /// The limit.
         limit: usize,
     },
     /// This node is subscribed to the topic with the other policy.
@@ -279,6 +358,15 @@ pub enum SubscribeError {
     /// This node is subscribed to as many topics as it may.
     #[error("a node is subscribed to at most {0} topics")]
     TooMany(usize),
+    /// Such parameters cannot be.
+    #[error("the topic's parameters: {0}")]
+    Config(#[from] TopicConfigError),
+    /// Another subscriber has set other parameters.
+    #[error("the topic has other parameters here; ask for the same, or leave them out")]
+    Parameters,
+    /// Another subscriber judges the topic's messages.
+    #[error("the topic's messages are validated already; end that subscription first")]
+    Validated,
 }
 
 /// Deadlines.
@@ -292,6 +380,10 @@ pub enum Timer {
     Lazy,
     /// Shards of a message do not come any more, or it is old.
     Coded,
+    /// The application has not said in time what it thinks of a message.
+    Validation,
+    /// Peers that should have a message are asked again, or given up.
+    Confirm,
 }
 
 /// Something to count.
@@ -470,6 +562,22 @@ drops! {
     LowScore = "low_score";
     /// A peer told more often than it may which messages were first.
     FirstsFlood = "firsts_flood";
+    /// A message larger than its topic's may be.
+    TooLarge = "too_large";
+    /// No room for one more message that the application would judge, or nobody there who judges.
+    ValidationFull = "validation_full";
+    /// A message that the application ignores.
+    Ignored = "ignored";
+    /// A message that the application rejects.
+    Rejected = "rejected";
+    /// The application did not say in time what it thinks of a message, which is ignored then.
+    VerdictOverdue = "verdict_overdue";
+    /// A verdict that came too late, or twice.
+    LateVerdict = "late_verdict";
+    /// A copy of a message that the application ignored.
+    IgnoredBefore = "ignored_before";
+    /// A peer asked for more receipts than it may, or more than are remembered.
+    ReceiptFlood = "receipt_flood";
 }
 
 /// How much a machine holds.
@@ -487,6 +595,10 @@ pub struct Stats {
     pub cached_bytes: usize,
     /// Messages being checked.
     pub in_flight: usize,
+    /// Messages being judged by the application.
+    pub validating: usize,
+    /// Messages of which it is watched how many peers have them.
+    pub confirming: usize,
     /// Messages announced and not here.
     pub wanted: usize,
     /// Peers in meshes, in all topics.

@@ -10,7 +10,7 @@ use peerage_wire::frame::Lane;
 use super::contract::{Count, DropReason, Out, PruneReason};
 use super::mesh::{Candidate, Degree, Mesh};
 use super::{Fx, GossipMachine, dropped, tag};
-use crate::config::Mode;
+use crate::config::{MeshConfig, Mode};
 use crate::message::Topic;
 use crate::score::POINT;
 use crate::wire;
@@ -26,8 +26,8 @@ const BETTER_EVERY: u64 = 60;
 const BETTER: usize = 2;
 
 impl GossipMachine {
-    pub(super) fn degree(&self) -> Degree {
-        let mesh = &self.config.mesh;
+    pub(super) fn degree(&self, topic: &Topic) -> Degree {
+        let mesh = self.mesh_config(topic);
         let near = if self.config.mode == Mode::Peerage { mesh.near } else { 0 };
         let (wished, low, high) = (mesh.degree, mesh.low, mesh.high);
         Degree { wished, low, high, outbound: mesh.outbound, scored: mesh.scored, near }
@@ -42,7 +42,7 @@ impl GossipMachine {
     /// This node no longer wants the topic.
     pub(super) fn leave(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
         let Some(mesh) = self.meshes.remove(topic) else { return };
-        let rest = self.config.mesh.rest_after_leaving;
+        let rest = self.mesh_config(topic).rest_after_leaving;
         for (session, _) in mesh.links() {
             self.scores.pruned(now, session, topic);
             self.say_prune(session, topic, rest, fx);
@@ -53,7 +53,7 @@ impl GossipMachine {
     /// A peer now wants a topic.
     pub(super) fn wanted_by(&mut self, now: Time, session: SessionId, topic: &Topic, fx: &mut Fx) {
         let Some(mesh) = self.meshes.get(topic) else { return };
-        if mesh.len() < self.config.mesh.degree
+        if mesh.len() < self.mesh_config(topic).degree
             && let Some(candidate) = self.candidate(now, session, topic)
         {
             self.graft(now, topic, &candidate, fx);
@@ -89,7 +89,7 @@ impl GossipMachine {
     }
 
     fn fill(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
-        let (degree, candidates) = (self.degree(), self.candidates(now, topic));
+        let (degree, candidates) = (self.degree(topic), self.candidates(now, topic));
         let Some(mesh) = self.meshes.get(topic) else { return };
         for candidate in mesh.fill(&degree, candidates, &mut self.rng) {
             self.graft(now, topic, &candidate, fx);
@@ -121,7 +121,7 @@ impl GossipMachine {
 
     /// Says to a peer that it is not in the mesh, and lets it rest.
     fn refuse(&mut self, now: Time, session: SessionId, topic: &Topic, fx: &mut Fx) {
-        let rest = self.config.mesh.rest;
+        let rest = self.mesh_config(topic).rest;
         if let (Some(mesh), Some(peer)) = (self.meshes.get_mut(topic), self.peers.get(session)) {
             mesh.rest(peer.id, now + rest);
         }
@@ -138,7 +138,7 @@ impl GossipMachine {
         if !self.within_mesh_quota(now, session, fx) {
             return;
         }
-        let high = self.config.mesh.high;
+        let high = self.mesh_config(topic).high;
         let Some(mesh) = self.meshes.get(topic) else {
             // It may not have heard yet that this node left.
             return dropped(DropReason::UnknownTopic, fx);
@@ -154,7 +154,8 @@ impl GossipMachine {
         if let Some(until) = mesh.rests(now, &peer.id) {
             dropped(DropReason::GraftInRest, fx);
             // A second offence if it had hardly begun: nobody's clock is that far off.
-            let soon = until.since(now) > self.config.mesh.rest.saturating_sub(self.config.mesh.graft_flood);
+            let MeshConfig { rest, graft_flood, .. } = self.mesh_config(topic);
+            let soon = until.since(now) > rest.saturating_sub(*graft_flood);
             self.misbehaved(now, session, if soon { 2 * POINT } else { POINT });
             return self.refuse(now, session, topic, fx);
         }
@@ -177,9 +178,10 @@ impl GossipMachine {
         if !self.within_mesh_quota(now, session, fx) {
             return;
         }
+        let usual = self.mesh_config(topic).rest;
         let (Some(mesh), Some(peer)) = (self.meshes.get_mut(topic), self.peers.get(session)) else { return };
         let asked = Duration::from_secs(rest.into());
-        let rest = if rest == 0 { self.config.mesh.rest } else { asked.min(MAX_REST) };
+        let rest = if rest == 0 { usual } else { asked.min(MAX_REST) };
         mesh.rest(peer.id, now + rest);
         if mesh.remove(session).is_some() {
             self.scores.pruned(now, session, topic);
@@ -210,7 +212,7 @@ impl GossipMachine {
     }
 
     fn mend(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
-        let degree = self.degree();
+        let degree = self.degree(topic);
         if let Some(mesh) = self.meshes.get_mut(topic) {
             mesh.expire(now);
         }

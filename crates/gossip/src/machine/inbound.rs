@@ -6,11 +6,11 @@ use peerage_queue::SessionId;
 use peerage_wire::{NodeId, Penalty};
 
 use super::blame::{Handling, Suspect};
-use super::cache::Slots;
 use super::contract::{Count, DropReason, Out};
 use super::flights::{Candidate, Joined};
+use super::validating::Arrival;
 use super::wants::Asks;
-use super::ways::{CLOSE, FIRST_HOP};
+use super::ways::CLOSE;
 use super::{Fx, GossipMachine, dropped};
 #[cfg(any(test, feature = "planted-bugs"))]
 use crate::message::Message;
@@ -53,6 +53,8 @@ impl GossipMachine {
                 Ok(Item::Filter(filter)) => self.filter_came(now, session, &filter, fx),
                 Ok(Item::Repair) => self.pulls.answer_comes(session),
                 Ok(Item::Answered { sent, more }) => self.pull_ended(now, session, sent, more, fx),
+                Ok(Item::Confirm { topic, ids }) => self.receipts_wanted(now, session, &topic, ids, fx),
+                Ok(Item::Receipts { ids }) => self.receipts_came(now, session, &ids, fx),
                 Ok(Item::Header(header)) => self.coded_header(now, session, header, fx),
                 Ok(Item::Shard(shard)) => self.coded_shard(now, session, shard, whole, fx),
                 Ok(Item::CodedStatus { key, status, shards }) => {
@@ -79,9 +81,15 @@ impl GossipMachine {
         }
         // What is kept of it shares one name.
         parcel.topic = topic.clone();
+        if self.too_large(now, session, &parcel.topic, parcel.payload.len(), fx) {
+            return;
+        }
         let id = parcel.id();
         // What is kept was seen: most copies are of such a message, and one look-up is enough.
         let kept = self.cache.tag_of(&id);
+        if kept.is_none() && self.copy_of_judged(now, session, &id, &parcel, fx) {
+            return;
+        }
         if kept.is_some() || self.seen.contains(&id) {
             #[cfg(any(test, feature = "planted-bugs"))]
             self.deliver_again(session, from, &id, &parcel, fx);
@@ -91,6 +99,7 @@ impl GossipMachine {
                 entry.has.insert(peer.slot);
                 close = entry.way.filter(|_| now.since(entry.kept_at) <= CLOSE);
             }
+            self.has_it(session, &id, fx);
             self.came(session, &id, false);
             if let Some(first) = close {
                 self.peers.settle_tie(session, first, id.head());
@@ -232,21 +241,9 @@ impl GossipMachine {
             self.wants.settle(&id);
             return dropped(DropReason::UnknownTopic, fx);
         }
-        let first = candidate.senders.first().copied();
-        if let Some(session) = first {
-            self.came(session, &id, true);
-            self.scores.first(session, &candidate.parcel.topic);
-        }
-        for session in candidate.senders.iter().skip(1) {
-            self.scores.near_first(*session, &candidate.parcel.topic);
-        }
-        let publisher = candidate.parcel.origin.as_ref().map(|origin| origin.publisher);
-        let sender = first.and_then(|session| self.peers.get(session)).filter(|peer| Some(peer.id) != publisher);
-        let way = sender.map_or(FIRST_HOP, |peer| Some(peer.slot));
-        let mut has = Slots::default();
-        self.peers.mark(&mut has, None, candidate.senders);
-        fx.emit(Out::Count(Count::Accepted));
-        self.accept(now, id, candidate.parcel, Some(candidate.from), way, has, fx);
+        let Candidate { parcel, fingerprint, from, senders } = candidate;
+        let arrival = Arrival { parcel, fingerprint, from: Some(from), senders, complete: Vec::new(), whole: true };
+        self.arrive(now, id, arrival, fx);
     }
 
     fn topics(&mut self, now: Time, session: SessionId, want_reply: bool, topics: Vec<Topic>, fx: &mut Fx) {
@@ -323,7 +320,7 @@ impl Candidate {
 }
 
 /// The signature check of a signed message.
-fn check_of(id: &MessageId, parcel: &Parcel) -> Option<Check> {
+pub(super) fn check_of(id: &MessageId, parcel: &Parcel) -> Option<Check> {
     let Origin { publisher, issued, signature, .. } = parcel.origin.as_ref()?;
     #[cfg(any(test, feature = "fault-injection"))]
     let issued = if parcel.payload == crate::poison::CHECK { &crate::poison::ISSUED } else { issued };

@@ -8,11 +8,14 @@ mod aged;
 mod blame;
 mod cache;
 mod coding;
+mod confirming;
 mod contract;
+mod durable;
 mod flights;
 mod grafting;
 mod inbound;
 mod mesh;
+mod parameters;
 mod peers;
 mod publish;
 mod reconcile;
@@ -20,6 +23,7 @@ mod repair;
 mod spreading;
 #[cfg(test)]
 mod tests;
+mod validating;
 mod wants;
 mod ways;
 
@@ -33,18 +37,24 @@ use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
 
 pub use self::blame::{Blame, Handling, Suspect};
+pub use self::confirming::{ConfirmError, Confirmed};
 pub use self::contract::{
     Count, DropReason, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published, Standing, Stats,
     SubscribeError, Timer,
 };
+pub use self::validating::Verdict;
 
 use self::aged::AgedSet;
 use self::cache::{Cache, Slots};
+use self::confirming::{Confirmations, Receipts};
+use self::durable::Counted;
 use self::flights::Flights;
 use self::mesh::Mesh;
+use self::parameters::Parameters;
 use self::peers::Peers;
 use self::publish::Draft;
 use self::reconcile::Pulls;
+use self::validating::Validations;
 use self::wants::{Asks, Wants};
 use self::ways::{Spread, Way};
 use crate::coded::{Coded, is_coded_tag, is_coded_token};
@@ -76,6 +86,8 @@ pub struct GossipMachine {
     rng: Rng,
     /// What this node is subscribed to.
     subscriptions: BTreeMap<Topic, Policy>,
+    /// Of those of them that have any of their own.
+    parameters: BTreeMap<Topic, Parameters>,
     peers: Peers,
     /// One for each topic this node is subscribed to.
     meshes: BTreeMap<Topic, Mesh>,
@@ -88,6 +100,11 @@ pub struct GossipMachine {
     beats: u64,
     seen: AgedSet<MessageId>,
     flights: Flights,
+    validations: Validations,
+    /// Messages whose spread is being watched here.
+    confirmations: Confirmations,
+    /// Peers that wait to hear that this node has a message.
+    receipts: Receipts,
     rejected: AgedSet<Fingerprint>,
     poison: AgedSet<Fingerprint>,
     cache: Cache,
@@ -96,6 +113,8 @@ pub struct GossipMachine {
     coded: Coded,
     drafts: BTreeMap<u64, Draft>,
     last_sequence: u64,
+    /// The durable topics, and how far this node has counted its own messages of each.
+    durable: BTreeMap<Topic, Counted>,
     handling: Option<Handling>,
     heart_beats: bool,
     #[cfg(any(test, feature = "planted-bugs"))]
@@ -109,6 +128,7 @@ impl GossipMachine {
         GossipMachine {
             node,
             subscriptions: BTreeMap::new(),
+            parameters: BTreeMap::new(),
             peers: Peers::new(config.mesh.degree, rng.fork()),
             meshes: BTreeMap::new(),
             scores: Scores::new(config.scores.clone()),
@@ -117,6 +137,9 @@ impl GossipMachine {
             beats: 0,
             seen: AgedSet::new(config.seen_ids, config.seen_for()),
             flights: Flights::new(config.in_flight, config.in_flight_bytes),
+            validations: Validations::new(&config),
+            confirmations: Confirmations::default(),
+            receipts: Receipts::default(),
             rejected: AgedSet::new(config.rejected, config.seen_for()),
             poison: AgedSet::new(MAX_POISON, POISON_LIFETIME),
             cache: Cache::new(config.cache_bytes, config.cache_ids, config.retained),
@@ -125,6 +148,7 @@ impl GossipMachine {
             coded: Coded::new(config.coded.clone(), seed),
             drafts: BTreeMap::new(),
             last_sequence: 0,
+            durable: BTreeMap::new(),
             handling: None,
             heart_beats: false,
             #[cfg(any(test, feature = "planted-bugs"))]
@@ -156,6 +180,8 @@ impl GossipMachine {
             cached: self.cache.len(),
             cached_bytes: self.cache.bytes(),
             in_flight: self.flights.len(),
+            validating: self.validations.len(),
+            confirming: self.confirmations.len(),
             wanted: self.wants.len(),
             links: self.meshes.values().map(Mesh::len).sum(),
             coded: self.coded.load().0,
@@ -181,6 +207,7 @@ impl GossipMachine {
         topics.iter().for_each(|topic| self.unlink(now, session, topic));
         let Some(slot) = self.peers.down(session) else { return };
         self.scores.down(now, session);
+        self.receipts.forget(session);
         self.cache.forget_slot(slot);
         self.meshes.values_mut().for_each(|mesh| mesh.forget_slot(slot));
         self.pulls.forget(session);
@@ -213,8 +240,10 @@ impl GossipMachine {
     }
 
     fn unsubscribe(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
+        self.durable.remove(topic);
         if self.subscriptions.remove(topic).is_some() {
             self.leave(now, topic, fx);
+            self.forget_parameters(topic);
             self.control(self.peers.everyone(), Lane::Control, wire::unsubscribe(topic), tag::TOPICS, fx);
             self.peers.topic_matters(topic);
         }
@@ -236,7 +265,10 @@ impl GossipMachine {
         if self.seen.insert(now, id) {
             fx.emit(Out::Count(Count::Dropped(DropReason::SeenEvicted)));
         }
-        fx.emit(Out::Remember(id));
+        let durable = self.durable.contains_key(&parcel.topic);
+        if !durable {
+            fx.emit(Out::Remember(id));
+        }
         let publisher = parcel.origin.as_ref().map(|origin| origin.publisher);
         self.peers.mark(&mut has, publisher, self.wants.settle(&id));
         // What comes by pull repair has been round the network.
@@ -254,7 +286,12 @@ impl GossipMachine {
         if spread.lazy {
             self.announce_soon(now, tag, fx);
         }
-        if self.subscriptions.contains_key(&parcel.topic) {
+        if durable {
+            let bytes = parcel.bytes.clone();
+            let first = self.begins_own(&parcel);
+            fx.emit(Out::Keep { id, parcel, from, first });
+            self.push(to, bytes, tag, fx);
+        } else if self.subscriptions.contains_key(&parcel.topic) {
             let issued = parcel.origin.as_ref().map(|origin| origin.issued);
             let Parcel { topic, payload, bytes, .. } = parcel;
             fx.emit(Out::Deliver(Message { id, topic, publisher, issued, from, payload }));
@@ -264,6 +301,7 @@ impl GossipMachine {
             self.push(to, parcel.bytes, tag, fx);
         }
         self.start_heart(now, fx);
+        self.give_receipts(&id, fx);
         count
     }
 
@@ -368,6 +406,13 @@ impl Machine for GossipMachine {
                 let result = self.subscribe(now, topic, policy, fx);
                 fx.emit(Out::Subscribed { token, result });
             }
+            In::SubscribeWith { token, topic, config, validated } => {
+                let result = self.subscribe_with(now, &topic, *config, validated, fx);
+                fx.emit(Out::Subscribed { token, result });
+            }
+            In::Verdict { token, verdict } => self.verdict(now, token, verdict, fx),
+            In::NotJudged { token } => self.not_judged(now, token, fx),
+            In::Confirm { token, id, peers, within } => self.confirm(now, token, id, peers, within, fx),
             In::Unsubscribe { topic } => self.unsubscribe(now, &topic, fx),
             In::Publish { token, topic, policy, payload, pressed } => {
                 if let Err(error) = self.publish(now, token, topic, policy, payload, pressed, fx) {
@@ -384,6 +429,11 @@ impl Machine for GossipMachine {
             In::CheckPanicked { token } => self.check_panicked(now, token, fx),
             In::SendFailed { session, tag } => self.send_failed(now, session, tag),
             In::Restore { seen, sequence, useful } => self.restore(seen, sequence, useful),
+            In::Durable { topic, ids, items, sequence } => {
+                self.last_sequence = self.last_sequence.max(sequence);
+                self.make_durable(now, topic, ids, items);
+            }
+            In::Missing => self.pulls.hurry(now),
             In::Refuse { fingerprint } => drop(self.poison.insert(now, fingerprint)),
         }
         self.tell_of_use(fx);
@@ -400,6 +450,8 @@ impl Machine for GossipMachine {
             Timer::Wants => self.ask_others(now, fx),
             Timer::Lazy => self.announce_lazily(fx),
             Timer::Coded => self.coded_tick(now, fx),
+            Timer::Validation => self.validations_due(now, fx),
+            Timer::Confirm => self.confirmations_due(now, fx),
         }
     }
 }

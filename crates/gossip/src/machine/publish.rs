@@ -36,7 +36,7 @@ impl GossipMachine {
         pressed: bool,
         fx: &mut Fx,
     ) -> Result<(), PublishError> {
-        let limit = self.config.max_payload;
+        let limit = self.max_payload(&topic);
         if payload.len() > limit {
             return Err(PublishError::TooLarge { bytes: payload.len(), limit });
         }
@@ -51,8 +51,8 @@ impl GossipMachine {
             Policy::Signed => {
                 // A clock that was set back does not make sequences fall.
                 let clock = u64::try_from(now.unix().as_nanos()).unwrap_or(u64::MAX);
-                let sequence = clock.max(self.last_sequence.saturating_add(1));
-                self.last_sequence = sequence;
+                let sequence = self.next_of_durable(&topic, clock);
+                self.last_sequence = self.last_sequence.max(sequence);
                 let id = MessageId::signed(&topic, &self.node, sequence, &payload);
                 let claim = Claim { id, issued: now.unix_millis() };
                 self.drafts.insert(token, Draft { topic, payload, sequence, claim });

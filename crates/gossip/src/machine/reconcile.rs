@@ -106,6 +106,12 @@ impl Pulls {
         self.due = self.due.min(now + self.jitter(NEWCOMER));
     }
 
+    /// Something is missing: somebody is asked at one of the next heartbeats.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.pause = self.config.fast;
+        self.due = self.due.min(now + self.jitter(self.config.fast));
+    }
+
     /// A peer went.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.asked.remove(&session);
@@ -216,11 +222,11 @@ impl GossipMachine {
     /// answer brought would be sent again.
     fn filter(&mut self, now: Time) -> Filter {
         let since = now.running().saturating_sub(self.config.retained * 3 / 2);
-        let all = self.seen.since(since).count() + self.flights.len();
+        let all = self.seen.since(since).count() + self.flights.len() + self.validations.len();
         let bits = (0..MAX_SLICE_BITS).find(|bits| all >> bits <= FILTER_IDS).unwrap_or(MAX_SLICE_BITS);
         self.pulls.count = self.pulls.count.wrapping_add(1);
         let slice = Slice::nth(bits, self.pulls.count);
-        let ids = self.seen.since(since).chain(self.flights.ids());
+        let ids = self.seen.since(since).chain(self.flights.ids()).chain(self.validations.ids());
         let ids: Vec<MessageId> = ids.filter(|id| slice.contains(id)).copied().collect();
         Filter::new(self.pulls.rng.bytes(), slice, &ids)
     }

@@ -45,6 +45,7 @@ impl GossipMachine {
         self.heart_beats = false;
         self.seen.expire(now);
         self.rejected.expire(now);
+        self.validations.expire(now);
         self.poison.expire(now);
         self.cache.expire(now);
         let (mut owed, mut forgetful, mut untold) = (Vec::new(), Vec::new(), Vec::new());
@@ -147,13 +148,15 @@ impl GossipMachine {
                 if let Some(entry) = self.cache.get_mut(&id) {
                     entry.has.insert(slot);
                 }
+                self.has_it(session, &id, fx);
                 continue;
             }
             if self.coded.is_coming(&id) {
                 self.coded.announced(&id, session);
                 continue;
             }
-            match self.wants.announced(now, id, session, self.flights.contains(&id)) {
+            let under_way = self.flights.contains(&id) || self.validations.contains(&id);
+            match self.wants.announced(now, id, session, under_way) {
                 Announced::Ask => asks.entry(session).or_default().push(id),
                 Announced::Noted => {}
                 Announced::Full => dropped(DropReason::WantsFull, fx),
@@ -195,7 +198,7 @@ impl GossipMachine {
     pub(super) fn ask_others(&mut self, now: Time, fx: &mut Fx) {
         let mut asks = Asks::new();
         for id in self.wants.take_overdue(now) {
-            if self.flights.contains(&id) {
+            if self.flights.contains(&id) || self.validations.contains(&id) {
                 self.wants.extend(now, id);
             } else if let Some(session) = self.wants.next(now, id, &mut asks) {
                 dropped(DropReason::BrokenPromise, fx);

@@ -185,6 +185,10 @@ impl GossipMachine {
             return self.blame(now, session, Penalty::ControlFlood, fx);
         }
         let (slot, to) = (peer.slot, peer.recipient(session));
+        for id in &ids {
+            self.has_it(session, id, fx);
+        }
+        let Some(peer) = self.peers.get_mut(session) else { return };
         for id in ids {
             match self.cache.tag_of(&id) {
                 Some(tag) => {

@@ -286,6 +286,14 @@ impl ScoreConfig {
         self.topics.get(topic).unwrap_or(&self.topic)
     }
 
+    /// Whether a topic may count so, beside the others.
+    ///
+    /// # Errors
+    /// [`ScoreConfigError`] with the sum that failed.
+    pub fn admits(&self, scoring: &TopicScoring) -> Result<(), ScoreConfigError> {
+        scoring.validate(self.topic_cap, self.graylist)
+    }
+
     /// Whether the numbers add up.
     ///
     /// # Errors

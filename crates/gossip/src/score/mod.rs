@@ -37,6 +37,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use peerage_machine::Time;
 use peerage_queue::SessionId;
@@ -79,12 +80,7 @@ struct Keeps {
 impl Keeps {
     fn new(config: &ScoreConfig) -> Keeps {
         let keep = |duration| Keep::over(duration, config.interval);
-        let topic = |scoring: &TopicScoring| TopicKeep {
-            first: keep(scoring.first_decay),
-            silence: keep(scoring.silence_decay),
-            debt: keep(scoring.debt_decay),
-            invalid: keep(scoring.invalid_decay),
-        };
+        let topic = |scoring: &TopicScoring| TopicKeep::over(scoring, config.interval);
         Keeps {
             behaviour: keep(config.behaviour_decay),
             slow: keep(config.slow_decay),
@@ -108,6 +104,18 @@ impl Keeps {
     }
 }
 
+impl TopicKeep {
+    fn over(scoring: &TopicScoring, interval: Duration) -> TopicKeep {
+        let keep = |duration| Keep::over(duration, interval);
+        TopicKeep {
+            first: keep(scoring.first_decay),
+            silence: keep(scoring.silence_decay),
+            debt: keep(scoring.debt_decay),
+            invalid: keep(scoring.invalid_decay),
+        }
+    }
+}
+
 impl Scores {
     /// No peers yet. The configuration must be [valid](ScoreConfig::validate).
     pub fn new(config: ScoreConfig) -> Scores {
@@ -126,6 +134,18 @@ impl Scores {
     /// What it goes by.
     pub fn config(&self) -> &ScoreConfig {
         &self.config
+    }
+
+    /// Lets a topic count so from now on, which must be [admissible](ScoreConfig::admits); as those that are not named if
+    /// none. What peers have done on it stays.
+    pub fn set_topic(&mut self, topic: &Topic, scoring: Option<TopicScoring>) {
+        if let Some(scoring) = scoring {
+            self.keeps.topics.insert(topic.clone(), TopicKeep::over(&scoring, self.config.interval));
+            self.config.topics.insert(topic.clone(), scoring);
+        } else {
+            self.keeps.topics.remove(topic);
+            self.config.topics.remove(topic);
+        }
     }
 
     /// A peer is here, with an IP address unless that is not known or not its own.

@@ -85,6 +85,8 @@ impl From<TopicError> for ApiError {
             TopicError::Refused(error @ SubscribeError::TooMany(_)) => {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; end another subscription first"))
             }
+            // Not reached by what this API asks for.
+            TopicError::Refused(error) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
             TopicError::NoAnswer(error) => error.into(),
         }
     }

@@ -7,6 +7,7 @@ mod info;
 mod journals;
 mod peers;
 mod policy;
+mod standings;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub(crate) fn router(setup: Setup) -> Router {
         .route("/v1/health", get(info::health))
         .route("/v1/peers", get(info::peers))
         .route("/v1/peers/{id}", delete(peers::remove))
+        .route("/v1/peers/{id}/standing", get(standings::standing))
+        .route("/v1/peers/standings", get(standings::standings))
         .route("/v1/peers/static", get(peers::statics).post(peers::add_static))
         .route("/v1/peers/static/{id}", delete(peers::remove_static))
         .route("/v1/peers/trusted", get(peers::trusted).post(peers::add_trusted))

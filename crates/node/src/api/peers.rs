@@ -28,9 +28,9 @@ impl From<NodeId> for IdBody {
     }
 }
 
-type IdPath = Result<Path<String>, PathRejection>;
+pub(super) type IdPath = Result<Path<String>, PathRejection>;
 
-fn path_id(id: IdPath) -> Result<NodeId, ApiError> {
+pub(super) fn path_id(id: IdPath) -> Result<NodeId, ApiError> {
     id.map_err(bad)?.0.parse().map_err(bad)
 }
 

@@ -260,3 +260,11 @@ fn sources_of_nodes_are_read_and_refused_in_words() {
     assert_eq!(named.bootnodes[0].hosts.len(), 1);
     assert!(!read(&["--listen", "/ip4/127.0.0.1/tcp/0", "--bootnode", &host]).expect("fine").local);
 }
+
+#[test]
+fn gossip_has_the_mode_that_is_named() {
+    let mode = |arguments: &[&str]| read(arguments).expect("fine").gossip_mode;
+    assert_eq!((mode(&[]), mode(&["--gossip-mode", "plumtree"])), (Mode::Peerage, Mode::Plumtree));
+    let sentence = wrong(&["--gossip-mode", "flood"]);
+    assert!(sentence.contains("`flood`") && sentence.contains("gossipsub"), "{sentence}");
+}

@@ -10,8 +10,8 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use peerage::server::discovery::sources::dns::{EntryError, ListLink};
 use peerage::server::wire::address;
 use peerage::{
-    ForkId, IpNet, Nat, NatError, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress, StaticAddressError,
-    ToListenAddress,
+    ForkId, IpNet, Mode, Nat, NatError, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress,
+    StaticAddressError, ToListenAddress,
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +36,10 @@ pub(super) fn external(text: &str) -> Result<StaticAddress, String> {
 
 pub(super) fn nat(text: &str) -> Result<Nat, String> {
     text.parse().map_err(|error: NatError| error.to_string())
+}
+
+pub(super) fn gossip_mode(text: &str) -> Result<Mode, String> {
+    text.parse()
 }
 
 pub(super) fn peer(text: &str) -> Result<PeerAddress, String> {

@@ -28,9 +28,9 @@ const CACHE: usize = 4 << 20;
 const KEPT_ASIDE: usize = 3;
 
 /// How the file is opened. Tests open one whose disk fails.
-pub(super) type Opener = fn(&Path) -> Result<Database, DatabaseError>;
+pub(crate) type Opener = fn(&Path) -> Result<Database, DatabaseError>;
 
-pub(super) fn opener(path: &Path) -> Result<Database, DatabaseError> {
+pub(crate) fn opener(path: &Path) -> Result<Database, DatabaseError> {
     redb::Builder::new().set_cache_size(CACHE).create(path)
 }
 
@@ -68,6 +68,45 @@ pub(super) fn open(path: &Path, opener: Opener) -> Result<Opened, OpenError> {
         Ok((database, rows)) => Ok(Opened { database, rows, set_aside: true }),
         Err(Failure::Open(error)) => Err(error),
         Err(Failure::Unusable(why)) => Err(io(std::io::Error::other(why))),
+    }
+}
+
+/// Opens another file than the nodes' and checks all of it, `prepare` included, which answers what is wrong with it. One
+/// that is of no use is set aside if that `may` be, and a fresh one is started.
+pub(crate) fn open_checked(
+    path: &Path,
+    opener: Opener,
+    may: bool,
+    prepare: fn(&Database) -> Result<Option<String>, redb::Error>,
+) -> Result<Database, redb::Error> {
+    let attempt = || {
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = opener(path).map_err(|error| classify(path, error))?;
+            database.check_integrity().map_err(|error| classify(path, error))?;
+            match prepare(&database) {
+                Ok(None) => Ok(database),
+                Ok(Some(why)) => Err(Failure::Unusable(why)),
+                Err(redb::Error::Io(error)) => Err(classify(path, error.into())),
+                Err(error) => Err(Failure::Unusable(error.to_string())),
+            }
+        }));
+        checked.unwrap_or_else(|_| Err(Failure::Unusable("reading it panics".into())))
+    };
+    let io = |failure| match failure {
+        Failure::Open(OpenError::Io { source, .. }) => redb::Error::Io(source),
+        Failure::Open(error) => redb::Error::Io(std::io::Error::other(error.to_string())),
+        Failure::Unusable(why) => redb::Error::Io(std::io::Error::other(why)),
+    };
+    match attempt() {
+        Err(Failure::Unusable(why)) if may => {
+            let aside = set_aside(path)?;
+            tracing::warn!(
+                file = %path.display(), kept = %aside.display(), why,
+                "the logs of topics cannot be used: they are set aside, and fresh ones are started",
+            );
+            attempt().map_err(io)
+        }
+        opened => opened.map_err(io),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The thread that owns the file: it writes what has changed, once a second.
 
-mod file;
+pub(crate) mod file;
 mod format;
 #[cfg(test)]
 mod tests;

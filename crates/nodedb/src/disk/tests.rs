@@ -345,7 +345,7 @@ fn failing(path: &Path) -> Result<Database, DatabaseError> {
 async fn a_full_disk_costs_no_memory_and_is_written_once_there_is_room() {
     let folder = Folder::new();
     let (state, disk) = start_with(&folder.file(), network(), Config::recommended(), failing).expect("opens");
-    let db = NodeDb(Arc::new(Inner { state, disk: Some(disk) }));
+    let db = NodeDb(Arc::new(Inner { state, disk: Some(disk), logs: crate::Logs::memory() }));
     fill(&db);
     assert_eq!(db.flush().await, Ok(()));
 

@@ -36,6 +36,8 @@ pub enum In {
     /// Somebody here wants it to end. Before a friendly end, what is queued goes first: who publishes and quits means it
     /// to arrive.
     Disconnect(DisconnectReason),
+    /// A stream is read, and its window may have to grow: the round trip should be known.
+    Measure,
     /// Nothing is queued any more, after [`Out::Drain`].
     Drained,
     /// The connection ended or broke.

@@ -184,6 +184,21 @@ impl Credit {
         self.limit - self.received >= left.min(SLIVER)
     }
 
+    /// What came and was not handled yet.
+    pub(crate) const fn unread(&self) -> u64 {
+        self.received - self.released
+    }
+
+    /// What may still come.
+    pub(crate) const fn left(&self) -> u64 {
+        self.limit - self.received
+    }
+
+    /// What is reserved for it.
+    pub(crate) const fn held(&self) -> u64 {
+        self.window + self.extra
+    }
+
     #[cfg(test)]
     pub(crate) const fn outstanding(&self) -> (u64, u64) {
         (self.limit - self.released, self.window + self.extra)

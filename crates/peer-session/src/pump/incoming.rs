@@ -10,6 +10,7 @@ use peerage_queue::Inbound;
 use peerage_wire::frame::Header;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::streams::is_of_stream;
 use super::{OutletsByChannel, Pump};
 use crate::machine::In;
 
@@ -114,6 +115,9 @@ impl Pump {
     }
 
     fn frame(&mut self, now: Time, header: &Header, payload: &[u8]) {
+        if is_of_stream(header) {
+            return self.stream_frame(now, header, payload);
+        }
         let Pump { driver, buffers, .. } = self;
         let message = driver.with(|machine, fx| machine.receive(now, header, payload, buffers, fx));
         match message {
@@ -136,10 +140,18 @@ impl Pump {
         }
     }
 
+    /// Counts bytes of a stream.
+    pub(super) fn tally(&mut self, channel: u16, bytes: usize) {
+        match self.routes.0.get_mut(usize::from(channel) - 1) {
+            Some(route) => route.tally.1 += bytes as u64,
+            None => self.metrics.received(peerage_queue::ChannelId(channel), 0, bytes as u64),
+        }
+    }
+
     fn count(&mut self) {
         for (route, channel) in self.routes.0.iter_mut().zip(1..) {
             let (messages, bytes) = std::mem::take(&mut route.tally);
-            if messages > 0 {
+            if bytes + messages > 0 {
                 self.metrics.received(peerage_queue::ChannelId(channel), messages, bytes);
             }
         }

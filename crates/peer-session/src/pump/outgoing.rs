@@ -151,6 +151,7 @@ impl Pump {
         let mut out = self.buffers.write();
         let Pump { keys, own, lanes, metrics, tap, batch, turn, .. } = self;
         turn.last = false;
+        let mut ends = Vec::new();
         loop {
             let start = keys.sealer.begin(&mut out);
             let text = out.len();
@@ -164,7 +165,7 @@ impl Pump {
             let room = (MAX_PLAIN - (out.len() - text)).min(turn.size.saturating_sub(text).max(SMALLEST / 2));
             turn.last = !lanes.pop_batch(now, room, cx, batch);
             if let Some(tap) = tap {
-                batch.iter().for_each(|fragment| tap.sealed(fragment));
+                batch.iter().filter(|fragment| fragment.flow.stream == 0).for_each(|fragment| tap.sealed(fragment));
             }
             for fragment in batch.drain(..) {
                 let total = fragment.total.map(u32::to_be_bytes);
@@ -172,13 +173,16 @@ impl Pump {
                 let header = Header {
                     more: fragment.more,
                     total: total.is_some(),
+                    end: fragment.end,
                     stream: fragment.flow.stream,
                     ..Header::new(Kind::Data, fragment.flow.lane, fragment.flow.channel.0, len as u16)
                 };
                 header.encode(&mut out);
                 out.extend_from_slice(total.as_ref().map_or(&[], |total| &total[..]));
                 out.extend_from_slice(&fragment.payload);
-                metrics.sent(fragment.flow.channel, fragment.payload.len(), !fragment.more);
+                let whole = !fragment.more && fragment.flow.stream == 0;
+                metrics.sent(fragment.flow.channel, fragment.payload.len(), whole);
+                ends.extend(fragment.end.then_some(fragment.flow.stream));
             }
             let nothing = out.len() == text;
             keys.sealer.finish(&mut out, start);
@@ -190,6 +194,7 @@ impl Pump {
             return self.buffers.give_write(out);
         }
         self.turn.bytes = out;
+        self.stream_ends_sent(now, ends);
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {

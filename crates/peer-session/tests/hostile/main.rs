@@ -8,6 +8,7 @@ mod handshakes;
 mod records;
 mod secret;
 mod slow;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 

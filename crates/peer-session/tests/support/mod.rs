@@ -117,6 +117,7 @@ impl Node {
             established,
             lanes: lane_end,
             inbound: share,
+            accept: BTreeMap::new(),
             buffers: self.buffers.clone(),
             routes: (1..).map(ChannelId).zip(outlets).collect(),
             traffic: None,

@@ -122,6 +122,8 @@ mod tests {
             links: 0,
             coded: 0,
             coded_bytes: 0,
+            validating: 0,
+            confirming: 0,
         };
         let gossip = |stats| Seen { gossip: Some(stats), ..Seen::nothing(id(0)) };
         bounded("seen", config.seen_ids, |seen| gossip(Stats { seen, ..empty }));

@@ -195,6 +195,8 @@ impl PeerageNode {
                     Out::Count(Count::Shard(false)) => self.tally.shards_again += 1,
                     Out::Count(Count::ShardsAsked(shards)) => self.tally.shards_asked += shards as u64,
                     Out::Count(Count::RequestedOut(ids)) => self.tally.asked += ids as u64,
+                    // Nothing is validated, confirmed or kept in the world.
+                    Out::Validate { .. } | Out::Confirmed { .. } | Out::Keep { .. } => {}
                     Out::Count(_) | Out::Subscribed { .. } | Out::Remember(_) | Out::Crashed { .. } => {}
                 }
             }

@@ -4,12 +4,14 @@
 mod attacks;
 #[cfg(feature = "actor")]
 mod coding;
+mod confirming;
 mod meshes;
 mod network;
 mod publishing;
 mod reconciling;
 mod repairing;
 mod useful;
+mod validating;
 
 use std::time::Duration;
 

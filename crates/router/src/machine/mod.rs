@@ -1,0 +1,222 @@
+//! The router's rules: what is asked, what is served, and that each ends exactly once.
+
+mod asking;
+mod attempts;
+mod contract;
+mod peers;
+mod serving;
+
+use bytes::Bytes;
+use peerage_machine::{Effects, Machine, Rng, Time};
+use peerage_queue::SessionId;
+use peerage_wire::Penalty;
+use peerage_wire::frame::Lane;
+
+use self::asking::Asking;
+pub use self::contract::{
+    Answer, Call, Count, Fault, In, Out, Outgoing, Payload, PeerUp, Request, RequestError, Stats, Target, Terms, Timer,
+};
+use self::peers::Peers;
+use self::serving::{Arrived, Serving};
+use crate::config::Config;
+use crate::resilience::Sampled;
+use crate::wire::{self, Item};
+
+type Fx = Effects<Out, Timer>;
+
+/// The router.
+///
+/// Ids of requests on the wire are 32 bits of `epoch`, chosen at random for each life, and 32 bits that count and skip
+/// ids whose answers are still expected: an answer to an earlier life, or from before the count wrapped, is never taken
+/// for another one's.
+#[derive(Debug)]
+pub struct RouterMachine {
+    config: Config,
+    rng: Rng,
+    peers: Peers,
+    asking: Asking,
+    serving: Serving,
+    handling: Option<SessionId>,
+}
+
+/// What a part of the machine works with.
+struct Cx<'a> {
+    now: Time,
+    config: &'a Config,
+    peers: &'a mut Peers,
+    rng: &'a mut Rng,
+    fx: &'a mut Fx,
+}
+
+impl Cx<'_> {
+    fn count(&mut self, count: Count) {
+        self.fx.emit(Out::Count(count));
+    }
+
+    /// How urgent a payload of this size is.
+    fn lane(&self, bytes: usize) -> Lane {
+        if bytes <= self.config.high_lane_up_to { Lane::High } else { Lane::Normal }
+    }
+
+    fn push(&mut self, session: SessionId, lane: Lane, bytes: Bytes, tag: Option<u64>) {
+        if let Some(to) = self.peers.recipient(session) {
+            self.fx.emit(Out::Push(Outgoing { to: vec![to], lane, bytes, tag }));
+        }
+    }
+}
+
+impl RouterMachine {
+    /// A router without peers and handlers. `seed` is of all random decisions; `epoch` is random, and another one in
+    /// each life.
+    pub fn new(config: Config, seed: u64, epoch: u32) -> RouterMachine {
+        RouterMachine {
+            rng: Rng::new(seed),
+            peers: Peers::new(&config),
+            asking: Asking::new(&config, epoch),
+            serving: Serving::new(epoch),
+            handling: None,
+            config,
+        }
+    }
+
+    /// Whose message is being handled: whom a panic is charged to.
+    pub fn handling(&self) -> Option<SessionId> {
+        self.handling
+    }
+
+    /// How much it holds.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { peers: self.peers.len(), ..Stats::default() };
+        self.asking.stats(&mut stats);
+        self.serving.stats(&mut stats);
+        stats
+    }
+
+    /// How many bytes a handler of a peer is worth being asked for at once, by what it has shown; one if it has shown
+    /// nothing.
+    pub fn capacity(&self, peer: &peerage_wire::NodeId, handler: crate::HandlerId) -> u64 {
+        self.asking.capacity(peer, handler)
+    }
+
+    fn inbound(&mut self, now: Time, session: SessionId, payload: Bytes, fx: &mut Fx) {
+        let Some(from) = self.peers.id(session) else {
+            fx.emit(Out::Count(Count::UnknownSession));
+            return;
+        };
+        let whole = payload.len();
+        for item in wire::items(payload, self.config.max_payload) {
+            let (asking, serving) = (&mut self.asking, &mut self.serving);
+            let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+            match item {
+                Ok(Item::Request { id, handler, deadline, payload }) => {
+                    let payload = detached(payload, whole);
+                    serving.arrived(&mut cx, Arrived { session, from, id: Some(id), handler, deadline, payload });
+                }
+                Ok(Item::Message { handler, payload }) => {
+                    let (payload, deadline) = (detached(payload, whole), self.config.max_deadline);
+                    serving.arrived(&mut cx, Arrived { session, from, id: None, handler, deadline, payload });
+                }
+                Ok(Item::Cancel { id }) => serving.cancelled(&mut cx, session, id),
+                Ok(Item::Response { id, payload }) => {
+                    asking.answered(&mut cx, session, id, Ok(detached(payload, whole)));
+                }
+                Ok(Item::Error { id, code, text }) => {
+                    asking.answered(&mut cx, session, id, Err(Fault { code, text }));
+                }
+                Ok(Item::Unknown(_)) => cx.count(Count::UnknownKind),
+                Err(_) => {
+                    cx.count(Count::Malformed);
+                    fx.emit(Out::Report { session, penalty: Penalty::MalformedMessage });
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, cx_now: Time, token: u64, send: Send, fx: &mut Fx) {
+        let Send { to, handler, payload } = send;
+        if payload.len() > self.config.max_payload {
+            let error = RequestError::PayloadTooLarge { bytes: payload.len(), limit: self.config.max_payload };
+            fx.emit(Out::Sent { token, result: Err(error) });
+            return;
+        }
+        let sampled: Sampled = self.peers.sampler.sample(&to, &self.peers.members, &mut self.rng);
+        let cx = Cx { now: cx_now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+        let to: Vec<_> = sampled.peers.iter().filter_map(|id| cx.peers.recipient(cx.peers.session(id)?)).collect();
+        if !to.is_empty() {
+            let bytes = wire::message(handler, &payload);
+            cx.fx.emit(Out::Count(Count::Sent));
+            cx.fx.emit(Out::Push(Outgoing { to, lane: cx.lane(payload.len()), bytes, tag: None }));
+        }
+        cx.fx.emit(Out::Sent { token, result: Ok(sampled) });
+    }
+}
+
+struct Send {
+    to: crate::resilience::Sample,
+    handler: crate::HandlerId,
+    payload: Bytes,
+}
+
+/// A payload that may be kept. A slice keeps alive all of the session message it came in, so a peer could make a node
+/// hold 16 MiB for every few bytes it counts.
+fn detached(payload: Bytes, message: usize) -> Bytes {
+    if payload.len().saturating_mul(2) < message { Bytes::copy_from_slice(&payload) } else { payload }
+}
+
+impl Machine for RouterMachine {
+    type In = In;
+    type Out = Out;
+    type Timer = Timer;
+
+    fn handle(&mut self, now: Time, input: In, fx: &mut Fx) {
+        if self.peers.members.stale(now, self.config.members_stale) {
+            fx.emit(Out::MembersWanted);
+        }
+        match input {
+            In::Inbound { session, payload } => {
+                self.handling = Some(session);
+                self.inbound(now, session, payload, fx);
+                self.handling = None;
+            }
+            In::Send { token, to, handler, payload } => self.send(now, token, Send { to, handler, payload }, fx),
+            input => {
+                let (asking, serving) = (&mut self.asking, &mut self.serving);
+                let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+                match input {
+                    In::PeerUp(up) => cx.peers.up(up),
+                    In::PeerDown { session } => {
+                        if let Some((id, gone)) = cx.peers.down(session) {
+                            asking.disconnected(&mut cx, session, gone.then_some(id));
+                            serving.disconnected(&mut cx, session);
+                        }
+                    }
+                    In::Members(weights) => cx.peers.members.say(now, weights),
+                    In::AddHandler { token, name, config } => serving.add(&mut cx, token, name, config),
+                    In::RemoveHandler(handler) => serving.remove(&mut cx, handler),
+                    In::Request { token, request } => asking.request(&mut cx, token, request),
+                    In::Cancel { token } => asking.cancel(&mut cx, token),
+                    In::Answered { call, answer } => serving.answered(&mut cx, call, answer),
+                    In::SendFailed { session, tag } => asking.not_sent(&mut cx, session, tag),
+                    In::Inbound { .. } | In::Send { .. } => {}
+                }
+            }
+        }
+        self.asking.arm(fx);
+        self.serving.arm(fx);
+    }
+
+    fn expire(&mut self, now: Time, timer: Timer, fx: &mut Fx) {
+        let (asking, serving) = (&mut self.asking, &mut self.serving);
+        let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+        match timer {
+            Timer::Asked => asking.expire(&mut cx),
+            Timer::Served => serving.expire(&mut cx),
+            Timer::Turn => serving.turn(&mut cx),
+        }
+        self.asking.arm(fx);
+        self.serving.arm(fx);
+    }
+}
+
+#[cfg(test)]
+mod tests;

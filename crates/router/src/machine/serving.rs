@@ -1,0 +1,371 @@
+//! What this node serves: its handlers, and the calls they have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_machine::Time;
+use peerage_queue::SessionId;
+use peerage_wire::{NodeId, Penalty};
+
+use super::contract::{Call, Count, Fault, Out, Payload, Stats, Timer};
+use super::{Cx, Fx};
+use crate::handler::{AddError, HandlerConfig, HandlerId, Order};
+use crate::resilience::SlidingWindow;
+use crate::wire::{self, ErrorCode};
+
+/// Peers whose rates a handler keeps apart.
+const RATED_PEERS: usize = 4096;
+/// Calls of one handler at one instant, at most.
+const MOST_BUDGET: u32 = 1024;
+
+/// A request, or a message without an answer, that came.
+pub(super) struct Arrived {
+    pub(super) session: SessionId,
+    pub(super) from: NodeId,
+    pub(super) id: Option<u64>,
+    pub(super) handler: HandlerId,
+    pub(super) deadline: Duration,
+    pub(super) payload: Bytes,
+}
+
+#[derive(Debug)]
+struct Handler {
+    name: String,
+    config: HandlerConfig,
+    /// Calls of a handler that was removed do not count for the one that took its name.
+    generation: u64,
+    window: Option<SlidingWindow>,
+    load: BTreeMap<NodeId, usize>,
+    total: usize,
+    /// In order: what waits, what is at work, and what had its turn at this instant.
+    waiting: BTreeSet<u64>,
+    working: bool,
+    turn: (Time, u32),
+}
+
+#[derive(Debug)]
+struct Open {
+    session: SessionId,
+    from: NodeId,
+    id: Option<u64>,
+    handler: HandlerId,
+    generation: u64,
+    bytes: usize,
+    ends: Time,
+    /// While it waits.
+    payload: Option<Bytes>,
+    /// Whether the result is of use.
+    wanted: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Serving {
+    handlers: BTreeMap<HandlerId, Handler>,
+    /// In the order in which they came.
+    calls: BTreeMap<u64, Open>,
+    ids: BTreeMap<(SessionId, u64), u64>,
+    load: BTreeMap<NodeId, (usize, usize)>,
+    bytes: usize,
+    due: BTreeSet<(Time, u64)>,
+    armed: Option<Time>,
+    /// Handlers that go on in the next turn.
+    resting: BTreeSet<HandlerId>,
+    next: u64,
+}
+
+impl Serving {
+    pub(super) fn new(epoch: u32) -> Serving {
+        Serving {
+            handlers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            load: BTreeMap::new(),
+            bytes: 0,
+            due: BTreeSet::new(),
+            armed: None,
+            resting: BTreeSet::new(),
+            // What a handler answers to a call of an earlier life is nobody's.
+            next: u64::from(epoch) << 32,
+        }
+    }
+
+    pub(super) fn add(&mut self, cx: &mut Cx<'_>, token: u64, name: String, config: HandlerConfig) {
+        let result = self.add_checked(cx, name, config);
+        cx.fx.emit(Out::HandlerAdded { token, result });
+    }
+
+    fn add_checked(&mut self, cx: &Cx<'_>, name: String, config: HandlerConfig) -> Result<HandlerId, AddError> {
+        let id = config.check(&name)?;
+        match self.handlers.get(&id) {
+            Some(there) if there.name == name => Err(AddError::Taken(name)),
+            Some(there) => Err(AddError::Clash { name, other: there.name.clone() }),
+            None if self.handlers.len() >= cx.config.max_handlers => Err(AddError::TooMany(cx.config.max_handlers)),
+            None => {
+                let handler = Handler {
+                    name,
+                    config,
+                    generation: self.next,
+                    window: config.rate.map(|rate| SlidingWindow::new(rate, RATED_PEERS)),
+                    load: BTreeMap::new(),
+                    total: 0,
+                    waiting: BTreeSet::new(),
+                    working: false,
+                    turn: (cx.now, 0),
+                };
+                self.next += 1;
+                self.handlers.insert(id, handler);
+                Ok(id)
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, cx: &mut Cx<'_>, handler: HandlerId) {
+        let Some(removed) = self.handlers.remove(&handler) else { return };
+        self.resting.remove(&handler);
+        for call in removed.waiting {
+            let Some(open) = self.take(call) else { continue };
+            self.refuse(cx, open.session, open.id, ErrorCode::UnknownHandler);
+        }
+    }
+
+    pub(super) fn arrived(&mut self, cx: &mut Cx<'_>, arrived: Arrived) {
+        let Arrived { session, from, id, handler, deadline, payload } = arrived;
+        if id.is_some_and(|id| self.ids.contains_key(&(session, id))) {
+            // An error in answer would end the request that has this id.
+            cx.count(Count::DuplicateId);
+            return cx.fx.emit(Out::Report { session, penalty: Penalty::ControlFlood });
+        }
+        if let Err((code, count)) = self.admit(cx, &from, handler, payload.len()) {
+            cx.peers.forgive(cx.now, session, count, cx.fx);
+            return self.refuse(cx, session, id, code);
+        }
+        let ends = cx.now + deadline.min(cx.config.max_deadline);
+        if ends <= cx.now {
+            return cx.count(Count::Expired);
+        }
+        let Some(served) = self.handlers.get_mut(&handler) else { return };
+        let (call, bytes) = (self.next, payload.len());
+        self.next += 1;
+        served.total += 1;
+        *served.load.entry(from).or_default() += 1;
+        served.waiting.insert(call);
+        let generation = served.generation;
+        let load = self.load.entry(from).or_default();
+        *load = (load.0 + 1, load.1 + bytes);
+        self.bytes += bytes;
+        if let Some(id) = id {
+            self.ids.insert((session, id), call);
+        }
+        self.due.insert((ends, call));
+        let payload = Some(payload);
+        let open = Open { session, from, id, handler, generation, bytes, ends, payload, wanted: true };
+        self.calls.insert(call, open);
+        self.start(cx, handler);
+    }
+
+    fn admit(
+        &mut self,
+        cx: &Cx<'_>,
+        from: &NodeId,
+        handler: HandlerId,
+        bytes: usize,
+    ) -> Result<(), (ErrorCode, Count)> {
+        let limits = &cx.config.served;
+        let unknown = (ErrorCode::UnknownHandler, Count::UnknownHandler);
+        let served = self.handlers.get_mut(&handler).ok_or(unknown)?;
+        if served.config.members_only && !cx.peers.members.has(from) {
+            return Err((ErrorCode::NotMember, Count::NotMember));
+        }
+        let in_rate = served.window.as_mut().is_none_or(|window| window.take(cx.now, from));
+        let of_peer = served.load.get(from).copied().unwrap_or_default();
+        let (count, held) = self.load.get(from).copied().unwrap_or_default();
+        let room = of_peer < served.config.per_peer
+            && served.total < served.config.total
+            && count < limits.per_peer
+            && held + bytes <= limits.per_peer_bytes
+            && self.calls.len() < limits.node
+            && self.bytes + bytes <= limits.node_bytes;
+        if in_rate && room { Ok(()) } else { Err((ErrorCode::Throttled, Count::Throttled)) }
+    }
+
+    fn refuse(&mut self, cx: &mut Cx<'_>, session: SessionId, id: Option<u64>, code: ErrorCode) {
+        if let Some(id) = id {
+            let bytes = wire::error(id, code, "");
+            cx.push(session, cx.lane(0), bytes, None);
+        }
+    }
+
+    /// Hands a handler what it may have now.
+    fn start(&mut self, cx: &mut Cx<'_>, handler: HandlerId) {
+        let Some(served) = self.handlers.get_mut(&handler) else { return };
+        if let Order::InOrder { budget } = served.config.order {
+            if served.working || served.waiting.is_empty() {
+                return;
+            }
+            if served.turn.0 != cx.now {
+                served.turn = (cx.now, 0);
+            }
+            if served.turn.1 >= budget.min(MOST_BUDGET) {
+                self.resting.insert(handler);
+                return cx.fx.arm(Timer::Turn, cx.now);
+            }
+        }
+        let Some(call) = served.waiting.pop_first() else { return };
+        served.turn.1 += 1;
+        served.working = true;
+        let Some(open) = self.calls.get_mut(&call) else { return };
+        let payload = open.payload.take().unwrap_or_default();
+        let (from, session, answered) = (open.from, open.session, open.id.is_some());
+        let deadline = open.ends.since(cx.now);
+        cx.count(Count::Called);
+        cx.fx.emit(Out::Call(Call { call, handler, from, session, deadline, answered, payload }));
+    }
+
+    pub(super) fn turn(&mut self, cx: &mut Cx<'_>) {
+        for handler in std::mem::take(&mut self.resting) {
+            if let Some(served) = self.handlers.get_mut(&handler) {
+                served.turn = (cx.now, 0);
+            }
+            self.start(cx, handler);
+        }
+    }
+
+    /// Takes a call out of all tables.
+    fn take(&mut self, call: u64) -> Option<Open> {
+        let open = self.calls.remove(&call)?;
+        self.forget(call, &open);
+        self.bytes -= open.bytes;
+        if let Some(load) = self.load.get_mut(&open.from) {
+            *load = (load.0 - 1, load.1 - open.bytes);
+            if load.0 == 0 {
+                self.load.remove(&open.from);
+            }
+        }
+        if let Some(served) = self.handlers.get_mut(&open.handler).filter(|it| it.generation == open.generation) {
+            served.waiting.remove(&call);
+            served.total -= 1;
+            if let Some(count) = served.load.get_mut(&open.from) {
+                *count -= 1;
+                if *count == 0 {
+                    served.load.remove(&open.from);
+                }
+            }
+        }
+        Some(open)
+    }
+
+    /// Nobody waits for it, and nobody can name it.
+    fn forget(&mut self, call: u64, open: &Open) {
+        if let Some(id) = open.id
+            && self.ids.get(&(open.session, id)) == Some(&call)
+        {
+            self.ids.remove(&(open.session, id));
+        }
+        self.due.remove(&(open.ends, call));
+    }
+
+    /// Nobody needs the result. What waits is not begun; what is at work keeps its place until it has ended, or a peer
+    /// that cancels could have any number of calls at work.
+    fn abandon(&mut self, cx: &mut Cx<'_>, call: u64, waiting: Count, working: Count) {
+        let Some(open) = self.calls.get_mut(&call) else { return };
+        if open.payload.is_some() {
+            self.take(call);
+            return cx.count(waiting);
+        }
+        if std::mem::replace(&mut open.wanted, false) {
+            let (session, id, ends) = (open.session, open.id, open.ends);
+            if let Some(id) = id {
+                self.ids.remove(&(session, id));
+            }
+            self.due.remove(&(ends, call));
+            cx.count(working);
+            cx.fx.emit(Out::Abandon { call });
+        }
+    }
+
+    pub(super) fn cancelled(&mut self, cx: &mut Cx<'_>, session: SessionId, id: u64) {
+        match self.ids.get(&(session, id)) {
+            Some(call) => self.abandon(cx, *call, Count::Withdrawn, Count::Withdrawn),
+            None => cx.count(Count::CancelledNothing),
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let of_session = |(call, open): (&u64, &Open)| (open.session == session).then_some(*call);
+        let calls: Vec<u64> = self.calls.iter().filter_map(of_session).collect();
+        for call in calls {
+            self.abandon(cx, call, Count::Orphaned, Count::Orphaned);
+        }
+    }
+
+    pub(super) fn answered(&mut self, cx: &mut Cx<'_>, call: u64, answer: Result<Payload, Fault>) {
+        // One that waits was not handed out, so it cannot be answered.
+        if self.calls.get(&call).is_none_or(|open| open.payload.is_some()) {
+            return;
+        }
+        let Some(open) = self.take(call) else { return };
+        let late = open.wanted && cx.now >= open.ends;
+        if late {
+            cx.count(Count::Overdue);
+        }
+        if let Some(id) = open.id.filter(|_| open.wanted && !late) {
+            let (bytes, count) = match &answer {
+                Ok(Payload(payload)) if payload.len() <= cx.config.max_payload => {
+                    (wire::response(id, payload), Count::Served)
+                }
+                Ok(_) => (wire::error(id, ErrorCode::TooLarge, ""), Count::Failed),
+                Err(Fault { code, text }) => (wire::error(id, *code, text), Count::Failed),
+            };
+            cx.count(count);
+            cx.push(open.session, cx.lane(bytes.len()), bytes, None);
+        }
+        if let Some(served) = self.handlers.get_mut(&open.handler).filter(|it| it.generation == open.generation) {
+            served.working = false;
+            self.start(cx, open.handler);
+        }
+    }
+
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        self.armed = None;
+        while let Some((ends, call)) = self.due.first().copied() {
+            if ends > cx.now {
+                break;
+            }
+            self.due.pop_first();
+            self.abandon(cx, call, Count::Expired, Count::Overdue);
+        }
+    }
+
+    pub(super) fn arm(&mut self, fx: &mut Fx) {
+        let next = self.due.first().map(|(at, _)| *at);
+        if next != self.armed {
+            match next {
+                Some(at) => fx.arm(Timer::Served, at),
+                None => fx.disarm(Timer::Served),
+            }
+            self.armed = next;
+        }
+    }
+
+    pub(super) fn stats(&self, stats: &mut Stats) {
+        stats.calls = self.calls.len().max(self.ids.len());
+        stats.call_bytes = self.bytes;
+        stats.served_peers = self.load.len().max(self.handlers.values().map(|served| served.load.len()).sum());
+        stats.deadlines += self.due.len();
+    }
+}
+
+#[cfg(test)]
+impl Serving {
+    /// Pretends that a handler had another name, as it would if two names had one id.
+    pub(super) fn rename(&mut self, handler: HandlerId, name: &str) {
+        if let Some(served) = self.handlers.get_mut(&handler) {
+            name.clone_into(&mut served.name);
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.handlers.values().map(|served| served.waiting.len()).sum()
+    }
+}
