@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peerage_machine::labelled;
 use peerage_wire::address::scope;
 use peerage_wire::{Admission, Consequence, DisconnectReason, NodeId, NodeRecord, Verified};
 use serde::{Deserialize, Serialize};
@@ -243,56 +244,37 @@ pub enum Count {
     StaticRefused,
 }
 
-macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
-        /// Why a node is not dialled now. The checks are made in this order; those from `OwnId` to
-        /// `RecentlyDialled` are geth's (`checkDial`).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub enum Refusal {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Refusal {
-            /// Every reason.
-            pub const ALL: &'static [Refusal] = &[$(Refusal::$name,)*];
-
-            /// A word for metrics.
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(Refusal::$name => $label,)*
-                }
-            }
-        }
-    };
-}
-
-refusals! {
-    /// Nobody asked for it, or it is an anchor that came after the start or is one too many.
-    Unsolicited = "unsolicited";
-    /// It is dialled as a static peer; a newer record of it was taken note of.
-    Static = "static";
-    /// It is this node.
-    OwnId = "self";
-    /// It names no address that can be dialled.
-    NoAddress = "no_address";
-    /// It is being dialled.
-    AlreadyDialing = "already_dialing";
-    /// It is connected.
-    AlreadyConnected = "already_connected";
-    /// Its own connection to this node is being set up.
-    PendingInbound = "pending_inbound";
-    /// The policy does not admit it, or none of its addresses.
-    Restricted = "restricted";
-    /// It was dialled a short while ago.
-    RecentlyDialled = "recently_dialled";
-    /// It failed, and its back-off has not passed.
-    BackingOff = "backing_off";
-    /// Somebody else was dialled a short while ago at each of its addresses.
-    AddressDialled = "address_dialled";
-    /// No more dials can be remembered.
-    MemoryFull = "memory_full";
-    /// It already waits for a slot.
-    Waiting = "waiting";
-    /// More candidates wait for a slot than there can be slots.
-    NoSlot = "no_slot";
+labelled! {
+    /// Why a node is not dialled now. The checks are made in this order; those from `OwnId` to
+    /// `RecentlyDialled` are geth's (`checkDial`).
+    Refusal {
+        /// Nobody asked for it, or it is an anchor that came after the start or is one too many.
+        Unsolicited = "unsolicited",
+        /// It is dialled as a static peer; a newer record of it was taken note of.
+        Static = "static",
+        /// It is this node.
+        OwnId = "self",
+        /// It names no address that can be dialled.
+        NoAddress = "no_address",
+        /// It is being dialled.
+        AlreadyDialing = "already_dialing",
+        /// It is connected.
+        AlreadyConnected = "already_connected",
+        /// Its own connection to this node is being set up.
+        PendingInbound = "pending_inbound",
+        /// The policy does not admit it, or none of its addresses.
+        Restricted = "restricted",
+        /// It was dialled a short while ago.
+        RecentlyDialled = "recently_dialled",
+        /// It failed, and its back-off has not passed.
+        BackingOff = "backing_off",
+        /// Somebody else was dialled a short while ago at each of its addresses.
+        AddressDialled = "address_dialled",
+        /// No more dials can be remembered.
+        MemoryFull = "memory_full",
+        /// It already waits for a slot.
+        Waiting = "waiting",
+        /// More candidates wait for a slot than there can be slots.
+        NoSlot = "no_slot",
+    }
 }

@@ -39,6 +39,7 @@ pub mod bloom;
 mod decay;
 mod effects;
 pub mod journal;
+mod labelled;
 mod quota;
 mod rng;
 mod time;

@@ -1,8 +1,6 @@
 //! What the exchange counts, by names that never grow.
 
-use serde::Serialize;
-
-use crate::count::labelled;
+use peerage_machine::labelled;
 
 labelled! {
     /// Why something that a peer sent, or a record in it, went no further.

@@ -1,8 +1,6 @@
 //! What the sources count, by names that never grow.
 
-use serde::Serialize;
-
-use crate::count::labelled;
+use peerage_machine::labelled;
 
 labelled! {
     /// What happened in a source of nodes.

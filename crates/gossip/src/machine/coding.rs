@@ -8,7 +8,8 @@ use peerage_queue::{Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, Signature};
 
-use super::contract::{Count, DropReason, Out, Outgoing, Published};
+use super::contract::{Count, Out, Outgoing, Published};
+use super::drops::DropReason;
 use super::validating::Arrival;
 use super::wants::{Announced, Asks};
 use super::ways::Spread;

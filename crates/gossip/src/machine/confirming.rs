@@ -19,7 +19,8 @@ use peerage_queue::{Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty};
 
-use super::contract::{DropReason, Out, Timer};
+use super::contract::{Out, Timer};
+use super::drops::DropReason;
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::message::{MessageId, Topic};
 use crate::wire;

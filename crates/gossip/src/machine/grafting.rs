@@ -7,7 +7,8 @@ use peerage_queue::SessionId;
 use peerage_wire::Penalty;
 use peerage_wire::frame::Lane;
 
-use super::contract::{Count, DropReason, Out, PruneReason};
+use super::contract::{Count, Out, PruneReason};
+use super::drops::DropReason;
 use super::mesh::{Candidate, Degree, Mesh};
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::config::{MeshConfig, Mode};

@@ -6,7 +6,8 @@ use peerage_queue::SessionId;
 use peerage_wire::{NodeId, Penalty};
 
 use super::blame::{Handling, Suspect};
-use super::contract::{Count, DropReason, Out};
+use super::contract::{Count, Out};
+use super::drops::DropReason;
 use super::flights::{Candidate, Joined};
 use super::validating::Arrival;
 use super::wants::Asks;

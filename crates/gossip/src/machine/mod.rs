@@ -10,6 +10,7 @@ mod cache;
 mod coding;
 mod confirming;
 mod contract;
+mod drops;
 mod durable;
 mod flights;
 mod grafting;
@@ -39,9 +40,9 @@ use peerage_wire::{NodeId, Penalty};
 pub use self::blame::{Blame, Handling, Suspect};
 pub use self::confirming::{ConfirmError, Confirmed};
 pub use self::contract::{
-    Count, DropReason, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published, Standing, Stats,
-    SubscribeError, Timer,
+    Count, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published, Standing, Stats, SubscribeError, Timer,
 };
+pub use self::drops::DropReason;
 pub use self::validating::Verdict;
 
 use self::aged::AgedSet;

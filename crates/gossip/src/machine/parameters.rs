@@ -4,7 +4,8 @@ use peerage_machine::Time;
 use peerage_queue::SessionId;
 use peerage_wire::Penalty;
 
-use super::contract::{DropReason, SubscribeError};
+use super::contract::SubscribeError;
+use super::drops::DropReason;
 use super::{Fx, GossipMachine, dropped};
 use crate::config::{MeshConfig, TopicConfig};
 use crate::message::Topic;

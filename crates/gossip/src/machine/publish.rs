@@ -5,7 +5,8 @@ use peerage_machine::Time;
 use peerage_wire::Signature;
 
 use super::cache::Slots;
-use super::contract::{Count, DropReason, Out, PublishError, Published};
+use super::contract::{Count, Out, PublishError, Published};
+use super::drops::DropReason;
 use super::{Fx, GossipMachine, dropped};
 use crate::coded::Publication;
 use crate::message::{Claim, MessageId, Origin, Policy, Topic};

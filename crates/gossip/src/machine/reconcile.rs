@@ -21,7 +21,8 @@ use peerage_wire::frame::Lane;
 
 use super::aged::AgedSet;
 use super::cache::Served;
-use super::contract::{Count, DropReason, Out};
+use super::contract::{Count, Out};
+use super::drops::DropReason;
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::config::Pull;
 use crate::message::MessageId;

@@ -9,7 +9,8 @@ use peerage_wire::Penalty;
 use peerage_wire::frame::Lane;
 
 use super::cache::{Entry, Served};
-use super::contract::{Count, DropReason, Out, Timer};
+use super::contract::{Count, Out, Timer};
+use super::drops::DropReason;
 use super::wants::{Announced, Asks};
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::message::{MessageId, Topic};

@@ -9,7 +9,8 @@ use peerage_wire::Penalty;
 use peerage_wire::frame::Lane;
 
 use super::cache::Slots;
-use super::contract::{Count, DropReason, Out, Outgoing, Timer};
+use super::contract::{Count, Out, Outgoing, Timer};
+use super::drops::DropReason;
 use super::ways::{FAR, Spread, Told, Way};
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::config::Mode;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_machine::labelled;
 use peerage_queue::{ChannelId, Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, codec};
@@ -321,93 +322,74 @@ pub enum Timer {
     Turn,
 }
 
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
-        /// Something to count.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Count {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Count {
-            /// All of them, in order.
-            pub const ALL: &'static [Count] = &[$(Count::$name,)*];
-
-            /// A word for metrics.
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(Count::$name => $label,)*
-                }
-            }
-        }
-    };
-}
-
-counts! {
-    /// A request of this node was sent.
-    Asked = "asked";
-    /// It was answered.
-    Answered = "answered";
-    /// It completed with its fallback.
-    FellBack = "fell_back";
-    /// It is tried again.
-    Retried = "retried";
-    /// No answer in time.
-    TimedOut = "timed_out";
-    /// The peer went.
-    Disconnected = "disconnected";
-    /// The peer's lane was full.
-    NotSent = "not_sent";
-    /// Whoever asked does not wait any more.
-    Cancelled = "cancelled";
-    /// This node had too many under way.
-    Busy = "busy";
-    /// Nobody to ask.
-    NoPeers = "no_peers";
-    /// A handler of a peer is given a rest.
-    CircuitOpened = "circuit_opened";
-    /// A request was not sent because of that.
-    CircuitOpen = "circuit_open";
-    /// A peer answered with an error.
-    Refused = "refused";
-    /// A message without an answer was sent.
-    Sent = "sent";
-    /// A call was handed to its handler.
-    Called = "called";
-    /// Its answer was sent.
-    Served = "served";
-    /// Its handler answered with an error.
-    Failed = "failed";
-    /// A request for a handler that is not here.
-    UnknownHandler = "unknown_handler";
-    /// A request of a node that is no member.
-    NotMember = "not_member";
-    /// A request beyond a limit.
-    Throttled = "throttled";
-    /// A request whose time was over before it was begun.
-    Expired = "expired";
-    /// A call whose time was over before it was answered.
-    Overdue = "overdue";
-    /// A call that its asker cancelled.
-    Withdrawn = "withdrawn";
-    /// A call whose asker went.
-    Orphaned = "orphaned";
-    /// A cancellation of what is not here: it crossed with the answer.
-    CancelledNothing = "cancelled_nothing";
-    /// A request with the id of one under way.
-    DuplicateId = "duplicate_id";
-    /// An answer after its request had ended, in the time of grace.
-    LateAnswer = "late_answer";
-    /// An answer to what an earlier life of this router asked, most likely.
-    EarlierLife = "earlier_life";
-    /// An answer that nobody asked for.
-    Unrequested = "unrequested";
-    /// A session message that does not decode.
-    Malformed = "malformed";
-    /// An item of a kind this version does not know.
-    UnknownKind = "unknown_kind";
-    /// From a session this machine was not told of, or not any more.
-    UnknownSession = "unknown_session";
+labelled! {
+    /// Something to count.
+    Count {
+        /// A request of this node was sent.
+        Asked = "asked",
+        /// It was answered.
+        Answered = "answered",
+        /// It completed with its fallback.
+        FellBack = "fell_back",
+        /// It is tried again.
+        Retried = "retried",
+        /// No answer in time.
+        TimedOut = "timed_out",
+        /// The peer went.
+        Disconnected = "disconnected",
+        /// The peer's lane was full.
+        NotSent = "not_sent",
+        /// Whoever asked does not wait any more.
+        Cancelled = "cancelled",
+        /// This node had too many under way.
+        Busy = "busy",
+        /// Nobody to ask.
+        NoPeers = "no_peers",
+        /// A handler of a peer is given a rest.
+        CircuitOpened = "circuit_opened",
+        /// A request was not sent because of that.
+        CircuitOpen = "circuit_open",
+        /// A peer answered with an error.
+        Refused = "refused",
+        /// A message without an answer was sent.
+        Sent = "sent",
+        /// A call was handed to its handler.
+        Called = "called",
+        /// Its answer was sent.
+        Served = "served",
+        /// Its handler answered with an error.
+        Failed = "failed",
+        /// A request for a handler that is not here.
+        UnknownHandler = "unknown_handler",
+        /// A request of a node that is no member.
+        NotMember = "not_member",
+        /// A request beyond a limit.
+        Throttled = "throttled",
+        /// A request whose time was over before it was begun.
+        Expired = "expired",
+        /// A call whose time was over before it was answered.
+        Overdue = "overdue",
+        /// A call that its asker cancelled.
+        Withdrawn = "withdrawn",
+        /// A call whose asker went.
+        Orphaned = "orphaned",
+        /// A cancellation of what is not here: it crossed with the answer.
+        CancelledNothing = "cancelled_nothing",
+        /// A request with the id of one under way.
+        DuplicateId = "duplicate_id",
+        /// An answer after its request had ended, in the time of grace.
+        LateAnswer = "late_answer",
+        /// An answer to what an earlier life of this router asked, most likely.
+        EarlierLife = "earlier_life",
+        /// An answer that nobody asked for.
+        Unrequested = "unrequested",
+        /// A session message that does not decode.
+        Malformed = "malformed",
+        /// An item of a kind this version does not know.
+        UnknownKind = "unknown_kind",
+        /// From a session this machine was not told of, or not any more.
+        UnknownSession = "unknown_session",
+    }
 }
 
 /// How much a machine holds.
