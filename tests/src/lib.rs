@@ -20,6 +20,7 @@ use peerage_server::journal::Journals;
 use peerage_server::mailbox::{Capacity, Clock, Counts, Inlet, Meter, Outlet, RecvError, ask, data_queue};
 use peerage_server::nodedb::NodeDb;
 use peerage_server::peer_session::handshake::Direction;
+use peerage_server::router::protocol::Protocol;
 use peerage_server::transport::{Link, MemoryNetwork, Transport};
 use peerage_server::wire::{Keypair, NodeId};
 use peerage_server::{Args, Config, Event, Listen, PeerAddress, ServerMailbox, start};
@@ -75,6 +76,8 @@ pub struct World {
     pub nodes: Vec<TestNode>,
     /// What nodes are started with from now on.
     pub config: Config,
+    /// What they run with each peer from now on.
+    pub protocols: Vec<Protocol>,
     /// The clock of all of them.
     pub clock: Clock,
     /// Of all random decisions of the test itself.
@@ -168,6 +171,8 @@ pub fn args(config: Config, keys: Keypair, transport: Transport, listen: Vec<Soc
         db: memory(),
         doors: Vec::new(),
         foreign: None,
+        protocols: Vec::new(),
+        membership: None,
         secret: None,
         seed: 1,
         min_record_seq: 0,
@@ -200,6 +205,7 @@ impl World {
             network: MemoryNetwork::new(seed, Link::default()),
             nodes: Vec::new(),
             config,
+            protocols: Vec::new(),
             clock: Clock::simulated(UNIX),
             rng: Rng::new(seed),
             recorded: None,
@@ -239,6 +245,7 @@ impl World {
             journals: journals.clone(),
             seed: self.rng.next_u64(),
             db: db.clone(),
+            protocols: self.protocols.clone(),
             ..args(self.config.clone(), keys.clone(), self.network.host(ip(n)), vec![listen], self.clock)
         };
         let server = start(args).await.expect("a free address and a sound configuration");

@@ -134,6 +134,39 @@ async fn a_reader_gets_every_message_once_through_panics_and_restarts() {
     world.finish().await;
 }
 
+/// Away for longer than anything is kept in memory: what was published meanwhile comes out of peers' logs.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_away_for_long_gets_what_it_missed_out_of_its_peers_logs() {
+    let mut world = World::start(3, 3, config(10)).await;
+    world.until_peers(2, 60 * SECOND).await;
+    let mut here = Reader::open(&world, 0, BOUNDS, Start::Earliest).await;
+    let mut other = Reader::open(&world, 2, BOUNDS, Start::Earliest).await;
+    let mut there = Reader::open(&world, 1, BOUNDS, Start::Cursor("reader".into())).await;
+    tokio::time::sleep(2 * SECOND).await;
+    publish(&world, 0..20).await;
+    there.read(&world, 20).await;
+    there.ack(&world).await;
+    world.kill(&[1]).await;
+    publish(&world, 20..420).await;
+    tokio::time::sleep(300 * SECOND).await;
+    world.revive(1).await;
+    // What comes by push waits for what was before it.
+    publish(&world, 420..430).await;
+    let mut again = Reader::open(&world, 1, BOUNDS, Start::Cursor("reader".into())).await;
+    publish(&world, 430..440).await;
+    again.read(&world, 420).await;
+    assert_eq!(again.numbers(), (20..440).collect::<Vec<_>>(), "on from what was acknowledged");
+    // And so does somebody who was never here.
+    world.join(peerage_tests::keys(3, 3)).await;
+    let mut fresh = Reader::open(&world, 3, BOUNDS, Start::Earliest).await;
+    fresh.read(&world, 440).await;
+    assert_eq!(fresh.numbers(), (0..440).collect::<Vec<_>>());
+    here.read(&world, 440).await;
+    other.read(&world, 440).await;
+    assert_eq!(here.numbers(), other.numbers());
+    world.finish().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_is_slower_than_the_window_is_told_what_it_lost() {
     let world = pair(2).await;

@@ -1,13 +1,19 @@
 //! Panics: the actor is back, every session stays up, messages flow again; and a session that panics takes
 //! only its own peer along.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_server::router::{Handler, HandlerConfig, RequestError};
+use peerage_server::router::codec::Bincode;
+use peerage_server::router::protocol::{Channel, Protocol};
+use peerage_server::router::{
+    Handler, HandlerConfig, IncomingStream, RequestError, Stream, StreamHandler, StreamHandlerConfig,
+};
 use peerage_server::wire::DisconnectReason;
 use peerage_server::{Event, Service, Status};
-use peerage_tests::{World, config};
+use peerage_tests::{World, config, keys};
 
 const NODES: usize = 6;
 const EVERYBODY: [usize; NODES] = [0, 1, 2, 3, 4, 5];
@@ -99,6 +105,100 @@ async fn a_panic_in_the_router_ends_what_it_asked_once_and_leaves_handlers_and_t
         assert_eq!(ask(from, to, "echo").await, Ok("ping".into()), "{from} asks {to}");
     }
     world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_router_leaves_streams_to_applications_and_its_handlers_are_served_again() {
+    let world = meshed(71).await;
+    for node in &world.nodes {
+        let echo = StreamHandler::task(|IncomingStream { stream: Stream { mut writer, mut reader }, .. }| async move {
+            while let Ok(Some(bytes)) = reader.read().await {
+                let _ = writer.write(bytes).await;
+            }
+        });
+        node.server.serve_streams("echo", StreamHandlerConfig::recommended(), echo).await.expect("free");
+    }
+    let says = async |stream: &mut Stream| {
+        stream.writer.write("ping").await.expect("it lives");
+        stream.reader.read().await.map(|bytes| bytes.expect("not the end"))
+    };
+    let open = async |from: usize, to: usize| {
+        world.nodes[from].server.router().open(world.nodes[to].id, "echo").await.expect("open")
+    };
+    let (mut out, mut back) = (open(1, 0).await, open(0, 1).await);
+    assert_eq!((says(&mut out).await, says(&mut back).await), (Ok("ping".into()), Ok("ping".into())));
+    world.nodes[1].server.inject_panic(Service::Router);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((says(&mut out).await, says(&mut back).await), (Ok("ping".into()), Ok("ping".into())), "they live on");
+    for (from, to) in [(1, 0), (0, 1), (1, 2), (2, 1)] {
+        assert_eq!(says(&mut open(from, to).await).await, Ok("ping".into()), "{from} opens to {to}");
+    }
+    drop((out, back));
+    world.finish().await;
+}
+
+/// A run that has not ended, and has not been dropped either.
+struct Running(Arc<[AtomicUsize; 3]>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0[1].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that says something every 100 ms and listens; how many of its runs began and have not ended, and what they heard.
+fn chatter() -> (Protocol, Arc<[AtomicUsize; 3]>) {
+    let counts: Arc<[AtomicUsize; 3]> = Arc::default();
+    let counted = counts.clone();
+    let protocol = Protocol::new("chatter", Bincode, move |_, mut channel: Channel<Bincode>| {
+        let counts = counted.clone();
+        async move {
+            counts[0].fetch_add(1, Ordering::Relaxed);
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            let _running = Running(counts.clone());
+            let outbox = channel.outbox().clone();
+            let talks = async {
+                while outbox.send(0, &7u8).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let listens = async {
+                while channel.recv().await.is_ok() {
+                    counts[2].fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            tokio::join!(talks, listens);
+            Ok(())
+        }
+    });
+    (protocol.version(1, 1), counts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_an_actor_ends_no_run_of_a_protocol_and_the_nodes_end_takes_all_along() {
+    let (protocol, counts) = chatter();
+    let [begun, running, heard] = &*counts;
+    let mut world = World::new(73, config(20));
+    world.protocols = vec![protocol];
+    for n in 0..3 {
+        world.join(keys(73, n)).await;
+    }
+    world.until_peers(2, Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let runs = || (begun.load(Ordering::Relaxed), running.load(Ordering::Relaxed));
+    let before = runs();
+    assert_eq!(before.1, 6, "two at each node");
+    for service in [Service::Router, Service::Queue, Service::Gossip, Service::Dialer] {
+        world.nodes[1].server.inject_panic(service);
+        // Meanwhile, too: what protocols say goes by no actor.
+        let seen = heard.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(heard.load(Ordering::Relaxed) >= seen + 6 * 15, "{service:?}");
+        assert_eq!(runs(), before, "{service:?}");
+    }
+    world.finish().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(running.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

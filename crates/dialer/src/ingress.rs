@@ -94,6 +94,16 @@ impl DialerMailbox {
         self.send(In::Candidates(candidates));
     }
 
+    /// Says how many peers are to be dialled from now on.
+    pub fn limits(&self, max_dial_peers: u32, max_static_peers: u32) {
+        self.send(In::Limits { max_dial_peers, max_static_peers });
+    }
+
+    /// Says whether nobody is dialled for now.
+    pub fn pause(&self, paused: bool) {
+        self.send(In::Pause(paused));
+    }
+
     /// Makes the actor panic, so that a test can watch it come back.
     #[cfg(feature = "fault-injection")]
     pub fn inject_panic(&self) {

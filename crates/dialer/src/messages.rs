@@ -192,6 +192,18 @@ pub enum In {
     },
     /// The answer to [`Out::Want`]; may come in several parts.
     Candidates(Vec<Candidate>),
+
+    // ---- From the root, for the application: one a change.
+    /// How many peers are to be dialled from now on. Fewer than there are end no session; dials beyond them are called
+    /// off.
+    Limits {
+        /// [`max_dial_peers`](crate::Config::max_dial_peers).
+        max_dial_peers: u32,
+        /// [`max_static_peers`](crate::Config::max_static_peers).
+        max_static_peers: u32,
+    },
+    /// Whether nobody is dialled for now, static peers neither. What is in flight goes on.
+    Pause(bool),
 }
 
 /// What the dialer asks for.

@@ -9,12 +9,14 @@ use peerage_mailbox::{
     Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, Refused, Reply, SpawnError, Supervisor,
     data_queue, spawn_child,
 };
-use peerage_nodedb::Logs;
-use peerage_queue::{Inbound, Pressure, Push, SendFailed, WhenFull};
+use peerage_nodedb::{Logs, ReadLimit};
+use peerage_queue::throttle::Stopwatch;
+use peerage_queue::{Inbound, Pressure, Push, Refusal, SendFailed, WhenFull};
 use peerage_wire::frame::Lane;
 use peerage_wire::{Keypair, NodeId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use self::durable::Kept;
 use crate::coded::work::Coder;
 use crate::config::{Config, Work};
 use crate::durable::DurableAsk;
@@ -178,6 +180,7 @@ impl Actor for Gossip {
                 state.feed(now, In::Confirm { token, id, peers, within });
             }
             GossipMsg::Standings(reply) => reply.send(state.driver.machine().standings(now)),
+            GossipMsg::Limits(limits) => state.feed(now, In::Limits(limits)),
             GossipMsg::Admit { topic, publishers } => state.feed(now, In::Admit { topic, publishers }),
             // What is queued now came after the news of its sessions was sent, but such news may still be
             // behind this message. It is ahead of the next one.
@@ -218,7 +221,14 @@ impl State {
 
     fn turn(&mut self, now: Time, deliveries: usize) {
         for failed in self.args.failures.take(BUDGET) {
-            self.feed(now, In::SendFailed { session: failed.session, tag: failed.tag });
+            let SendFailed { session, tag, reason } = failed;
+            self.feed(
+                now,
+                match reason {
+                    Refusal::Shed => In::Shed { session, tag },
+                    _ => In::SendFailed { session, tag },
+                },
+            );
         }
         for (token, outcome) in self.checker.answers() {
             self.checked(now, token, outcome);
@@ -226,7 +236,8 @@ impl State {
         for (token, coding) in self.coder.answers() {
             self.feed(now, In::Coded { token, coding: coding.map(Box::new) });
         }
-        for Judged { token, verdict } in self.verdicts.1.take(BUDGET) {
+        for Judged { token, verdict, topic, asked } in self.verdicts.1.take(BUDGET) {
+            self.metrics.judged(&topic, verdict, now.since(asked));
             self.feed(now, In::Verdict { token, verdict });
         }
         self.durable_turn(now);
@@ -236,9 +247,11 @@ impl State {
         }
         // One at a time: what is still queued when one of them makes the machine panic is not lost.
         let deliveries = if self.bell.is_none() { deliveries } else { 0 };
+        let mut handling = Stopwatch::new();
         for _ in 0..deliveries {
             // The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
-            let Some(Inbound { delivery, permit: _permit }) = self.args.inbound.pop() else { break };
+            let Some(Inbound { delivery, permit }) = self.args.inbound.pop() else { break };
+            handling.of(&permit);
             self.metrics.received(delivery.payload.len());
             // Gossip has no streams but the channel's message flow.
             if delivery.stream == 0 {
@@ -247,6 +260,7 @@ impl State {
                 self.metrics.dropped(DropReason::Malformed);
             }
         }
+        drop(handling);
         self.metrics.turn(self.args.clock.now().since(now));
         self.args.failures.ring_if_more();
         self.verdicts.1.ring_if_more();
@@ -352,7 +366,17 @@ impl State {
                 drop(self.args.push.offer(Push::take_back(vec![to], Lane::Normal, tag)));
             }
             Out::Deliver(message) => self.deliver(now, message),
-            Out::Keep { id, parcel, from, first } => self.keep(now, id, parcel, from, first),
+            Out::Keep { id, parcel, from, first, old } => self.keep(now, Kept { id, parcel, from, first, old }),
+            Out::History { topic, first } => {
+                let known = self.durables.known(topic, first);
+                self.feed(now, known);
+            }
+            Out::ReadHistory { token, ask, entries, bytes } => {
+                if let Some(answer) = self.durables.select(token, ask, ReadLimit { entries, bytes }) {
+                    self.feed(now, answer);
+                }
+            }
+            Out::CatchUp { topic, running, until } => self.catch_up(now, &topic, running, until),
             Out::Subscribed { token, result } if self.durables.subscribed(token, result) => {}
             Out::Subscribed { token, result } => {
                 let Some(Subscribe { topic, outlet, validator, reply, .. }) = self.subscribing.remove(&token) else {
@@ -417,7 +441,7 @@ impl State {
     /// Asks who judges the topic's messages. Nobody is there if the validator has ended and the topic is not left yet.
     fn validate(&mut self, now: Time, token: u64, message: Message) {
         let topic = message.topic.clone();
-        let unjudged = Unjudged { message, judge: Judge::new(token, self.verdicts.0.clone()) };
+        let unjudged = Unjudged { message, judge: Judge::new(token, topic.clone(), now, self.verdicts.0.clone()) };
         let refused = match self.validators.get(&topic) {
             Some(validator) => match validator.offer(unjudged) {
                 Ok(()) => return,

@@ -108,6 +108,35 @@ pub struct Config {
     pub durable: DurableConfig,
 }
 
+/// What can be changed while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// [`Config::quota_ids`].
+    pub quota_ids: usize,
+    /// [`CodedConfig::publisher_bytes`].
+    pub publisher_bytes: usize,
+    /// [`CodedConfig::quota_period`].
+    pub quota_period: Duration,
+}
+
+impl Limits {
+    /// What a configuration says.
+    pub const fn of(config: &Config) -> Limits {
+        Limits {
+            quota_ids: config.quota_ids,
+            publisher_bytes: config.coded.publisher_bytes,
+            quota_period: config.coded.quota_period,
+        }
+    }
+
+    /// Says it in a configuration, which is to be validated.
+    pub const fn apply(self, config: &mut Config) {
+        config.quota_ids = self.quota_ids;
+        (config.coded.publisher_bytes, config.coded.quota_period) = (self.publisher_bytes, self.quota_period);
+    }
+}
+
 /// How messages go from node to node. The others are there to be compared with; nodes of different modes understand each
 /// other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

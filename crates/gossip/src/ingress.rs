@@ -10,7 +10,7 @@ use peerage_wire::Penalty;
 use ractor::ActorRef;
 
 use crate::coded::Admitted;
-use crate::config::TopicConfig;
+use crate::config::{Limits, TopicConfig};
 use crate::durable::ingress::SubscribeDurable;
 use crate::durable::{Durable, DurableError, Lease, Start};
 use crate::machine::{Blame, ConfirmError, Confirmed, PeerUp, PublishError, Published, Standing, SubscribeError};
@@ -36,6 +36,8 @@ pub(crate) enum GossipMsg {
         topic: Topic,
         publishers: Admitted,
     },
+    // ---------- from the root, for the application: one a change ----------
+    Limits(Limits),
     // ---------- from its own inlets and alarm: coalesced ----------
     Wake,
     Turn {
@@ -215,6 +217,11 @@ impl GossipMailbox {
     /// The root repeats it after a restart.
     pub fn admit(&self, topic: Topic, publishers: Admitted) {
         self.send(GossipMsg::Admit { topic, publishers });
+    }
+
+    /// Says what peers and publishers may do from now on.
+    pub fn limits(&self, limits: Limits) {
+        self.send(GossipMsg::Limits(limits));
     }
 
     /// Handles what is queued, and as many deliveries, after the control messages that were sent before they

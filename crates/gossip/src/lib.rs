@@ -54,13 +54,13 @@ mod work;
 
 #[cfg(feature = "actor")]
 pub use actor::{Args, spawn};
-pub use config::{Config, ConfigError, MeshConfig, Mode, Pull, TopicConfig, TopicConfigError, Work};
+pub use config::{Config, ConfigError, Limits, MeshConfig, Mode, Pull, TopicConfig, TopicConfigError, Work};
 pub use genesis::GossipGenesis;
 #[cfg(feature = "actor")]
 pub use ingress::{Event, GossipMailbox, Publish};
 pub use machine::{
-    Blame, ConfirmError, Confirmed, Count, DropReason, GossipMachine, Handling, In, Out, Outgoing, PeerUp, PruneReason,
-    PublishError, Published, Standing, Stats, SubscribeError, Suspect, Timer, Verdict,
+    Blame, ConfirmError, Confirmed, Count, DropReason, Found, GossipMachine, Handling, In, Out, Outgoing, PeerUp,
+    PruneReason, PublishError, Published, Standing, Stats, SubscribeError, Suspect, Timer, Verdict,
 };
 #[cfg(feature = "actor")]
 pub use memory::Memory;

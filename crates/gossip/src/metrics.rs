@@ -5,7 +5,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use peerage_mailbox::Meter;
 
-use crate::machine::{Count, DropReason, PruneReason, Stats};
+use crate::machine::{Count, DropReason, PruneReason, Stats, Verdict};
+use crate::message::Topic;
 
 pub(crate) struct Metrics {
     pub(crate) delivered: Counter,
@@ -27,6 +28,9 @@ pub(crate) struct Metrics {
     links: Gauge,
     pulls: Counter,
     repaired: Counter,
+    history_asked: Counter,
+    history_served: Counter,
+    history_taken: Counter,
     shards_new: Counter,
     shards_known: Counter,
     shards_asked: Counter,
@@ -36,6 +40,7 @@ pub(crate) struct Metrics {
     cached: Gauge,
     seen: Gauge,
     handling: Histogram,
+    meter: Meter,
 }
 
 impl Metrics {
@@ -62,6 +67,13 @@ impl Metrics {
         meter.describe("peerage_gossip_turn_seconds", "Time the actor takes for one batch of what came in");
         meter.describe("peerage_gossip_shards_total", "Shards of coded messages: new, known, asked for");
         meter.describe("peerage_gossip_rebuilt_total", "Messages rebuilt of their shards");
+        meter.describe(
+            "peerage_gossip_history_total",
+            "Histories of durable topics: questions to peers, messages sent out of the log, new ones from peers' logs",
+        );
+        let history = |what| meter.counter("peerage_gossip_history_total", &[("what", what)]);
+        meter.describe("peerage_gossip_validations_total", "Verdicts of validators, by topic");
+        meter.describe("peerage_gossip_validation_seconds", "Time from asking a validator to its verdict, by topic");
         let shards = |what| meter.counter("peerage_gossip_shards_total", &[("shard", what)]);
         let result = |name| meter.counter("peerage_gossip_messages_total", &[("result", name)]);
         let bytes = |direction| meter.counter("peerage_gossip_bytes_total", &[("direction", direction)]);
@@ -91,6 +103,9 @@ impl Metrics {
             links: meter.gauge("peerage_gossip_mesh_links", &[]),
             pulls: meter.counter("peerage_gossip_pulls_total", &[]),
             repaired: meter.counter("peerage_gossip_repaired_total", &[]),
+            history_asked: history("asked"),
+            history_served: history("served"),
+            history_taken: history("taken"),
             shards_new: shards("new"),
             shards_known: shards("known"),
             shards_asked: shards("asked"),
@@ -100,6 +115,7 @@ impl Metrics {
             cached: meter.gauge("peerage_gossip_cached", &[]),
             seen: meter.gauge("peerage_gossip_seen", &[]),
             handling: meter.histogram("peerage_gossip_turn_seconds", &[]),
+            meter: meter.clone(),
         }
     }
 
@@ -124,6 +140,9 @@ impl Metrics {
             Count::PrunedBy => self.pruned_by.increment(1),
             Count::Pulled => self.pulls.increment(1),
             Count::Repaired(messages) => self.repaired.increment(messages as u64),
+            Count::HistoryAsked => self.history_asked.increment(1),
+            Count::HistoryServed(messages) => self.history_served.increment(messages as u64),
+            Count::HistoryTaken => self.history_taken.increment(1),
             Count::Shard(true) => self.shards_new.increment(1),
             Count::Shard(false) => self.shards_known.increment(1),
             Count::ShardsAsked(shards) => self.shards_asked.increment(shards as u64),
@@ -137,6 +156,18 @@ impl Metrics {
         if let Some(counter) = position.and_then(|position| self.drops.get(position)) {
             counter.increment(1);
         }
+    }
+
+    /// A validator's verdict. A topic that has one is this node's own choice, so a peer can make no label.
+    pub(crate) fn judged(&self, topic: &Topic, verdict: Verdict, took: Duration) {
+        let outcome = match verdict {
+            Verdict::Accept => "accept",
+            Verdict::Ignore => "ignore",
+            Verdict::Reject => "reject",
+        };
+        let topic = ("topic", topic.as_str());
+        self.meter.counter("peerage_gossip_validations_total", &[topic, ("outcome", outcome)]).increment(1);
+        self.meter.histogram("peerage_gossip_validation_seconds", &[topic]).record(took.as_secs_f64());
     }
 
     pub(crate) fn received(&self, bytes: usize) {

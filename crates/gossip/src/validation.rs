@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use peerage_machine::Time;
 use peerage_mailbox::{Item, Outlet, Overflow};
 
 use crate::machine::Verdict;
-use crate::message::Message;
+use crate::message::{Message, Topic};
 
 /// A message that is delivered and sent on only if the application accepts it.
 #[derive(Debug)]
@@ -31,13 +32,15 @@ impl Item for Unjudged {
 /// it again.
 pub struct Judge {
     token: u64,
+    topic: Topic,
+    asked: Time,
     /// Of the life of the actor that asked; a later one knows nothing of it.
     to: Option<Outlet<Judged>>,
 }
 
 impl Judge {
-    pub(crate) fn new(token: u64, to: Outlet<Judged>) -> Judge {
-        Judge { token, to: Some(to) }
+    pub(crate) fn new(token: u64, topic: Topic, asked: Time, to: Outlet<Judged>) -> Judge {
+        Judge { token, topic, asked, to: Some(to) }
     }
 
     /// Says what is to become of the message. After the topic's deadline, or a restart of the actor, that changes
@@ -54,7 +57,8 @@ impl Judge {
     fn tell(&mut self, verdict: Verdict) {
         if let Some(to) = self.to.take() {
             // Without room it is late: the deadline decides.
-            drop(to.offer(Judged { token: self.token, verdict }));
+            let (topic, asked) = (self.topic.clone(), self.asked);
+            drop(to.offer(Judged { token: self.token, verdict, topic, asked }));
         }
     }
 }
@@ -76,6 +80,9 @@ impl fmt::Debug for Judge {
 pub(crate) struct Judged {
     pub(crate) token: u64,
     pub(crate) verdict: Verdict,
+    /// What it is of, and when it was asked for: for metrics.
+    pub(crate) topic: Topic,
+    pub(crate) asked: Time,
 }
 
 impl Item for Judged {}

@@ -15,6 +15,7 @@
 //! | 11 | [`Firsts`](Item::Firsts) | heads of ids, of 8 bytes |
 //! | 12 | [`Filter`](Item::Filter), [`Answered`](Item::Answered), [`Repair`](Item::Repair) | see `wire/filter.rs` |
 //! | 13, 14 | receipts | see `wire/receipts.rs` |
+//! | 15 | histories of durable topics | see `wire/history.rs` |
 //! | 16–19 | coded messages | see `wire/coded.rs` |
 //!
 //! Kind is a u8, length a u32, all numbers big-endian, a topic is its length as u8 and its name. Items of
@@ -22,10 +23,12 @@
 //! its kind, so a later policy is skipped too where it is not known.
 
 mod filter;
+mod history;
 
 pub use self::filter::{
     FILTER_IDS, Filter, MAX_FILTER, MAX_FILTER_PROBES, MAX_SLICE_BITS, Slice, answered, filter, repair,
 };
+pub use self::history::{HistoryAsk, HistoryEnd, MAX_KNOWN, history_ask, history_end, logged};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use peerage_wire::NodeId;
@@ -68,6 +71,7 @@ mod kind {
     pub(super) const RECONCILE: u8 = 12;
     pub(super) const CONFIRM: u8 = 13;
     pub(super) const RECEIPTS: u8 = 14;
+    pub(super) const HISTORY: u8 = 15;
     pub(super) const HEADER: u8 = 16;
     pub(super) const SHARD: u8 = 17;
     pub(super) const CODED_STATUS: u8 = 18;
@@ -146,6 +150,12 @@ pub enum Item {
         /// Their ids.
         ids: Vec<MessageId>,
     },
+    /// How far the sender is with a durable topic, and what it asks for.
+    HistoryAsk(Box<HistoryAsk>),
+    /// The sender has answered that.
+    HistoryEnd(HistoryEnd),
+    /// What follows in this session message is out of the sender's log.
+    Logged,
     /// What a coded message is, before its shards.
     Header(Box<Header>),
     /// A shard of a coded message.
@@ -240,6 +250,9 @@ pub enum WireError {
     /// A filter of a size, a slice or probes that none has.
     #[error("malformed filter")]
     Filter,
+    /// A question for a history whose publishers are not in order.
+    #[error("malformed question for a history")]
+    History,
     /// More than [`MAX_ITEMS`] items.
     #[error("more than {MAX_ITEMS} items")]
     TooManyItems,
@@ -297,6 +310,7 @@ fn decode(kind: u8, item: Bytes, max_payload: usize) -> Result<Item, WireError> 
         kind::RECONCILE => filter::decode(&mut body)?,
         kind::CONFIRM => Item::Confirm { topic: body.topic()?, ids: body.ids()? },
         kind::RECEIPTS => Item::Receipts { ids: body.ids()? },
+        kind::HISTORY => history::decode(&mut body)?,
         kind::HEADER => Item::Header(Box::new(body.header()?)),
         kind::SHARD => Item::Shard(body.shard(&item)?),
         kind::CODED_STATUS => body.status()?,

@@ -1,25 +1,33 @@
 //! The command line: what it says, checked as far as possible before anything is made or opened.
 
 mod check;
+mod file;
 #[cfg(test)]
 mod tests;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ErrorKind};
+use clap::{CommandFactory, Parser};
 use peerage::server::discovery::sources::dns::ListLink;
-use peerage::{Admission, ForkId, IpNet, Mode, Nat, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress};
+use peerage::server::gossip::Topic;
+use peerage::{
+    Admission, Admitted, Capability, ForkId, IpNet, Mode, Nat, NetworkSecret, NodeId, PeerAddress, SharedAddress,
+    StaticAddress,
+};
 use tracing_subscriber::EnvFilter;
 
 use values::{
-    agent, dns_list, dns_server, external, filter, fork_id, gossip_mode, id, listen, loopback, nat, network, peer,
-    shared,
+    agent, capability, coded, dns_list, dns_server, external, filter, fork_id, gossip_mode, id, listen, loopback, nat,
+    network, peer, rate, shared, size,
 };
+
+pub(crate) use file::{FileSays, nearest};
 
 pub(crate) use values::ip_net;
 
@@ -28,6 +36,11 @@ pub(crate) use values::ip_net;
 #[derive(Debug, Parser)]
 #[command(name = "node", version, verbatim_doc_comment, next_line_help = true, after_help = AFTER)]
 struct Arguments {
+    /// A file of these same settings, in TOML: `max-peers = 30`, `bootnode = ["..."]`, `no-mdns = true`, and `[limits]`
+    /// with what GET /v1/limits shows; what is said here wins. SIGHUP and POST /v1/reload read it again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Directory of the node's key and of what it remembers, made if there is none [default: the user's own for application data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -93,6 +106,11 @@ struct Arguments {
     #[arg(long, value_name = "MODE", value_parser = gossip_mode, help_heading = SWITCHES)]
     gossip_mode: Option<Mode>,
 
+    /// A topic of which large messages travel in shards, which is faster: of anybody, or of these publishers only. Shards
+    /// are passed on before the message can be checked, so let all nodes of the network say the same; may be repeated
+    #[arg(long, value_name = "TOPIC[=ID,...]", value_parser = coded, help_heading = SWITCHES)]
+    coded: Vec<(Topic, Admitted)>,
+
     /// Do not look for nodes; no UDP port is bound
     #[arg(long, help_heading = SWITCHES)]
     no_discovery: bool,
@@ -121,10 +139,30 @@ struct Arguments {
     #[arg(long, help_heading = SWITCHES)]
     message_events: bool,
 
+    /// A version of a protocol that the node shall not speak although it could, like router/1; may be repeated
+    #[arg(long, value_name = "NAME/VERSION", value_parser = capability, help_heading = SWITCHES)]
+    withhold: Vec<Capability>,
+
     /// Most peers at a time
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000),
         help_heading = LIMITS)]
     max_peers: u32,
+
+    /// Most bytes a second that are read from all peers together, like 10MiB; none if this is left out
+    #[arg(long, value_name = "SIZE", value_parser = rate, help_heading = LIMITS)]
+    max_download: Option<u64>,
+
+    /// Most bytes a second that are written to all peers together
+    #[arg(long, value_name = "SIZE", value_parser = rate, help_heading = LIMITS)]
+    max_upload: Option<u64>,
+
+    /// Most bytes a second that are read from one peer
+    #[arg(long, value_name = "SIZE", value_parser = rate, help_heading = LIMITS)]
+    max_peer_download: Option<u64>,
+
+    /// Most bytes a second that are written to one peer
+    #[arg(long, value_name = "SIZE", value_parser = rate, help_heading = LIMITS)]
+    max_peer_upload: Option<u64>,
 
     /// Most static peers connected at a time, beyond those
     #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=10_000),
@@ -162,6 +200,28 @@ struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = ADMISSION)]
     only_file: Option<PathBuf>,
 
+    /// Fewest peers of a node that is well; 0 for a network of one node [default: 1 if it was told of others, else 0]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = HEALTH)]
+    min_peers: Option<u32>,
+
+    /// It is not well if nobody comes to it for ten minutes [default: so if it listens at a public address, or with
+    /// --external]
+    #[arg(long, help_heading = HEALTH)]
+    expect_inbound: bool,
+
+    /// Memory of the process from which on it does less, like 2GiB: bulk messages rest from 80 % of it on, normal ones from
+    /// 90 %, and at all of it nobody new is taken [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = HEALTH)]
+    shed_memory: Option<u64>,
+
+    /// Likewise, per cent of all processors [default: no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100), help_heading = HEALTH)]
+    shed_cpu: Option<u32>,
+
+    /// Likewise, room that is to stay free on the disk of the data directory [default: 64MiB; no limit on one machine]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = HEALTH)]
+    shed_disk: Option<u64>,
+
     /// Where the HTTP API listens, on loopback [default: 127.0.0.1, port 30380 or the next free one]
     #[arg(long, value_name = "IP:PORT", value_parser = loopback, help_heading = WATCHING)]
     api: Option<SocketAddr>,
@@ -179,6 +239,7 @@ const PEERS: &str = "Peers";
 const SWITCHES: &str = "Switches";
 const LIMITS: &str = "Limits";
 const ADMISSION: &str = "Who is admitted (static and trusted peers are no exception)";
+const HEALTH: &str = "When it is well, and when it does less";
 const WATCHING: &str = "Watching and commanding it";
 
 const AFTER: &str = "\
@@ -213,6 +274,7 @@ pub(crate) struct Settings {
     pub(crate) mdns: bool,
     /// How messages go from node to node.
     pub(crate) gossip_mode: Mode,
+    pub(crate) coded: BTreeMap<Topic, Admitted>,
     pub(crate) statics: Vec<PeerAddress>,
     pub(crate) trusted: Vec<NodeId>,
     pub(crate) discovery: bool,
@@ -221,8 +283,11 @@ pub(crate) struct Settings {
     pub(crate) listening: bool,
     pub(crate) churn: bool,
     pub(crate) message_events: bool,
+    pub(crate) withheld: Vec<Capability>,
     pub(crate) max_peers: u32,
     pub(crate) max_static_peers: u32,
+    /// Bytes a second: down and up, of the node and of each peer.
+    pub(crate) bandwidth: [(Option<u64>, Option<u64>); 2],
     pub(crate) dial_ratio: u32,
     pub(crate) max_pending: usize,
     pub(crate) shared: Vec<SharedAddress>,
@@ -232,6 +297,17 @@ pub(crate) struct Settings {
     /// Nothing for the default.
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) log: String,
+    pub(crate) min_peers: Option<u32>,
+    pub(crate) expect_inbound: bool,
+    /// Bytes, nothing for the default; so below.
+    pub(crate) shed_memory: Option<u64>,
+    /// Per cent.
+    pub(crate) shed_cpu: Option<u32>,
+    pub(crate) shed_disk: Option<u64>,
+    /// What the file says besides.
+    pub(crate) file: FileSays,
+    /// What was typed, to be read again with the file.
+    pub(crate) typed: Vec<OsString>,
     /// Whether everything it names is on this machine.
     pub(crate) local: bool,
     /// What will work, and most likely is not what was meant; a sentence each.
@@ -247,19 +323,30 @@ pub(crate) enum NoRun {
     Wrong(String),
 }
 
-/// Reads the command line, program name first.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Settings, NoRun> {
-    let arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoRun::Asked(error.render()),
-        _ => NoRun::Wrong(sentence(&error)),
-    })?;
+/// Reads the command line, program name first, and the file that it names.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings, NoRun> {
+    let typed: Vec<OsString> = arguments.into_iter().collect();
+    let said = Arguments::command().try_get_matches_from(&typed).map_err(refused)?;
+    let (all, file) = match said.get_one::<PathBuf>("config") {
+        Some(path) => file::read(path, &said, &typed).map_err(NoRun::Wrong)?,
+        None => (typed.clone(), FileSays::default()),
+    };
+    let arguments = Arguments::try_parse_from(all).map_err(refused)?;
     let mut settings = settings(arguments).map_err(NoRun::Wrong)?;
+    (settings.typed, settings.file) = (typed, file);
     check::contradictions(&settings).map_err(NoRun::Wrong)?;
     settings.local = check::is_local(&settings);
     // Nobody on the local network could reach it.
     settings.mdns &= !settings.local;
     settings.warnings = check::warnings(&settings);
     Ok(settings)
+}
+
+fn refused(error: clap::Error) -> NoRun {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoRun::Asked(error.render()),
+        _ => NoRun::Wrong(sentence(&error)),
+    }
 }
 
 fn settings(arguments: Arguments) -> Result<Settings, String> {
@@ -292,6 +379,7 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
         dns_server: arguments.dns_server,
         mdns: !arguments.no_mdns && !arguments.no_discovery,
         gossip_mode: arguments.gossip_mode.unwrap_or_default(),
+        coded: arguments.coded.into_iter().collect(),
         statics: arguments.static_peer,
         trusted: arguments.trusted,
         discovery: !arguments.no_discovery,
@@ -300,8 +388,13 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
         listening: !arguments.no_listen,
         churn: !arguments.no_churn,
         message_events: arguments.message_events,
+        withheld: arguments.withhold,
         max_peers: arguments.max_peers,
         max_static_peers: arguments.max_static_peers,
+        bandwidth: [
+            (arguments.max_download, arguments.max_upload),
+            (arguments.max_peer_download, arguments.max_peer_upload),
+        ],
         dial_ratio: arguments.dial_ratio,
         max_pending: arguments.max_pending.into(),
         shared: arguments.shared_net,
@@ -309,6 +402,13 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
         api: arguments.api,
         metrics: arguments.metrics,
         log: arguments.log,
+        min_peers: arguments.min_peers,
+        expect_inbound: arguments.expect_inbound,
+        shed_memory: arguments.shed_memory,
+        shed_cpu: arguments.shed_cpu,
+        shed_disk: arguments.shed_disk,
+        file: FileSays::default(),
+        typed: Vec::new(),
         local: false,
         warnings: Vec::new(),
     })

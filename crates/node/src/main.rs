@@ -3,6 +3,7 @@
 mod api;
 mod cli;
 mod http;
+mod limits;
 mod metrics;
 mod output;
 mod run;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use peerage::server::gossip::Config as GossipConfig;
 use peerage::server::wire::address;
-use peerage::{Builder, Config, Direction, Event, Events, External, Mode, Node, NodeId, RecvError};
+use peerage::{Builder, Config, Direction, Event, Events, External, Node, NodeId, RecvError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Guard, Setup};
 use crate::cli::Settings;
 use crate::http;
+use crate::limits::{self, Changed, Changer, Refused};
 use crate::metrics::Metrics;
 use crate::output::Output;
 
@@ -54,32 +55,64 @@ pub(crate) async fn run(settings: Settings, output: Output) -> Result<(), Failur
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let mut config = if settings.local { Config::local() } else { Config::recommended() };
-    match settings.gossip_mode {
-        Mode::Peerage => {}
-        Mode::Gossipsub => config.gossip = GossipConfig::gossipsub(),
-        Mode::Plumtree => config.gossip = GossipConfig::plumtree(),
-    }
-    let max_payload = config.gossip.max_payload;
+    let config = limits::configuration(&settings).map_err(start)?;
+    let (max_payload, max_request) = (config.gossip.max_payload, config.router.max_payload);
+    let max_deadline = config.router.max_deadline;
+    let (typed, fixed) = (settings.typed.clone(), settings.file.fixed.clone());
     let node = builder(settings, config).recorder(metrics.recorder()).start().await.map_err(start)?;
     let events = node.events().await.map_err(start)?;
 
     let (close, closing) = watch::channel(false);
     let guard = Guard { port: scrape_at.port() };
     let scraping = tokio::spawn(http::serve(scrape, metrics.router(guard), closing.clone()));
-    let setup = Setup { node: node.clone(), output: output.clone(), api: api_at, metrics: scrape_at, max_payload };
+    let changer = Arc::new(Changer::new(node.clone(), typed, fixed));
+    let setup = Setup {
+        node: node.clone(),
+        output: output.clone(),
+        api: api_at,
+        metrics: scrape_at,
+        max_payload,
+        max_request,
+        max_deadline,
+        changer: changer.clone(),
+    };
     let serving = tokio::spawn(http::serve(api, api::router(setup), closing));
     let upkeep = metrics.keep_small();
     introduce(&node, api_at, scrape_at, &output).await?;
-    let printing = tokio::spawn(print(node.clone(), events, output));
+    let printing = tokio::spawn(print(node.clone(), events, output.clone()));
 
-    let ended = tokio::select! {
-        biased;
-        () = signals.next() => end(&mut signals, &node, close, [printing, serving, scraping]).await,
-        () = node.stopped() => Err(Failure::Later("the node failed and has stopped; `--log info` tells more".into())),
+    let ended = loop {
+        tokio::select! {
+            biased;
+            told = signals.next() => match told {
+                Told::End => break end(&mut signals, &node, close, [printing, serving, scraping]).await,
+                Told::Reload => reload(&changer, &output).await,
+            },
+            () = node.stopped() => {
+                break Err(Failure::Later("the node failed and has stopped; `--log info` tells more".into()));
+            }
+        }
     };
     upkeep.abort();
     ended
+}
+
+/// Reads the file again, and says what came of it.
+async fn reload(changer: &Changer, output: &Output) {
+    match changer.reload().await {
+        Ok(Changed { changed, needs_restart, .. }) => {
+            let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+            if !needs_restart.is_empty() {
+                output.line(format_args!("reloaded: {} must wait for a restart", list(needs_restart)));
+            }
+            match changed.is_empty() {
+                true => output.line("reloaded: no limit changed"),
+                false => output.line(format_args!("reloaded: {}", list(changed))),
+            }
+        }
+        Err(Refused::Wrong(sentence)) => output.line(format_args!("not reloaded: {sentence}")),
+        Err(Refused::Gone(error)) => output.line(format_args!("not reloaded: the node does not answer: {error}")),
+    }
 }
 
 /// The node that the command line asks for.
@@ -95,11 +128,7 @@ fn builder(settings: Settings, config: Config) -> Builder {
         .listening(settings.listening)
         .churn(settings.churn)
         .message_events(settings.message_events)
-        .max_peers(settings.max_peers)
-        .max_static_peers(settings.max_static_peers)
-        .dial_ratio(settings.dial_ratio)
-        .max_pending(settings.max_pending)
-        .shared_addresses(settings.shared)
+        .withhold(settings.withheld)
         .configure(|config| {
             config.external = settings.external;
             config.nat = settings.nat.unwrap_or(config.nat);
@@ -189,11 +218,23 @@ async fn print(node: Node, mut events: Events, output: Output) {
                 true => output.line("external: none"),
                 false => print_external(&external, &output),
             },
-            Ok(Event::MsgSent { id, protocol, lane, size }) => {
+            Ok(Event::Shedding { level, why }) => match why {
+                Some(why) => output.line(format_args!("shedding: {} ({why})", level.label())),
+                None => output.line("shedding: nothing any more"),
+            },
+            Ok(Event::MsgSent { id, protocol, lane, size, .. }) => {
                 output.line(format_args!("message sent: {id} {protocol} {} {size} B", lane.label()));
             }
-            Ok(Event::MsgReceived { id, protocol, lane, size }) => {
+            Ok(Event::MsgReceived { id, protocol, lane, size, .. }) => {
                 output.line(format_args!("message received: {id} {protocol} {} {size} B", lane.label()));
+            }
+            Ok(Event::StreamOpened { id, protocol, stream, by_us, .. }) => {
+                let by = if by_us { "us" } else { "the peer" };
+                output.line(format_args!("stream opened: {id} {protocol} {stream} by {by}"));
+            }
+            Ok(Event::StreamEnded { id, protocol, stream, sent, received, .. }) => {
+                output
+                    .line(format_args!("stream ended: {id} {protocol} {stream}, {sent} B sent, {received} B received"));
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "peer events were not printed: too slow"),
             Err(RecvError::Closed) => return,
@@ -218,19 +259,30 @@ async fn end(
     };
     tokio::select! {
         biased;
-        () = signals.next() => std::process::exit(INTERRUPTED),
+        () = signals.end() => std::process::exit(INTERRUPTED),
         ended = tokio::time::timeout(END, ending) => {
             ended.map_err(|_| Failure::Later("the node did not stop in time and was cut off".into()))
         }
     }
 }
 
-/// SIGINT and SIGTERM; elsewhere, Ctrl-C.
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    End,
+    /// SIGHUP: read the file again.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    Reload,
+}
+
+/// SIGINT, SIGTERM and SIGHUP; elsewhere, Ctrl-C.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -238,14 +290,19 @@ impl Signals {
     /// From now on, signals wait for [`next`](Signals::next).
     fn new() -> io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Told {
         tokio::select! {
             biased;
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.terminate.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 }
@@ -256,9 +313,17 @@ impl Signals {
         Ok(Signals {})
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Told {
         if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await
         }
+        Told::End
+    }
+}
+
+impl Signals {
+    /// Returns when the program is to end.
+    async fn end(&mut self) {
+        while self.next().await != Told::End {}
     }
 }

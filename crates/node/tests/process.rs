@@ -208,6 +208,50 @@ fn help_is_no_mistake() {
 }
 
 #[test]
+fn a_large_message_of_a_coded_topic_is_rebuilt_of_shards_by_every_node() {
+    let root = tempfile::tempdir().expect("directory");
+    let first = Process::ready(&root.path().join("first"), &["--coded", "blocks"]);
+    let bootnode = first.fact("listening");
+    let other = |name: &str| {
+        let mut node = Process::ready(&root.path().join(name), &["--coded", "blocks", "--bootnode", &bootnode]);
+        node.line(&format!("peer up: {} ", first.fact("id")));
+        node
+    };
+    let others = [other("second"), other("third")];
+    let nodes = || [&first].into_iter().chain(&others);
+    let mut streams: Vec<Stream> = nodes()
+        .map(|node| {
+            let mut stream = Stream::open(&format!("{}/v1/topics/blocks", node.fact("api")));
+            stream.next("subscribed");
+            stream
+        })
+        .collect();
+    let rebuilt = |node: &Process| {
+        let text = get(&node.fact("metrics"));
+        let value = text.lines().find_map(|line| line.strip_prefix("peerage_gossip_rebuilt_total "));
+        value.map_or(0, |value| value.parse::<u64>().expect("a count"))
+    };
+    // Before it is known who wants the topic, it goes out whole: so until all have had one in shards.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for number in 0_u32.. {
+        let block: Vec<u8> = (0..300_000_u32).map(|at| (at.wrapping_mul(number + 7) >> 5) as u8).collect();
+        let answer = ureq::post(format!("{}/v1/topics/blocks", others[0].fact("api"))).send(&block[..]);
+        assert_eq!(answer.expect("published").status(), 200);
+        let expected = data_encoding::BASE64.encode(&block);
+        for stream in &mut streams {
+            assert!(stream.next("message")["bytes"] == *expected, "the block, whole");
+        }
+        if rebuilt(&first) > 0 && rebuilt(&others[1]) > 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "after {number} blocks nobody has rebuilt one");
+    }
+    drop(streams);
+    first.interrupt();
+    others.into_iter().for_each(Process::interrupt);
+}
+
+#[test]
 fn how_peers_stand_in_gossip_is_told_over_http_for_all_and_for_one() {
     let root = tempfile::tempdir().expect("directory");
     let first = Process::ready(&root.path().join("first"), &["--gossip-mode", "gossipsub"]);

@@ -53,6 +53,7 @@ pub use book::{Anchor, Entries};
 pub use config::Config;
 pub use log::{
     Appended, Done, Head, LogBounds, LogEntry, LogError, Logs, MAX_CURSOR_NAME, MAX_CURSORS, OpenedLog, ReadLimit,
+    SelectLimit, Selected, Wanted,
 };
 pub use peerage_machine;
 pub use peerage_wire;

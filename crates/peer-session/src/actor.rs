@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use peerage_mailbox::{Child, Clock, Meter, Outlet, Port, SpawnError, Supervisor, spawn_child};
 use peerage_queue::stream::{AcceptedStream, StreamEnd, stream_doors};
+use peerage_queue::throttle::PeerThrottle;
 use peerage_queue::{ChannelId, Inbound, InboundShare, LaneEnd, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -33,6 +34,8 @@ pub struct Args {
     /// channel; what it has beyond that is kept for streams that the peer opens
     /// ([`STREAM_ALLOWANCE`](crate::STREAM_ALLOWANCE)).
     pub inbound: InboundShare,
+    /// How fast the peer may be.
+    pub throttle: PeerThrottle,
     /// Where each channel's messages go.
     pub routes: BTreeMap<ChannelId, Outlet<Inbound>>,
     /// Where the streams go that the peer opens, by channel. A channel without an outlet takes none.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, SpawnError, Supervisor, data_queue};
 use peerage_queue::stream::{AcceptedStream, OpenError, StreamReader, StreamWriter};
+use peerage_queue::throttle::{ThrottleLimits, Throttles};
 use peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, Refusal, SessionId, lanes,
 };
@@ -40,6 +41,8 @@ pub struct EndpointConfig {
     pub outbound: PoolConfig,
     /// What came in and is not handled yet, of all peers together, beyond the first windows.
     pub inbound: PoolConfig,
+    /// How fast peers may be.
+    pub throttle: ThrottleLimits,
     /// Most sessions at a time: each begins with [`CHANNEL_WINDOW`] of memory promised for each of its channels.
     pub sessions: usize,
     /// Told of every message of every session, if anybody watches; must not wait, or panic.
@@ -58,6 +61,7 @@ impl EndpointConfig {
             lanes: LanesConfig::recommended(),
             outbound: PoolConfig::outbound(),
             inbound: PoolConfig::inbound(),
+            throttle: ThrottleLimits::recommended(),
             sessions: 1000,
             traffic: None,
             clock: Clock::system(),
@@ -89,6 +93,7 @@ pub struct Endpoint {
     config: Arc<EndpointConfig>,
     outbound: Pool,
     inbound: InboundPool,
+    throttles: Throttles,
     buffers: Buffers,
     sessions: Arc<AtomicU64>,
 }
@@ -114,9 +119,11 @@ impl Endpoint {
         config: EndpointConfig,
     ) -> Result<Endpoint, String> {
         config.session.check()?;
-        let (lanes, outbound, inbound) = (config.lanes, config.outbound, config.inbound);
-        let queues = peerage_queue::Config { lanes, outbound, inbound, ..peerage_queue::Config::recommended() };
+        let EndpointConfig { lanes, outbound, inbound, throttle, .. } = config;
+        let queues =
+            peerage_queue::Config { lanes, outbound, inbound, throttle, ..peerage_queue::Config::recommended() };
         queues.check(config.session.max_message)?;
+        throttle.check(config.session.slowest_rate as u64, 1)?;
         let network = NetworkId::named(network);
         let now = config.clock.now().unix_millis();
         let capability = |&(name, version): &(&str, u16)| {
@@ -137,6 +144,7 @@ impl Endpoint {
             presented: Arc::new(Presented { record, hello, accepted_forks: List::default() }),
             outbound: Pool::new(config.outbound),
             inbound: InboundPool::new(config.sessions * windows(protocols.len()), config.inbound),
+            throttles: Throttles::new(config.clock, config.throttle),
             config: Arc::new(config),
             buffers: Buffers::new(),
             sessions: Arc::default(),
@@ -147,6 +155,17 @@ impl Endpoint {
     /// beyond them.
     pub fn used(&self) -> (usize, (usize, usize)) {
         (self.outbound.used(), self.inbound.used())
+    }
+
+    /// The throttles of its sessions, whose limits can be changed at any time.
+    pub const fn throttles(&self) -> &Throttles {
+        &self.throttles
+    }
+
+    /// The same endpoint with other throttles: where handlers are to be timed by something else than the clock.
+    pub fn throttled(mut self, throttles: Throttles) -> Endpoint {
+        self.throttles = throttles;
+        self
     }
 
     /// The same endpoint with another handshaker, for its ciphers.
@@ -199,6 +218,7 @@ impl Endpoint {
             established,
             lanes: lane_end,
             inbound,
+            throttle: self.throttles.peer(config.clock.now(), 0),
             routes: remote
                 .channels
                 .iter()

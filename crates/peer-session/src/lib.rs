@@ -116,7 +116,7 @@ pub use secret::{NetworkSecret, SecretTooShort};
 pub use stats::SessionStats;
 pub use streams::{Room, STREAM_ALLOWANCE, StreamIn, StreamOut, StreamTimer, StreamsMachine};
 #[cfg(feature = "actor")]
-pub use traffic::{Traffic, TrafficDirection};
+pub use traffic::{Traffic, TrafficDirection, TrafficKind};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

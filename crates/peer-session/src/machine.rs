@@ -2,6 +2,7 @@
 
 mod contract;
 mod credit;
+mod held;
 mod partial;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use peerage_wire::frame::{Header, Kind, Lane, MESSAGE_COST, first_window};
 
 use crate::Config;
 use contract::TIMERS;
+use held::HELD_LOOK;
 use partial::Partial;
 
 pub(crate) use credit::Credit;
@@ -51,6 +53,8 @@ pub struct SessionMachine {
     /// Flows that wait for the inbound pool, oldest first, and for how much.
     wants: VecDeque<(usize, u64)>,
     heard: Time,
+    /// Since when nothing is read.
+    held: Option<Time>,
     /// Payload bytes of all frames.
     received: u64,
     /// Nonces and when they were sent, oldest first.
@@ -77,6 +81,7 @@ impl SessionMachine {
             flows: (0..channels).flat_map(|_| Lane::ALL.map(flow)).collect(),
             wants: VecDeque::new(),
             heard: Time::ZERO,
+            held: None,
             received: 0,
             pings: VecDeque::new(),
             next_nonce: 0,
@@ -376,9 +381,10 @@ impl SessionMachine {
                 partial.allowed = Some((now, self.received));
             }
             let due = partial.due(&self.config, self.received, self.contended);
-            if due <= now {
+            if due <= now && self.held.is_none() {
                 return self.end(DisconnectReason::Stalled, EndedBy::Us, fx);
             }
+            let due = if due <= now { now + HELD_LOOK } else { due };
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         if let Some(next) = next {
@@ -393,7 +399,7 @@ impl SessionMachine {
         for index in 0..self.flows.len() {
             let flow = self.flow(index);
             let credit = &mut self.flows[index].credit;
-            if credit.reclaiming_since().is_some_and(|since| since + patience <= now) {
+            if self.held.is_none() && credit.reclaiming_since().is_some_and(|since| since + patience <= now) {
                 return self.end(DisconnectReason::Stalled, EndedBy::Us, fx);
             }
             if let Some(limit) = credit.reclaim(now, first_window(flow.lane)) {
@@ -448,6 +454,7 @@ impl Machine for SessionMachine {
                     self.ping(now, fx);
                 }
             }
+            In::Held(held) => self.hold(now, held),
             In::Broken => self.end(DisconnectReason::NetworkError, EndedBy::Network, fx),
             In::Malformed => self.malformed(fx),
         }
@@ -468,6 +475,7 @@ impl Machine for SessionMachine {
             Timer::Idle if now < self.heard + self.config.idle_timeout => {
                 fx.arm(Timer::Idle, self.heard + self.config.idle_timeout);
             }
+            Timer::Idle if self.held.is_some() => fx.arm(Timer::Idle, now + HELD_LOOK),
             Timer::Idle => self.end(DisconnectReason::Idle, EndedBy::Us, fx),
             Timer::Drain => self.end(self.draining.unwrap_or(DisconnectReason::Requested), EndedBy::Us, fx),
             Timer::Stall => self.end(DisconnectReason::Stalled, EndedBy::Us, fx),

@@ -6,6 +6,7 @@
 mod incoming;
 mod outgoing;
 mod streams;
+mod throttle;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -17,6 +18,7 @@ use std::time::Duration;
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{Clock, Outlet, Port};
 use peerage_queue::stream::StreamEnd;
+use peerage_queue::throttle::PeerThrottle;
 use peerage_queue::{ChannelId, Fragment, Inbound, InboundShare, LaneEnd, Returned};
 use peerage_transport::Stream;
 use peerage_wire::DisconnectReason;
@@ -39,6 +41,7 @@ use incoming::Routes;
 use outgoing::Turn;
 pub(crate) use outgoing::linger;
 use streams::Streams;
+use throttle::Owed;
 
 /// Bytes moved in both directions before other tasks get their turn.
 const BUDGET: usize = 1 << 20;
@@ -69,6 +72,10 @@ pub(crate) struct Pump {
     /// This session's part of the inbound pool, and whether it waits for more.
     inbound: InboundShare,
     wanting: bool,
+    /// How fast the peer may be; what the pool granted and is passed on as fast as that; and whether a read waits.
+    throttle: Box<PeerThrottle>,
+    owed: Owed,
+    held: bool,
     /// The end waits until the lanes are empty.
     draining: bool,
     /// What became of the permits of what was delivered, and at which totals the machine wants to know.
@@ -97,7 +104,8 @@ impl Pump {
         let channels = remote.channels.len() as u16;
         let metrics = PumpMetrics::new(&args.meter, &keys, &remote.channels);
         let machine = SessionMachine::new(args.config, args.session, channels);
-        let returned = Returned::new(machine.flows() + 1);
+        let throttle = Box::new(args.throttle);
+        let returned = Returned::timed(machine.flows() + 1, Some(throttle.time_source()));
         let mut lanes = args.lanes;
         lanes.require_credit(channels);
         Pump {
@@ -120,6 +128,9 @@ impl Pump {
             own: OwnFrames::default(),
             inbound: args.inbound,
             wanting: false,
+            throttle,
+            owed: Owed::default(),
+            held: false,
             draining: false,
             returned,
             alarm: None,
@@ -136,11 +147,13 @@ impl Pump {
         self.input(now, In::Start);
         self.open_carried(now);
         let (reason, by) = poll_fn(|cx| self.poll(cx)).await;
+        self.throttle.moves_nothing(self.clock.now());
         if matches!(reason, DisconnectReason::Quitting | DisconnectReason::Requested) && self.routes.are_waiting() {
             // What was here before a friendly end is delivered, if there is room for it in time.
             let limit = self.disconnect_timeout;
             let deliver = poll_fn(|cx| {
-                self.poll_deliver(cx);
+                self.poll_deliver(self.clock.now(), cx);
+                self.set_alarm(self.clock.now(), cx);
                 if self.routes.are_waiting() { Poll::Pending } else { Poll::Ready(()) }
             });
             let _ = Box::pin(tokio::time::timeout(limit, deliver)).await;
@@ -149,7 +162,11 @@ impl Pump {
             // Boxed: a session carries its farewell's state only when it comes to that.
             Box::pin(self.farewell()).await;
         }
-        let Pump { driver, inbound, returned, mut streams, .. } = self;
+        if let Some(tap) = &mut self.tap {
+            tap.session_ended();
+        }
+        let Pump { driver, inbound, returned, mut streams, throttle, .. } = self;
+        drop(throttle);
         let outstanding = driver.machine().outstanding(|flow| returned.total(flow));
         // What streams still have to be read counts on a flow of its own, behind the last.
         let (unread, mut kept) = (driver.machine().flows(), 0);
@@ -167,6 +184,7 @@ impl Pump {
         let mut budget = BUDGET;
         loop {
             let now = self.clock.now();
+            self.throttle.refresh();
             if let Some(control) = self.control.poll(cx.waker()) {
                 self.controlled(now, control);
             }
@@ -175,15 +193,16 @@ impl Pump {
             if self.ended.is_none() {
                 read = self.poll_read(now, cx);
             }
-            self.poll_deliver(cx);
+            self.poll_deliver(now, cx);
             self.poll_releases(now, cx);
+            self.pass_on(now);
             self.poll_streams(now, cx.waker());
             while self.wanting
                 && self.ended.is_none()
                 && let Poll::Ready(bytes) = self.inbound.beyond().poll_granted(cx)
             {
-                self.input(now, In::Granted(bytes as u64));
-                self.wanting = self.driver.machine().wants();
+                self.owed.bytes += bytes as u64;
+                self.pass_on(now);
             }
             let mut written = 0;
             if self.ended.is_none() {
@@ -195,7 +214,7 @@ impl Pump {
             if let Some(ended) = self.ended {
                 return Poll::Ready(ended);
             }
-            if read.max(written) < BUDGET / 2 && !self.has_more(cx) {
+            if read.max(written) < BUDGET / 2 && !self.has_more(now, cx) {
                 return Poll::Pending;
             }
             budget = budget.saturating_sub(read + written);
@@ -207,8 +226,8 @@ impl Pump {
     }
 
     /// Whether there is something to do that nothing will wake this task for.
-    fn has_more(&mut self, cx: &mut Context<'_>) -> bool {
-        self.set_alarm(cx) || (!self.own.is_empty() && self.turn.is_empty())
+    fn has_more(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        self.set_alarm(now, cx) || (!self.own.is_empty() && self.turn.is_empty())
     }
 
     fn controlled(&mut self, now: Time, control: Control) {
@@ -232,14 +251,16 @@ impl Pump {
             }
             self.driver.expire_due(now);
             self.perform(now);
-            self.set_alarm(cx);
+            self.set_alarm(now, cx);
         }
     }
 
     /// Sets the alarm to the next deadline; true if that is there already.
-    fn set_alarm(&mut self, cx: &mut Context<'_>) -> bool {
+    fn set_alarm(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
         let deadlines = self.driver.next_deadline().into_iter().chain(self.streams.next_deadline());
-        let Some(deadline) = deadlines.min() else { return false };
+        // Behind the end nobody looks at those: one that is over would hide when messages may be handed on.
+        let deadlines = deadlines.filter(|_| self.ended.is_none());
+        let Some(deadline) = deadlines.chain(self.throttle.next(now)).min() else { return false };
         let at = self.clock.instant(deadline);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         // An alarm that is early costs one look; one is moved only if it would be late, or has gone off.
@@ -293,7 +314,11 @@ impl Pump {
                         self.wanting |= there < bytes;
                     }
                     // One at a time: it is only asked for when permits came back, flow by flow.
-                    Out::Grow { flow, by } => grown = self.inbound.beyond().charge(by as usize).then_some((flow, by)),
+                    Out::Grow { flow, by } => {
+                        // A window is sized for how fast the peer is, and it is as fast as it may be.
+                        let room = !self.throttle.limits_download() && self.inbound.beyond().charge(by as usize);
+                        grown = room.then_some((flow, by));
+                    }
                     Out::GiveBack(bytes) => self.inbound.beyond().give_back(bytes as usize),
                     Out::Drain => self.draining = true,
                     Out::RoundTrip(time) => self.counters.round_trip(time),
@@ -304,6 +329,8 @@ impl Pump {
             if let Some((flow, by)) = grown {
                 self.driver.handle(now, In::Grown { flow, by });
             }
+            self.owed.bytes += granted;
+            granted = self.next_piece();
             if granted > 0 {
                 self.driver.handle(now, In::Granted(granted));
             }

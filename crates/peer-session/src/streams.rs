@@ -61,6 +61,8 @@ pub struct StreamsMachine {
     late_frames: u64,
     late_bytes: u64,
     aborts: QuotaTable<()>,
+    /// Refusals for want of room here that have not gone out.
+    unsaid: usize,
     ended: bool,
 }
 
@@ -85,6 +87,7 @@ impl StreamsMachine {
             late_frames: 0,
             late_bytes: 0,
             aborts: QuotaTable::new(ABORTS, 1),
+            unsaid: 0,
             ended: false,
         }
     }
@@ -222,7 +225,19 @@ impl StreamsMachine {
         self.late_bytes += STREAM_WINDOW;
         fx.emit(StreamOut::Stop(flow, code));
         fx.emit(StreamOut::Reset(flow, code));
-        self.count_abort(now, fx);
+        self.refused(now, code, fx);
+    }
+
+    /// A stream was refused. That there is no room here is not the peer's doing; but whoever has not heard of so many
+    /// refusals still has as many streams open, so one that opens more is a flood, and does not read what it is told.
+    fn refused(&mut self, now: Time, code: StreamCode, fx: &mut Fx) {
+        if code != StreamCode::NO_ROOM {
+            return self.count_abort(now, fx);
+        }
+        self.unsaid += 1;
+        if self.unsaid > self.config.max_streams {
+            self.malformed(fx);
+        }
     }
 
     /// Each such stream costs this end work, or a frame that the peer may leave unread.
@@ -438,8 +453,9 @@ impl Machine for StreamsMachine {
             StreamIn::Refuse(id, code) => {
                 self.stop(id, code, fx);
                 self.reset(id, code, fx);
-                self.count_abort(now, fx);
+                self.refused(now, code, fx);
             }
+            StreamIn::Said => self.unsaid = 0,
         }
     }
 

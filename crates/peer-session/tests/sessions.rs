@@ -12,6 +12,7 @@ use bytes::Bytes;
 use ends::{UNIX, keys, presented, stream};
 use peerage_peer_session::handshake::HandshakeError;
 use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
+use peerage_peer_session::peerage_queue::throttle::{ThrottleLimits, Throttles};
 use peerage_peer_session::peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, SessionId, lanes,
 };
@@ -78,12 +79,14 @@ impl Peer {
         let (ended_to, ended) = tokio::sync::mpsc::unbounded_channel();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             (0..2).map(|_| data_queue(Capacity { items: room, weight: 64 << 20 })).unzip();
+        let clock = Clock::simulated(UNIX);
         let args = Args {
             session: SessionId(1),
             config: Config::recommended(),
             established,
             lanes,
             inbound: share,
+            throttle: Throttles::new(clock, ThrottleLimits::recommended()).peer(clock.now(), 0),
             accept: Default::default(),
             buffers: Buffers::new(),
             routes: (1..).map(ChannelId).zip(outlets).collect::<BTreeMap<_, _>>(),
@@ -91,7 +94,7 @@ impl Peer {
             ended: Port::from_fn(move |ended| {
                 let _ = ended_to.send(ended);
             }),
-            clock: Clock::simulated(UNIX),
+            clock,
             meter: Meter::none(),
         };
         let (session, _) = spawn(args, &Supervisor::none()).await.expect("starts");

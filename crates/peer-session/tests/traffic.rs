@@ -8,7 +8,7 @@ use peerage_peer_session::peerage_queue::{ChannelId, SessionId};
 use peerage_peer_session::peerage_transport::Stream;
 use peerage_peer_session::peerage_wire::frame::Lane;
 use peerage_peer_session::peerage_wire::{DisconnectReason, Keypair};
-use peerage_peer_session::{Ended, EndedBy, Endpoint, EndpointConfig, Peer, Traffic, TrafficDirection};
+use peerage_peer_session::{Ended, EndedBy, Endpoint, EndpointConfig, Peer, Traffic, TrafficDirection, TrafficKind};
 use tokio::io::duplex;
 
 type Seen = Arc<Mutex<Vec<Traffic>>>;
@@ -56,7 +56,8 @@ async fn every_message_is_seen_once_on_each_end_with_its_whole_size() {
     .enumerate()
     {
         here.send(ChannelId(channel), lane, vec![n as u8; size]).await.expect("room");
-        expected.push((channel, lane, size as u64));
+        let first = |at: usize| if at < size { n as u8 } else { 0 };
+        expected.push((channel, lane, size as u64, TrafficKind::Message { head: [first(0), first(1)] }));
     }
     for _ in &expected {
         there.recv().await.expect("the session lives");
@@ -64,13 +65,58 @@ async fn every_message_is_seen_once_on_each_end_with_its_whole_size() {
     expected.sort_unstable();
     for (sees, way) in [(alice_sees, TrafficDirection::Sent), (bob_sees, TrafficDirection::Received)] {
         let seen = std::mem::take(&mut *sees.lock().expect("no panic"));
-        let about = |seen: &Traffic| (seen.channel.0, seen.lane, seen.size);
+        let about = |seen: &Traffic| (seen.channel.0, seen.lane, seen.size, seen.kind);
         for one in &seen {
             assert_eq!((one.session, one.direction, one.stream), (SessionId(0), way, 0));
         }
         let mut seen: Vec<_> = seen.iter().map(about).collect();
         seen.sort_unstable();
         assert_eq!(seen, expected, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_seen_when_it_is_opened_and_when_it_is_over_with_its_bytes_both_ways() {
+    let (alice, _, alice_sees) = watched(1);
+    let (bob, bobs, bob_sees) = watched(2);
+    let (here, mut there) = joined((&alice, &bob), &bobs).await;
+    let (mut writer, mut reader) = here.open_stream(ChannelId(2), Lane::Bulk).await.expect("opened");
+    let accepted = there.accept_stream().await.expect("the session lives");
+    let (mut back, mut asked) = (accepted.writer, accepted.reader);
+    let reads = async {
+        let mut read = 0;
+        while read < 100_000 {
+            read += asked.read().await.expect("open").expect("more").len();
+        }
+    };
+    let (written, ()) = tokio::join!(writer.write(vec![1; 100_000]), reads);
+    written.expect("open");
+    back.write(vec![2; 70]).await.expect("open");
+    writer.finish().expect("open");
+    back.finish().expect("open");
+    while reader.read().await.expect("open").is_some() {}
+    while asked.read().await.expect("open").is_some() {}
+    // One that nobody ends is over with its session.
+    let _open = here.open_stream(ChannelId(1), Lane::Normal).await.expect("opened");
+    let _opened = there.accept_stream().await.expect("the session lives");
+    here.disconnect(DisconnectReason::Quitting);
+    there.ended().await;
+    for (sees, way, (sent, received)) in
+        [(alice_sees, TrafficDirection::Sent, (100_000, 70)), (bob_sees, TrafficDirection::Received, (70, 100_000))]
+    {
+        let seen = std::mem::take(&mut *sees.lock().expect("no panic"));
+        assert!(seen.iter().all(|one| one.direction == way));
+        let of = |stream, channel| {
+            let of = seen.iter().filter(move |one| (one.stream, one.channel) == (stream, ChannelId(channel)));
+            of.map(|one| (one.kind, one.size)).collect::<Vec<_>>()
+        };
+        let opened = (TrafficKind::StreamOpened, 0);
+        let ended = |sent, received| (TrafficKind::StreamEnded { sent, received }, sent + received);
+        assert_eq!(of(1, 2), [opened, ended(sent, received)], "{way:?}");
+        assert_eq!(of(3, 1)[0], opened, "{way:?}");
+        if way == TrafficDirection::Received {
+            assert_eq!(of(3, 1), [opened, ended(0, 0)], "this end is over for certain");
+        }
     }
 }
 
@@ -83,6 +129,7 @@ async fn each_session_is_told_apart_and_an_end_that_nobody_watches_says_nothing(
         there.send(ChannelId(2), Lane::High, Bytes::from_static(b"hello")).await.expect("room");
         here.recv().await.expect("the session lives");
         let traffic = Traffic {
+            kind: TrafficKind::Message { head: *b"he" },
             session: SessionId(session),
             direction: TrafficDirection::Received,
             channel: ChannelId(2),

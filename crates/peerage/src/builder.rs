@@ -13,6 +13,9 @@ use peerage_server::discovery::sources::dns::EntryError;
 use peerage_server::discovery::sources::{Resolve, Sources};
 use peerage_server::discovery::{EntryRule, Foreign};
 use peerage_server::mailbox::{Meter, Outlet};
+use peerage_server::router::protocol::Protocol;
+use peerage_server::router::resilience::Membership;
+use peerage_server::shedding::SystemProbe;
 use peerage_server::wire::NetworkId;
 use peerage_server::wire::address::AddressError;
 use peerage_server::{Args, Listen, PeerAddressError};
@@ -23,8 +26,8 @@ use crate::journals::JournalKeeper;
 use crate::keeper;
 use crate::node::Node;
 use crate::{
-    AskError, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, Nat, NetworkSecret, NodeId, PeerAddress,
-    SharedAddress, StaticAddressError, ToListenAddress, ToPeerAddress, Transport,
+    AskError, Capability, Churn, Clock, Config, Door, ForkId, IpNet, Keypair, Nat, NetworkSecret, NodeId, PeerAddress,
+    SharedAddress, StaticAddressError, ThrottleLimits, ToListenAddress, ToPeerAddress, Transport,
 };
 
 /// Why a node did not start. Nothing is left running, and nothing that was not there before is left behind.
@@ -104,6 +107,8 @@ pub struct Builder {
     seed: Option<u64>,
     secret: Option<NetworkSecret>,
     doors: Vec<Door>,
+    protocols: Vec<Protocol>,
+    membership: Option<Arc<dyn Membership>>,
     foreign: Option<Outlet<Foreign>>,
     #[cfg(feature = "journal")]
     journal_bytes: usize,
@@ -144,6 +149,8 @@ impl Builder {
             seed: None,
             secret: None,
             doors: Vec::new(),
+            protocols: Vec::new(),
+            membership: None,
             foreign: None,
             #[cfg(feature = "journal")]
             journal_bytes: crate::journals::DEFAULT_BYTES,
@@ -262,6 +269,27 @@ impl Builder {
         self.configure(|config| config.max_peers = count)
     }
 
+    /// How fast peers may be: messages in processing, bandwidth of each and of the node, and time of handlers.
+    pub fn throttle(self, limits: ThrottleLimits) -> Builder {
+        self.configure(|config| config.queue.throttle = limits)
+    }
+
+    /// Bytes a second that the node reads from all its peers, and writes to them, at most; none for no limit.
+    pub fn bandwidth(self, download: Option<u64>, upload: Option<u64>) -> Builder {
+        self.configure(|config| {
+            config.queue.throttle.download.node = download;
+            config.queue.throttle.upload.node = upload;
+        })
+    }
+
+    /// The same for each peer.
+    pub fn peer_bandwidth(self, download: Option<u64>, upload: Option<u64>) -> Builder {
+        self.configure(|config| {
+            config.queue.throttle.download.peer = download;
+            config.queue.throttle.upload.peer = upload;
+        })
+    }
+
     /// Most static peers connected at a time; they take none of the other places.
     pub fn max_static_peers(self, count: u32) -> Builder {
         self.configure(|config| config.max_static_peers = count)
@@ -347,6 +375,25 @@ impl Builder {
     /// Another protocol on the port at which the node listens, told by its first bytes. May be said more than once.
     pub fn door(mut self, door: Door) -> Builder {
         self.doors.push(door);
+        self
+    }
+
+    /// A protocol that runs once for each peer that speaks it, too. May be said more than once.
+    pub fn protocol(mut self, protocol: Protocol) -> Builder {
+        self.protocols.push(protocol);
+        self
+    }
+
+    /// Versions of protocols that the node could speak and keeps to itself, its own protocols' included. Said more than
+    /// once, all that were named are.
+    pub fn withhold(self, versions: impl IntoIterator<Item = Capability>) -> Builder {
+        self.configure(|config| config.withheld.extend(versions))
+    }
+
+    /// Who knows the members of the network: asked when the node starts, and when requests and handlers for members use a
+    /// set that is old. A function that returns a future is one.
+    pub fn membership(mut self, membership: impl Membership) -> Builder {
+        self.membership = Some(Arc::new(membership));
         self
     }
 
@@ -516,9 +563,14 @@ impl Builder {
             secret: self.secret,
             db: db.clone(),
             doors: self.doors,
+            protocols: self.protocols,
+            membership: self.membership,
             foreign: self.foreign,
         })
         .await?;
+        if !clock.is_simulated() {
+            server.probe(Arc::new(SystemProbe::new(data_dir.as_deref().map(|dir| dir.path().to_owned()))));
+        }
         let node = Node::new(
             id,
             server,

@@ -90,7 +90,6 @@ impl DataDir {
     }
 
     /// Where it is.
-    #[cfg(feature = "journal")]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -27,9 +27,11 @@
 //! ```
 //!
 //! A [`Builder`] makes a [`Node`]; a [`Topic`] is what a network talks about; [`Node::serve`] and [`Node::request`] are
-//! questions to one peer and its answers; [`Events`] tell of peers.
+//! questions to one peer and its answers; [`Node::serve_streams`] and [`Node::open_stream`] are for what is long, or goes
+//! both ways; [`Events`] tell of peers.
 //! What a node does and with whom is switched in its builder ([`Builder::discovery`], [`Builder::dialing`],
 //! [`Builder::listening`], [`Builder::only_peers`] and others); [`Node`] changes who its peers are while it runs.
+//! What is no topic and no question is a [`protocol`] of its own: a task for each peer ([`Builder::protocol`]).
 //! What a program must not miss, nor get twice, is a [`DurableTopic`].
 //! Dropping a node's handles does not stop it: [`Node::shutdown`] does, and tells the peers.
 //!
@@ -45,6 +47,7 @@ mod keeper;
 mod node;
 mod place;
 mod requests;
+mod streams;
 mod topic;
 mod validation;
 
@@ -69,15 +72,24 @@ pub use peerage_server::gossip::durable::{DurableError, DurableMessage, Start};
 pub use peerage_server::gossip::{
     ConfirmError, Confirmed, Message, MessageId, Mode, Policy, Published, Standing, TopicConfig, Verdict,
 };
+pub use peerage_server::health::{Check, CheckState, Finding, HealthConfig};
 pub use peerage_server::mailbox::{AskError, Clock, RecvError};
 pub use peerage_server::peer_session::handshake::Direction;
 pub use peerage_server::peer_session::{EndedBy, NetworkSecret, SecretTooShort};
-pub use peerage_server::router::{ClientError, ErrorCode, Fault, HandlerId, RequestError};
+pub use peerage_server::queue::stream::StreamCode;
+pub use peerage_server::queue::throttle::{BandwidthLimits, CpuLimits, ThrottleLimits};
+pub use peerage_server::router::resilience::{Fetched, Membership};
+pub use peerage_server::router::{
+    ClientError, ErrorCode, Fault, FrameError, HandlerId, OpenStreamError, Refusal, RequestError, Stream, StreamFailed,
+    StreamReader, StreamWriter,
+};
+pub use peerage_server::router::{codec, protocol};
+pub use peerage_server::shedding::SheddingConfig;
 pub use peerage_server::transport::Transport;
 pub use peerage_server::wire::{
     Admission, AdmissionError, Capability, DisconnectReason, ForkId, IpNet, Keypair, Multiaddr, NodeId, NodeRecord,
 };
 pub use peerage_server::{
-    AddStaticFailed, Banned, Churn, Config, Door, Event, Health, LocalNode, PeerAddress, PeerInfo, Reputation,
-    ServeFailed, SharedAddress, Status, Visitor,
+    AddStaticFailed, Banned, Churn, Config, Door, Event, Health, Limits, LocalNode, PeerAddress, PeerInfo, Reputation,
+    ServeFailed, SetLimitsFailed, SharedAddress, Status, Visitor,
 };

@@ -15,8 +15,8 @@ use crate::journals::{JournalError, JournalFile, JournalKeeper};
 use crate::topic::{Topic, TopicError};
 use crate::validation::TopicSetup;
 use crate::{
-    AddStaticFailed, Admission, AdmissionError, AskError, Banned, Event, ForkId, Health, LocalNode, Multiaddr, NodeId,
-    NodeRecord, PeerAddress, PeerInfo, Policy, Standing, TopicConfig,
+    AddStaticFailed, Admission, AdmissionError, AskError, Banned, Event, ForkId, Health, Limits, LocalNode, Multiaddr,
+    NodeId, NodeRecord, PeerAddress, PeerInfo, Policy, SetLimitsFailed, Standing, TopicConfig,
 };
 
 /// Changes among the peers that may wait for who asked to be told of them.
@@ -143,6 +143,23 @@ impl Node {
     /// The node has stopped.
     pub async fn health(&self) -> Result<Health, AskError> {
         self.0.server.health().await
+    }
+
+    /// The limits that hold now.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn limits(&self) -> Result<Limits, AskError> {
+        self.0.server.limits().await
+    }
+
+    /// Changes the limits, all of them or, where they do not add up, none. Lower ones end no session and take nothing
+    /// back: they hold for what comes.
+    ///
+    /// # Errors
+    /// [`SetLimitsFailed`].
+    pub async fn set_limits(&self, limits: Limits) -> Result<(), SetLimitsFailed> {
+        self.0.server.set_limits(limits).await
     }
 
     /// Changes among its peers from now on. Some may have come already: [`peers`](Node::peers), asked after

@@ -7,8 +7,8 @@ use crate::PoolConfig;
 /// A holder's place in its [`Budget`]. One that has left is known by its generation, and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HolderId {
-    index: usize,
-    generation: u64,
+    pub(crate) index: usize,
+    pub(crate) generation: u64,
 }
 
 impl HolderId {
@@ -49,6 +49,27 @@ enum Part {
     Aside,
 }
 
+/// By part, what is still to come back after it was made smaller.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owed {
+    at_large: usize,
+    shared: usize,
+    aside: usize,
+}
+
+/// Gives bytes back to a part: what it owes first.
+fn give(free: &mut usize, owed: &mut usize, bytes: usize) {
+    let pays = bytes.min(*owed);
+    *owed -= pays;
+    *free += bytes - pays;
+}
+
+/// Makes a part of `before` bytes one of `after`.
+fn resize(free: &mut usize, owed: &mut usize, before: usize, after: usize) {
+    let used = before + *owed - *free;
+    (*free, *owed) = (after.saturating_sub(used), used.saturating_sub(after));
+}
+
 /// The bytes of a pool.
 ///
 /// A holder takes *at large* first, up to its cap, then of its *share*, which is its weight's part of the shared
@@ -72,6 +93,8 @@ pub struct Budget {
     at_large_free: usize,
     shared_free: usize,
     aside_free: usize,
+    /// Bytes that are held beyond a part that was made smaller: what comes back pays for them first.
+    owed: Owed,
     /// Bytes at large taken without a holder.
     anonymous: usize,
     total_weight: u128,
@@ -95,6 +118,7 @@ impl Budget {
             at_large_free: config.at_large,
             shared_free: config.shared,
             aside_free: config.aside,
+            owed: Owed::default(),
             anonymous: 0,
             total_weight: 0,
             holders: Vec::new(),
@@ -140,9 +164,7 @@ impl Budget {
         let gone = std::mem::take(&mut self.holders[index]);
         self.holders[index].generation = gone.generation + 1;
         self.vacant.push(index);
-        self.at_large_free += gone.at_large;
-        self.shared_free += gone.share;
-        self.aside_free += gone.aside;
+        self.give_parts(gone.at_large, gone.share, gone.aside);
         self.total_weight -= u128::from(gone.weight);
         if gone.weight > 0 {
             self.reweigh();
@@ -212,9 +234,7 @@ impl Budget {
         holder.share -= share;
         holder.at_large -= at_large;
         let waits = holder.wanted > 0;
-        self.aside_free += aside;
-        self.shared_free += share;
-        self.at_large_free += at_large;
+        self.give_parts(at_large, share, aside);
         if waits {
             self.place(index);
         }
@@ -236,11 +256,23 @@ impl Budget {
     pub fn give_at_large(&mut self, bytes: usize, granted: &mut Vec<(HolderId, usize)>) {
         let bytes = bytes.min(self.anonymous);
         self.anonymous -= bytes;
-        self.at_large_free += bytes;
+        self.give_parts(bytes, 0, 0);
         self.settle(granted);
     }
 
-    /// What the pool was made with.
+    /// Makes the pool larger or smaller. What it grows by is there at once, for those who wait first. What it shrinks by
+    /// is taken of what nobody has; the rest when it comes back, and until then nobody gets more of that part.
+    pub fn set_config(&mut self, config: PoolConfig, granted: &mut Vec<(HolderId, usize)>) {
+        let before = std::mem::replace(&mut self.config, config);
+        resize(&mut self.at_large_free, &mut self.owed.at_large, before.at_large, config.at_large);
+        resize(&mut self.shared_free, &mut self.owed.shared, before.shared, config.shared);
+        resize(&mut self.aside_free, &mut self.owed.aside, before.aside, config.aside);
+        let waiters: Vec<usize> = self.waiters.iter().map(|(_, index)| *index).collect();
+        waiters.into_iter().for_each(|index| self.place(index));
+        self.settle(granted);
+    }
+
+    /// What the pool was made with, or last set to.
     pub fn config(&self) -> &PoolConfig {
         &self.config
     }
@@ -257,12 +289,14 @@ impl Budget {
 
     /// Bytes taken now, of all parts together.
     pub fn used(&self) -> usize {
-        self.config.capacity().saturating_sub(self.free())
+        let Owed { at_large, shared, aside } = self.owed;
+        let owed = at_large.saturating_add(shared).saturating_add(aside);
+        self.config.capacity().saturating_add(owed).saturating_sub(self.free())
     }
 
     /// Bytes at large taken now.
     pub fn used_at_large(&self) -> usize {
-        self.config.at_large - self.at_large_free
+        self.config.at_large + self.owed.at_large - self.at_large_free
     }
 
     /// Bytes nobody has, of all parts together.
@@ -296,6 +330,12 @@ impl Budget {
         }
         // The product of two u64 fits, and the quotient is at most `shared`.
         usize::try_from(self.config.shared as u128 * weight / self.total_weight).unwrap_or(self.config.shared)
+    }
+
+    fn give_parts(&mut self, at_large: usize, share: usize, aside: usize) {
+        give(&mut self.at_large_free, &mut self.owed.at_large, at_large);
+        give(&mut self.shared_free, &mut self.owed.shared, share);
+        give(&mut self.aside_free, &mut self.owed.aside, aside);
     }
 
     fn hold(&mut self, index: usize, at_large: usize, share: usize) {
@@ -379,5 +419,7 @@ impl Budget {
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod resizing;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::throttle::ThrottleLimits;
+
 /// One peer's lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,6 +110,8 @@ pub struct Config {
     pub inbound: PoolConfig,
     /// Most messages that wait for the fan-out.
     pub pushes: usize,
+    /// How fast peers may be.
+    pub throttle: ThrottleLimits,
 }
 
 impl Config {
@@ -118,6 +122,7 @@ impl Config {
             outbound: PoolConfig::outbound(),
             inbound: PoolConfig::inbound(),
             pushes: 4096,
+            throttle: ThrottleLimits::recommended(),
         }
     }
 

@@ -112,8 +112,18 @@ impl fmt::Debug for Message {
     }
 }
 
+/// How a peer's messages have fared since its session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Went out.
+    pub sent: u64,
+    /// Did not, for want of room or of time. What is shed, and what a session's end cuts off, is not among them.
+    pub failed: u64,
+}
+
 struct State {
     lanes: Lanes<Guard>,
+    tally: Tally,
     closed: bool,
     /// The session's task, while it waits for something to send.
     task: Option<Waker>,
@@ -205,6 +215,7 @@ pub fn lanes(config: LanesConfig, pool: &Pool, weight: u64) -> (Door, LaneEnd) {
     pressure.add_capacity(capacity);
     let state = State {
         lanes: Lanes::new(config),
+        tally: Tally::default(),
         closed: false,
         task: None,
         senders: BTreeMap::new(),
@@ -225,12 +236,29 @@ impl Door {
     /// Why it was not queued. If the message asked for a report, that is made as well, so that a sender
     /// need look at one of the two only.
     pub fn offer(&self, message: Message) -> Result<(), Refusal> {
-        self.try_offer(message, None).map_err(|refused| refused.message.fail(refused.reason))
+        self.try_offer(message, None).map_err(|refused| self.refuse(*refused))
     }
 
-    /// Queues a message, and waits for room in its lane and in the pool (reference: AvalancheGo's blocking queue). Only
-    /// for tasks of the application and of a stream: an actor that waited here could close a cycle of waits. A caller
-    /// that gives up drops the future; the message then fails as any other.
+    /// How its messages have fared.
+    pub fn tally(&self) -> Tally {
+        self.0.lock().tally
+    }
+
+    /// Counts messages for this peer that failed before they were offered here.
+    pub(crate) fn count_failed(&self, reason: Refusal) {
+        if matches!(reason, Refusal::LaneFull | Refusal::PoolFull) {
+            self.0.lock().tally.failed += 1;
+        }
+    }
+
+    fn refuse(&self, refused: Refused) -> Refusal {
+        self.count_failed(refused.reason);
+        refused.message.fail(refused.reason)
+    }
+
+    /// Queues a message, and waits for room in its lane and in the pool, and until its lane rests no more (reference:
+    /// AvalancheGo's blocking queue). Only for tasks of the application and of a stream: an actor that waited here could
+    /// close a cycle of waits. A caller that gives up drops the future; the message then fails as any other.
     ///
     /// # Errors
     /// [`Refusal::SessionEnded`], or [`Refusal::PoolFull`] for a message that never finds room.
@@ -238,7 +266,7 @@ impl Door {
         let mut message = match self.try_offer(message, None) {
             Ok(()) => return Ok(()),
             Err(refused) if self.may_find_room(&refused) => Some(refused.message),
-            Err(refused) => return Err(refused.message.fail(refused.reason)),
+            Err(refused) => return Err(self.refuse(*refused)),
         };
         // Dropped with the future: who gives up leaves nothing behind.
         let place = Place { shared: &self.0, number: self.0.account.place() };
@@ -250,7 +278,7 @@ impl Door {
                     message = Some(refused.message);
                     Poll::Pending
                 }
-                Err(refused) => Poll::Ready(Err(refused.message.fail(refused.reason))),
+                Err(refused) => Poll::Ready(Err(self.refuse(*refused))),
             }
         })
         .await
@@ -258,14 +286,32 @@ impl Door {
 
     fn may_find_room(&self, refused: &Refused) -> bool {
         match refused.reason {
-            Refusal::LaneFull => true,
+            Refusal::LaneFull | Refusal::Shed => true,
             Refusal::PoolFull => self.0.account.could_ever_take(refused.message.payload.len()),
             _ => false,
         }
     }
 
+    /// Closing the lanes wakes who waits for the pool, too.
+    fn waits(&self, place: u64, sender: &Waker, reason: Refusal, message: Message) -> Box<Refused> {
+        let mut state = self.0.lock();
+        state.senders.insert(place, sender.clone());
+        let reason = if state.closed { Refusal::SessionEnded } else { reason };
+        Box::new(Refused { reason, message })
+    }
+
     /// Offers; what is refused for want of room leaves its sender's waker where room is made.
     fn try_offer(&self, message: Message, waiting: Option<(u64, &Waker)>) -> Result<(), Box<Refused>> {
+        if self.0.pressure.sheds(message.flow.lane) {
+            let Some((place, sender)) = waiting else {
+                return Err(Box::new(Refused { reason: Refusal::Shed, message }));
+            };
+            // As below.
+            self.0.account.wake_on_room(place, sender);
+            if self.0.pressure.sheds(message.flow.lane) {
+                return Err(self.waits(place, sender, Refusal::Shed, message));
+            }
+        }
         let own = message.guard.own_bytes();
         if own > 0 && !self.0.account.charge(own) {
             // Registered first and asked again, so that bytes given back in between are not missed.
@@ -274,11 +320,7 @@ impl Door {
             };
             self.0.account.wake_on_room(place, sender);
             if !self.0.account.charge(own) {
-                let mut state = self.0.lock();
-                // Closing the lanes wakes it, too.
-                state.senders.insert(place, sender.clone());
-                let reason = if state.closed { Refusal::SessionEnded } else { Refusal::PoolFull };
-                return Err(Box::new(Refused { reason, message }));
+                return Err(self.waits(place, sender, Refusal::PoolFull, message));
             }
         }
         let Message { flow, payload, when_full, expires, guard } = message;
@@ -296,6 +338,7 @@ impl Door {
         match refused {
             Ok(dropped) => {
                 self.0.pressure.moved(before, state.lanes.waiting_bytes());
+                state.tally.failed += dropped.len() as u64;
                 let task = state.task.take();
                 drop(state);
                 if let Some(task) = task {
@@ -430,6 +473,8 @@ impl LaneEnd {
         let popped = pop(&mut state.lanes, &mut self.sent);
         let expired = state.lanes.take_expired();
         let after = state.lanes.waiting_bytes();
+        state.tally.sent += self.sent.len() as u64;
+        state.tally.failed += expired.len() as u64;
         if popped.is_none()
             && let Some(task) = task
         {

@@ -39,17 +39,21 @@ pub enum Refusal {
     /// The session has ended or is unknown, or the sender gave up waiting for room.
     #[error("the session has ended")]
     SessionEnded,
+    /// The node is short of something, and lanes as urgent as this one rest until it is not.
+    #[error("the node sheds load")]
+    Shed,
 }
 
 impl Refusal {
     /// All of them, for metrics.
-    pub const ALL: [Refusal; 6] = [
+    pub const ALL: [Refusal; 7] = [
         Refusal::LaneFull,
         Refusal::Overtaken,
         Refusal::Expired,
         Refusal::NoChannel,
         Refusal::PoolFull,
         Refusal::SessionEnded,
+        Refusal::Shed,
     ];
 
     /// A word for metrics.
@@ -61,6 +65,7 @@ impl Refusal {
             Refusal::NoChannel => "no_channel",
             Refusal::PoolFull => "pool_full",
             Refusal::SessionEnded => "session_ended",
+            Refusal::Shed => "shed",
         }
     }
 }

@@ -5,12 +5,15 @@
 //! peer's socket takes fragments from the [`LaneEnd`], as far as the peer has granted credit. One [`Pool`]
 //! bounds the bytes of the whole node; a peer's messages are charged to its account there, and a buffer that
 //! goes to many peers is charged once. Control is not charged: its lanes are small. The queue actor only fans
-//! out: it offers one message to many doors.
+//! out: it offers one message to many doors, as a [`FanOut`] does wherever it is held.
 //!
 //! Every message that was accepted is either popped whole or reported by exactly one [`SendFailed`].
 //!
 //! What comes in is bounded by an [`InboundPool`] in the same way: a message travels with a [`Permit`] until it
 //! has been handled.
+//!
+//! How fast a peer may be is bounded by [`throttle`]: messages of it that are being handled, bandwidth of the peer and of
+//! the node, and the time that its messages take.
 #![cfg_attr(
     feature = "actor",
     doc = r#"
@@ -47,6 +50,8 @@ mod config;
 #[cfg(feature = "actor")]
 mod door;
 #[cfg(feature = "actor")]
+mod fan_out;
+#[cfg(feature = "actor")]
 mod ingress;
 mod lanes;
 #[cfg(feature = "actor")]
@@ -56,6 +61,7 @@ mod permit;
 #[cfg(feature = "actor")]
 mod pool;
 pub mod stream;
+pub mod throttle;
 mod types;
 
 #[cfg(feature = "actor")]
@@ -63,14 +69,16 @@ pub use actor::{Args, spawn};
 pub use budget::{Budget, HolderId};
 pub use config::{Config, LanesConfig, PoolConfig};
 #[cfg(feature = "actor")]
-pub use door::{Door, LaneEnd, Message, lanes};
+pub use door::{Door, LaneEnd, Message, Tally, lanes};
+#[cfg(feature = "actor")]
+pub use fan_out::FanOut;
 #[cfg(feature = "actor")]
 pub use ingress::QueueMailbox;
 pub use lanes::{Fragment, Lanes, Offer, Refusal};
 #[cfg(feature = "actor")]
 pub use permit::{Permit, Returned};
 #[cfg(feature = "actor")]
-pub use pool::{Account, Charge, InboundPool, InboundShare, InboundWeight, Pool, Pressure};
+pub use pool::{Account, Charge, InboundPool, InboundShare, InboundWeight, Pool, Pressure, Shed};
 pub use types::{ChannelId, Delivery, Flow, Recipient, SendFailed, SessionId};
 #[cfg(feature = "actor")]
 pub use types::{Inbound, Push, WhenFull};

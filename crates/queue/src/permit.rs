@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +11,20 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::task::AtomicWaker;
+use peerage_wire::frame::Lane;
 
 use crate::InboundShare;
+use crate::throttle::TimeSource;
 
 #[derive(Debug)]
 struct Returns {
     flows: Box<[FlowReturns]>,
     task: AtomicWaker,
+    channels: Box<[ChannelReturns]>,
+    /// Time that handling its messages took and that was not [taken](Returned::take_spent) yet, in nanoseconds, and what
+    /// it is measured by.
+    spent: AtomicU64,
+    time: Option<TimeSource>,
     /// The session's part of the inbound pool, once the session has ended: kept until the last message is handled.
     share: Mutex<Option<InboundShare>>,
 }
@@ -26,6 +34,13 @@ struct FlowReturns {
     /// The cost of all permits that were dropped.
     total: AtomicU64,
     /// The total at which the session's task is woken: not for every message.
+    wake_at: AtomicU64,
+}
+
+#[derive(Debug)]
+struct ChannelReturns {
+    /// Permits that were dropped, and the number at which the session's task is woken.
+    handled: AtomicU64,
     wake_at: AtomicU64,
 }
 
@@ -50,9 +65,41 @@ impl Drop for Permit {
         let Some(flow) = returns.flows.get(self.flow as usize) else { return };
         let cost = u64::from(self.cost);
         let before = flow.total.fetch_add(cost, Ordering::SeqCst);
-        if before + cost >= flow.wake_at.load(Ordering::SeqCst) {
+        let mut wake = before + cost >= flow.wake_at.load(Ordering::SeqCst);
+        if let Some(channel) = returns.channels.get(self.flow as usize / Lane::ALL.len()) {
+            let handled = channel.handled.fetch_add(1, Ordering::SeqCst) + 1;
+            wake |= handled >= channel.wake_at.load(Ordering::SeqCst);
+        }
+        if wake {
             returns.task.wake();
         }
+    }
+}
+
+impl Permit {
+    /// Where the time that this message takes is charged; `None` if it is nobody's, or is not measured.
+    pub(crate) fn spending(&self) -> Option<Spending> {
+        let returns = self.returns.as_ref()?;
+        returns.time.as_ref()?.is_on().then(|| Spending(returns.clone()))
+    }
+}
+
+/// A session's account of its handlers' time.
+#[derive(Debug)]
+pub(crate) struct Spending(Arc<Returns>);
+
+impl Spending {
+    pub(crate) fn is_of(&self, permit: &Permit) -> bool {
+        permit.returns.as_ref().is_some_and(|returns| Arc::ptr_eq(returns, &self.0))
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.0.time.as_ref().map_or(Duration::ZERO, TimeSource::now)
+    }
+
+    pub(crate) fn add(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.spent.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -69,10 +116,19 @@ pub struct Returned(Arc<Returns>);
 impl Returned {
     /// For a session with so many flows.
     pub fn new(flows: usize) -> Returned {
+        Returned::timed(flows, None)
+    }
+
+    /// For a session with so many flows, of which the time is measured that handling its messages takes.
+    pub fn timed(flows: usize, time: Option<TimeSource>) -> Returned {
         let empty = || FlowReturns { total: AtomicU64::new(0), wake_at: AtomicU64::new(0) };
+        let counted = || ChannelReturns { handled: AtomicU64::new(0), wake_at: AtomicU64::new(u64::MAX) };
         Returned(Arc::new(Returns {
             flows: (0..flows).map(|_| empty()).collect(),
             task: AtomicWaker::new(),
+            channels: (0..flows.div_ceil(Lane::ALL.len())).map(|_| counted()).collect(),
+            spent: AtomicU64::new(0),
+            time,
             share: Mutex::new(None),
         }))
     }
@@ -93,6 +149,29 @@ impl Returned {
         // Stored before it is read again: a permit dropped in between either sees the new mark or is seen here.
         self.0.flows[flow].wake_at.store(total, Ordering::SeqCst);
         self.total(flow) < total
+    }
+
+    /// Permits of the channel that were dropped since the session began; channels count from zero here.
+    pub fn handled(&self, channel: usize) -> u64 {
+        self.0.channels.get(channel).map_or(0, |channel| channel.handled.load(Ordering::SeqCst))
+    }
+
+    /// Wakes the task once so many permits of the channel were dropped; false if they are already, and the task looks
+    /// again itself.
+    pub fn wake_at_handled(&self, channel: usize, count: u64) -> bool {
+        if let Some(channel) = self.0.channels.get(channel) {
+            channel.wake_at.store(count, Ordering::SeqCst);
+        }
+        self.handled(channel) < count
+    }
+
+    /// Time that handling its messages took since it was taken last, if it is at least as much.
+    pub fn take_spent(&self, least: Duration) -> Option<Duration> {
+        let spent = self.0.spent.load(Ordering::Relaxed);
+        if spent == 0 || u128::from(spent) < least.as_nanos() {
+            return None;
+        }
+        Some(Duration::from_nanos(self.0.spent.swap(0, Ordering::Relaxed)))
     }
 
     /// Ends the session: what `outstanding` messages hold of its share is given back with the last of their permits, all

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -12,6 +12,7 @@ use loom::sync::{Mutex, MutexGuard};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::{Budget, HolderId, PoolConfig};
+use peerage_wire::frame::Lane;
 
 /// What the task at the other end of an account has still to hear.
 #[derive(Default)]
@@ -72,7 +73,7 @@ impl Pool {
         let state =
             State { budget: Budget::new(config.into()), notices: Vec::new(), senders: BTreeMap::new(), next_place: 0 };
         let shared = Arc::new(Shared(Mutex::new(state)));
-        let pressure = Pressure { pool: shared.clone(), lanes: Arc::default() };
+        let pressure = Pressure { pool: shared.clone(), lanes: Arc::default(), shed: Arc::default() };
         Pool { shared, pressure }
     }
 
@@ -106,6 +107,21 @@ impl Pool {
     /// Accounts that wait for bytes.
     pub fn waiting(&self) -> usize {
         self.shared.lock().budget.waiting()
+    }
+
+    /// Makes the pool larger or smaller; see [`Budget::set_config`].
+    pub fn set_config(&self, config: impl Into<PoolConfig>) {
+        let config = config.into();
+        self.shared.grant(|state, granted| state.budget.set_config(config, granted));
+    }
+
+    /// Which lanes rest from now on, of all doors of this pool: what is offered there is refused as
+    /// [`Refusal::Shed`](crate::Refusal::Shed), and who can wait does so until they work again. What is queued, and
+    /// streams that are open, go on.
+    pub fn shed(&self, shed: Shed) {
+        self.pressure.shed.store(shed as u8, Ordering::Relaxed);
+        // Senders that wait look again. The lock is taken after the store: one that comes later sees what is new.
+        self.shared.grant(|_, _| ());
     }
 
     /// How full the node's queues are, to be asked by who may slow down.
@@ -298,6 +314,12 @@ impl InboundPool {
         Some(InboundShare { windows: self.windows.charge(windows)?, beyond: self.beyond.account(weight) })
     }
 
+    /// Makes it larger or smaller; see [`Budget::set_config`].
+    pub fn set_limits(&self, windows: usize, beyond: PoolConfig) {
+        self.windows.set_config(windows);
+        self.beyond.set_config(beyond);
+    }
+
     /// Bytes granted now: first windows, and beyond them.
     pub fn used(&self) -> (usize, usize) {
         (self.windows.used(), self.beyond.used())
@@ -355,6 +377,18 @@ impl fmt::Debug for InboundWeight {
     }
 }
 
+/// Which lanes rest while the node is short of something. Control and high never do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shed {
+    /// None.
+    #[default]
+    Nothing = 0,
+    /// Bulk.
+    Bulk = 1,
+    /// Bulk and normal.
+    Normal = 2,
+}
+
 #[derive(Default)]
 struct LaneTotals {
     used: AtomicUsize,
@@ -368,6 +402,8 @@ struct LaneTotals {
 pub struct Pressure {
     pool: Arc<Shared>,
     lanes: Arc<LaneTotals>,
+    /// A [`Shed`]. Read without the lock: whoever sees it late queues one message more.
+    shed: Arc<AtomicU8>,
 }
 
 impl Pressure {
@@ -381,6 +417,16 @@ impl Pressure {
             // What is published is charged at large.
             let state = self.pool.lock();
             state.budget.used_at_large() > state.budget.config().at_large / 8 * 7
+        }
+    }
+
+    /// Whether this lane rests.
+    pub fn sheds(&self, lane: Lane) -> bool {
+        let shed = self.shed.load(Ordering::Relaxed);
+        match lane {
+            Lane::Control | Lane::High => false,
+            Lane::Normal => shed >= Shed::Normal as u8,
+            Lane::Bulk => shed >= Shed::Bulk as u8,
         }
     }
 

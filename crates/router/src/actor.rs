@@ -1,5 +1,7 @@
 //! The shell: an actor that feeds the machine and performs what it asks for.
 
+mod streams;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -9,21 +11,24 @@ use peerage_mailbox::{
     Alarm, Bell, Capacity, Child, Clock, Inlet, Meter, Outlet, Port, Reply, SpawnError, Supervisor, data_queue,
     spawn_child,
 };
-use peerage_queue::{Inbound, Push, SendFailed, SessionId, WhenFull};
+use peerage_queue::stream::AcceptedStream;
+use peerage_queue::throttle::Stopwatch;
+use peerage_queue::{FanOut, Inbound, Pool, Push, SendFailed, SessionId, WhenFull};
 use peerage_wire::codec;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::genesis::RouterGenesis;
 use crate::handler::HandlerId;
 use crate::ingress::{Add, Ask, Event, RouterMailbox, RouterMsg};
-use crate::machine::{Answer, Call, Count, Fault, In, Out, Outgoing, Payload, RequestError, RouterMachine};
+use crate::machine::{Answer, Call, Fault, In, Out, Outgoing, Payload, RequestError, RouterMachine};
 use crate::memory::Memory;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, outcome};
 use crate::resilience::Sampled;
 use crate::wire::ErrorCode;
 use crate::work::{Done, Handler, Responder};
+use streams::Streams;
 
 /// Session messages, answers, failures, and asks, handled before others get their turn.
 const BUDGET: usize = 128;
@@ -37,14 +42,16 @@ pub struct Args {
     pub seed: u64,
     /// What sessions receive on their router channels.
     pub inbound: Inlet<Inbound>,
+    /// The streams that peers open on their router channels.
+    pub streams: Inlet<AcceptedStream>,
     /// What the application asks; see [`Router::new`](crate::Router::new).
     pub asks: Inlet<Ask>,
     /// Pushes that failed; both ends of one queue.
     pub failures: Inlet<SendFailed>,
     /// Given along with every push that somebody waits for.
     pub report_failures: Outlet<SendFailed>,
-    /// To the queue actor.
-    pub push: Outlet<Push>,
+    /// The node's byte pool: what is said goes through the peers' doors at once, without the queue actor's turn.
+    pub pool: Pool,
     /// To the root.
     pub events: Port<Event>,
     /// The node's clock.
@@ -77,6 +84,7 @@ struct State {
     /// nobody's if it came before the news of its session.
     bell: Option<Bell>,
     metrics: Metrics,
+    doors: FanOut,
     handlers: BTreeMap<HandlerId, Handler>,
     adding: BTreeMap<u64, Add>,
     /// Dropped with the actor, which tells whoever asked that it restarted.
@@ -86,6 +94,7 @@ struct State {
     working: BTreeMap<u64, Working>,
     /// Of this life: what answers to a call of an earlier one finds its queue closed.
     done: Inlet<Done>,
+    streams: Streams,
     report_done: Outlet<Done>,
     outs: VecDeque<Out>,
     next_token: u64,
@@ -93,6 +102,8 @@ struct State {
 
 struct Working {
     session: SessionId,
+    handler: HandlerId,
+    began: Time,
     wanted: Option<watch::Sender<()>>,
 }
 
@@ -108,13 +119,20 @@ impl Actor for RouterActor {
             args.events.send(Event::Crashed { session });
         }
         let bell = Bell::new(&myself, || RouterMsg::Wake);
-        // Each call at work answers once, and the last may find one more.
-        let capacity =
-            Capacity { items: args.config.served.node.saturating_add(1), weight: args.config.served.node_bytes };
+        // Each call at work answers once, and the last may find one more. Their number is the machine's to bound, and may
+        // grow while the actor lives.
+        let (served, most) = (args.config.served, Limits::MOST);
+        let capacity = Capacity {
+            items: served.node.max(most.node).saturating_add(1),
+            weight: served.node_bytes.max(most.node_bytes),
+        };
         let (report_done, done) = data_queue(capacity);
         args.asks.bind(bell.clone());
         args.failures.bind(bell.clone());
         done.bind(bell.clone());
+        let metrics = Metrics::new(&args.meter);
+        let streams = Streams::new(metrics.streams.clone());
+        streams.notes.bind(bell.clone());
         let epoch = ((args.seed >> 32) as u32).wrapping_add(life);
         let genesis = RouterGenesis { config: args.config.clone(), seed: args.seed, epoch };
         let recorder = args.journals.begin(args.clock.now(), || genesis.clone(), codec::encode, codec::encode);
@@ -122,7 +140,9 @@ impl Actor for RouterActor {
             driver: Driver::new(genesis.build()?).recorded(recorder),
             alarm: Alarm::new(&myself, args.clock, || RouterMsg::Tick),
             bell: Some(bell),
-            metrics: Metrics::new(&args.meter),
+            doors: FanOut::new(args.pool.clone(), &args.meter),
+            metrics,
+            streams,
             handlers: BTreeMap::new(),
             adding: BTreeMap::new(),
             asking: BTreeMap::new(),
@@ -144,16 +164,20 @@ impl Actor for RouterActor {
     ) -> Result<(), ActorProcessingErr> {
         let now = state.args.clock.now();
         match message {
-            RouterMsg::PeerUp(up) => {
+            RouterMsg::PeerUp(up, door) => {
+                state.doors.insert(up.session, door);
                 state.feed(now, In::PeerUp(up));
                 if let Some(bell) = state.bell.take() {
-                    state.args.inbound.bind(bell);
+                    state.args.inbound.bind(bell.clone());
+                    state.args.streams.bind(bell);
                 }
             }
             RouterMsg::PeerDown { session } => {
                 // Its last messages were offered before this was sent, and count.
-                state.turn(now, state.args.inbound.len());
+                state.turn(now, state.args.inbound.len(), state.args.streams.len());
+                state.streams.session_ended(session);
                 state.feed(now, In::PeerDown { session });
+                state.doors.remove(session);
             }
             RouterMsg::Members(weights) => state.feed(now, In::Members(weights)),
             RouterMsg::AddHandler(add) => {
@@ -166,10 +190,17 @@ impl Actor for RouterActor {
                 state.handlers.remove(&handler);
                 state.feed(now, In::RemoveHandler(handler));
             }
+            RouterMsg::Limits { asked, served } => state.feed(now, In::Limits { asked, served }),
             // What is queued now came after the news of its sessions was sent, but such news may still be behind this
             // message. It is ahead of the next one.
-            RouterMsg::Wake => RouterMailbox(myself).turn(state.args.inbound.len().min(BUDGET)),
-            RouterMsg::Turn { deliveries } => state.turn(now, deliveries),
+            RouterMsg::Wake => {
+                let (deliveries, streams) = (state.args.inbound.len(), state.args.streams.len());
+                RouterMailbox(myself).turn(deliveries.min(BUDGET), streams.min(BUDGET));
+            }
+            RouterMsg::Turn { deliveries, streams } => state.turn(now, deliveries, streams),
+            RouterMsg::Streams(session, door) => state.streams.door(session, door),
+            RouterMsg::AddStreams(add) => state.add_streams(now, *add),
+            RouterMsg::RemoveStreams(handler) => state.remove_streams(now, handler),
             RouterMsg::Tick => {
                 state.alarm.ticked();
                 state.driver.expire_due(now);
@@ -186,7 +217,7 @@ impl Actor for RouterActor {
 }
 
 impl State {
-    fn turn(&mut self, now: Time, deliveries: usize) {
+    fn turn(&mut self, now: Time, deliveries: usize, streams: usize) {
         for failed in self.args.failures.take(BUDGET) {
             self.feed(now, In::SendFailed { session: failed.session, tag: failed.tag });
         }
@@ -199,17 +230,16 @@ impl State {
         }
         // One at a time: what is still queued when one of them makes the machine panic is not lost.
         let deliveries = if self.bell.is_none() { deliveries } else { 0 };
+        let mut handling = Stopwatch::new();
         for _ in 0..deliveries {
             // The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
-            let Some(Inbound { delivery, permit: _permit }) = self.args.inbound.pop() else { break };
+            let Some(Inbound { delivery, permit }) = self.args.inbound.pop() else { break };
+            handling.of(&permit);
             self.metrics.received(delivery.payload.len());
-            // No streams but the channel's message flow yet.
-            if delivery.stream == 0 {
-                self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
-            } else {
-                self.metrics.count(Count::Malformed);
-            }
+            self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
         }
+        drop(handling);
+        self.streams_turn(now, streams);
         self.metrics.turn(self.args.clock.now().since(now));
         self.args.failures.ring_if_more();
         self.args.asks.ring_if_more();
@@ -226,6 +256,8 @@ impl State {
                 self.feed(now, In::Request { token: key, request: *request });
             }
             Ask::Cancel { key } => self.feed(now, In::Cancel { token: key }),
+            Ask::Open(ask) if ask.reply.is_abandoned() => {}
+            Ask::Open(ask) => self.open(now, ask),
             Ask::Send { to, handler, payload, reply } => {
                 let token = self.token();
                 self.sending.insert(token, reply);
@@ -237,8 +269,12 @@ impl State {
     fn done(&mut self, now: Time, done: Done) {
         let Done { call, answer, crashed } = done;
         let working = self.working.remove(&call);
+        if let Some(Working { handler, began, .. }) = &working {
+            let outcome = if crashed { "crashed" } else { outcome(&answer) };
+            self.metrics.handled(*handler, outcome, self.args.clock.now().since(*began));
+        }
         if let Some(Working { session, .. }) = working.filter(|_| crashed) {
-            self.crashed(session);
+            self.feed(now, In::HandlerPanicked { session });
         }
         self.feed(now, In::Answered { call, answer: answer.map(Payload) });
     }
@@ -248,8 +284,14 @@ impl State {
         self.next_token
     }
 
-    /// Tells the machine, and does what it asks for. A panic is charged to what was being handled.
+    /// Tells the machine, and does what it asks for.
     fn feed(&mut self, now: Time, input: In) {
+        self.tell(now, input);
+        self.settle(now);
+    }
+
+    /// Tells the machine. A panic is charged to what was being handled.
+    fn tell(&mut self, now: Time, input: In) {
         let driver = &mut self.driver;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.handle(now, input))) {
             if let Some(session) = self.driver.machine().handling() {
@@ -258,7 +300,6 @@ impl State {
             resume_unwind(panic);
         }
         self.collect();
-        self.settle(now);
     }
 
     fn collect(&mut self) {
@@ -269,8 +310,7 @@ impl State {
     fn settle(&mut self, now: Time) {
         while let Some(out) = self.outs.pop_front() {
             if let Some(input) = self.carry_out(out) {
-                self.driver.handle(now, input);
-                self.collect();
+                self.tell(now, input);
             }
         }
     }
@@ -278,7 +318,7 @@ impl State {
     /// Does one thing. What comes of it at once is the machine's next input.
     fn carry_out(&mut self, out: Out) -> Option<In> {
         match out {
-            Out::Push(outgoing) => return self.push(outgoing),
+            Out::Push(outgoing) => self.push(outgoing),
             Out::Call(call) => return self.begin(call),
             Out::Abandon { call } => {
                 if let Some(working) = self.working.get_mut(&call) {
@@ -296,7 +336,10 @@ impl State {
             Out::HandlerAdded { token, result } => {
                 let Add { name, handler, reply, .. } = self.adding.remove(&token)?;
                 match &result {
-                    Ok(id) => drop(self.handlers.insert(*id, handler)),
+                    Ok(id) => {
+                        self.metrics.serves(*id, &name);
+                        self.handlers.insert(*id, handler);
+                    }
                     Err(error) => tracing::warn!(name, %error, "not served"),
                 }
                 if let Some(reply) = reply {
@@ -311,12 +354,13 @@ impl State {
             Out::MembersWanted => self.args.events.send(Event::MembersWanted),
             Out::Report { session, penalty } => self.args.events.send(Event::Report { session, penalty }),
             Out::Count(count) => self.metrics.count(count),
+            out => return self.carry_out_streams(out),
         }
         None
     }
 
     fn begin(&mut self, call: Call) -> Option<In> {
-        let (id, session) = (call.call, call.session);
+        let (id, session, called, began) = (call.call, call.session, call.handler, self.args.clock.now());
         // Gone between the call and its turn.
         let Some(handler) = self.handlers.get(&call.handler) else {
             return Some(In::Answered { call: id, answer: Err(Fault::new(ErrorCode::UnknownHandler, "")) });
@@ -324,32 +368,31 @@ impl State {
         let (max_payload, report_done, working) = (self.args.config.max_payload, &self.report_done, &mut self.working);
         let responder = || {
             let (wanted, withdrawn) = watch::channel(());
-            working.insert(id, Working { session, wanted: Some(wanted) });
+            working.insert(id, Working { session, handler: called, began, wanted: Some(wanted) });
             Responder::new(id, report_done.clone(), max_payload, withdrawn)
         };
         // A panic of the application's is not the actor's end.
         match catch_unwind(AssertUnwindSafe(|| handler.start(call, responder))) {
-            Ok(answer) => Some(In::Answered { call: id, answer: answer?.map(Payload) }),
+            Ok(answer) => {
+                let answer = answer?;
+                self.metrics.handled(called, outcome(&answer), self.args.clock.now().since(began));
+                Some(In::Answered { call: id, answer: answer.map(Payload) })
+            }
             Err(_) => {
-                self.crashed(session);
+                // Its answer is the next input; this one says nothing but whose doing it was.
+                self.metrics.handled(called, "crashed", self.args.clock.now().since(began));
+                self.tell(self.args.clock.now(), In::HandlerPanicked { session });
                 Some(In::Answered { call: id, answer: Err(Fault::new(ErrorCode::Internal, "")) })
             }
         }
     }
 
-    fn crashed(&self, session: SessionId) {
-        self.metrics.crashed.increment(1);
-        self.args.events.send(Event::Crashed { session });
-    }
-
-    fn push(&mut self, outgoing: Outgoing) -> Option<In> {
+    fn push(&self, outgoing: Outgoing) {
         let Outgoing { to, lane, bytes, tag } = outgoing;
         self.metrics.sent(bytes.len(), to.len());
+        // What is refused is reported at once, and waits for its turn as what fails later does.
         let failures = tag.map(|_| self.args.report_failures.clone());
-        let session = to.first().map(|to| to.session);
-        let push =
-            Push { to, lane, payload: bytes, when_full: WhenFull::Refuse, tag: tag.unwrap_or_default(), failures };
-        let refused = self.args.push.offer(push).is_err();
-        Some(In::SendFailed { session: session?, tag: tag.filter(|_| refused)? })
+        let tag = tag.unwrap_or_default();
+        self.doors.push(Push { to, lane, payload: bytes, when_full: WhenFull::Refuse, tag, failures });
     }
 }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Refused, ask, data_queue};
 use peerage_wire::NodeId;
+use peerage_wire::frame::Lane;
 
 use crate::codec::Codec;
 use crate::handler::HandlerId;
-use crate::ingress::Ask;
-use crate::machine::{Answer, Payload, Request, RequestError, Target, Terms};
+use crate::ingress::{Ask, OpenAsk};
+use crate::machine::{Answer, OpenStreamError, Payload, Request, RequestError, Target, Terms};
 use crate::resilience::{Pool, Sample, Sampled};
+use crate::stream::Stream;
 
 /// The router answers at its own deadline; who waits gives it this much more, for the case that it cannot.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -103,6 +105,37 @@ impl Router {
         sent.await.unwrap_or_else(|error| {
             Err(if error == AskError::Dropped { RequestError::Restarted } else { RequestError::TimedOut })
         })
+    }
+
+    /// Opens a stream to a handler of a peer. Waits for this node only: whether the peer takes the stream, its halves say
+    /// ([`StreamFailed::Refused`](crate::StreamFailed::Refused)).
+    ///
+    /// # Errors
+    /// [`OpenStreamError`].
+    pub async fn open(&self, peer: NodeId, handler: &str) -> Result<Stream, OpenStreamError> {
+        self.open_on(peer, handler, Lane::Normal).await
+    }
+
+    /// As [`open`](Router::open), on the bulk lane, if it is that one, or else the normal one: bulk gives way to all
+    /// else.
+    ///
+    /// # Errors
+    /// [`OpenStreamError`].
+    pub async fn open_on(&self, peer: NodeId, handler: &str, lane: Lane) -> Result<Stream, OpenStreamError> {
+        let handler = HandlerId::of(handler);
+        let asked = ask(PATIENCE, |reply| {
+            let refused = self.asks.offer(Ask::Open(OpenAsk { peer, handler, reply }));
+            match refused {
+                Err(Refused::Full(Ask::Open(ask))) => ask.reply.send(Err(OpenStreamError::Busy)),
+                Err(Refused::Closed(Ask::Open(ask))) => ask.reply.send(Err(OpenStreamError::NotConnected)),
+                _ => {}
+            }
+        });
+        let opening = asked.await.map_err(|error| match error {
+            AskError::Dropped => OpenStreamError::Restarted,
+            AskError::TimedOut => OpenStreamError::Busy,
+        })??;
+        opening.open(if lane == Lane::Bulk { Lane::Bulk } else { Lane::Normal }).await
     }
 
     /// A client of one handler, with its payloads as `codec` has them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peerage_machine::Quota;
 use serde::{Deserialize, Serialize};
 
-use crate::resilience::{BreakerConfig, RatesConfig, TrackerConfig};
+use crate::resilience::{BreakerConfig, PacingConfig, RatesConfig, TrackerConfig};
 use crate::wire::MAX_PAYLOAD;
 
 /// How much may be under way.
@@ -19,6 +19,30 @@ pub struct Limits {
     pub node: usize,
     /// Their payloads' bytes.
     pub node_bytes: usize,
+}
+
+/// How many streams may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamLimits {
+    /// That this node's applications opened, to one peer.
+    pub opened_per_peer: usize,
+    /// That they opened, to all peers.
+    pub opened: usize,
+    /// That handlers have, of one peer.
+    pub served_per_peer: usize,
+    /// That handlers have, of all peers.
+    pub served: usize,
+    /// Of one peer, and without a header yet: as many as a peer's own limits let it open, answers included.
+    pub pending_per_peer: usize,
+    /// Of all peers, and without a header yet.
+    pub pending: usize,
+    /// How long a header may take.
+    pub header_timeout: Duration,
+}
+
+impl Limits {
+    /// What they can be raised to while the node runs.
+    pub const MOST: Limits = Limits { per_peer: 1 << 16, per_peer_bytes: 1 << 30, node: 1 << 20, node_bytes: 1 << 30 };
 }
 
 /// Limits and intervals of a node's router.
@@ -45,14 +69,25 @@ pub struct Config {
     pub max_handlers: usize,
     /// A set of members older than this is asked for again.
     pub members_stale: Duration,
+    /// How long fetching it may take.
+    pub members_deadline: Duration,
     /// Requests and answers of at most so many bytes go on the high lane, others on the normal one.
     pub high_lane_up_to: usize,
+    /// Streams.
+    pub streams: StreamLimits,
+    /// Answers larger than this have streams of their own, so that they delay nobody else's.
+    pub stream_above: usize,
+    /// Answers on streams, in each direction. Of those that go out so many at a time to a peer, and so many bytes, of
+    /// which those that wait are part: what is beyond is `Throttled`. Of those that come in, what is beyond waits.
+    pub answers: Limits,
     /// When a handler of a peer is given a rest.
     pub breaker: BreakerConfig,
     /// How time-outs follow what peers show.
     pub rates: RatesConfig,
     /// How peers are chosen where any will do.
     pub tracker: TrackerConfig,
+    /// How much more seldom a handler is asked whose peer says that it is throttled; none: as often as before.
+    pub pacing: Option<PacingConfig>,
 }
 
 /// A value of [`Config`] that does not add up.
@@ -73,10 +108,24 @@ impl Config {
             forgiven: Quota::new(256, Duration::from_secs(10)),
             max_handlers: 256,
             members_stale: Duration::from_secs(60),
+            members_deadline: Duration::from_secs(20),
             high_lane_up_to: 4 << 10,
+            streams: StreamLimits {
+                opened_per_peer: 64,
+                opened: 4096,
+                served_per_peer: 64,
+                served: 4096,
+                pending_per_peer: 96,
+                pending: 4096,
+                header_timeout: Duration::from_secs(10),
+            },
+            stream_above: 64 << 10,
+            // As many bytes for a peer as lanes and pool would take of messages.
+            answers: Limits { per_peer: 32, per_peer_bytes: 16 << 20, node: 1024, node_bytes: 64 << 20 },
             breaker: BreakerConfig::recommended(),
             rates: RatesConfig::recommended(),
             tracker: TrackerConfig::recommended(),
+            pacing: Some(PacingConfig::recommended()),
         }
     }
 
@@ -94,7 +143,7 @@ impl Config {
         if self.max_payload == 0 || self.max_payload > MAX_PAYLOAD {
             return fail(format!("max_payload {} is not from 1 to {MAX_PAYLOAD}", self.max_payload));
         }
-        for (name, limits) in [("asked", &self.asked), ("served", &self.served)] {
+        for (name, limits) in [("asked", &self.asked), ("served", &self.served), ("answers", &self.answers)] {
             if limits.per_peer == 0 || limits.node < limits.per_peer {
                 return fail(format!("{name}.node {} < {name}.per_peer {}", limits.node, limits.per_peer));
             }
@@ -106,8 +155,24 @@ impl Config {
                 ));
             }
         }
+        let streams = &self.streams;
+        for (name, per_peer, all) in [
+            ("opened", streams.opened_per_peer, streams.opened),
+            ("served", streams.served_per_peer, streams.served),
+            ("pending", streams.pending_per_peer, streams.pending),
+        ] {
+            if per_peer == 0 || all < per_peer {
+                return fail(format!("streams.{name} {all} < streams.{name}_per_peer {per_peer}"));
+            }
+        }
+        if streams.header_timeout.is_zero() {
+            return fail("streams.header_timeout must be above zero".to_owned());
+        }
         if self.max_deadline.is_zero() || self.max_retired == 0 || self.max_handlers == 0 {
             return fail("max_deadline, max_retired and max_handlers must be above zero".to_owned());
+        }
+        if self.members_stale.is_zero() || self.members_deadline.is_zero() {
+            return fail("members_stale and members_deadline must be above zero".to_owned());
         }
         self.breaker.validate().and_then(|()| self.rates.validate()).or_else(fail)
     }

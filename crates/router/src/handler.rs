@@ -65,6 +65,9 @@ pub struct HandlerConfig {
     pub total: usize,
     /// How often one peer may call.
     pub rate: Option<Rate>,
+    /// Whether the rate is what all members together may call, if each calls nodes at random: then a peer's limit is
+    /// [its fair part](crate::resilience::fair_limit), and follows the number of members. Without members nobody may call.
+    pub fair: bool,
     /// Whether only members may call; see [`In::Members`](crate::In::Members).
     pub members_only: bool,
 }
@@ -72,7 +75,14 @@ pub struct HandlerConfig {
 impl HandlerConfig {
     /// Calls at the same time, 64 of one peer and 1,024 of all.
     pub const fn concurrent() -> HandlerConfig {
-        HandlerConfig { order: Order::Concurrent, per_peer: 64, total: 1024, rate: None, members_only: false }
+        HandlerConfig {
+            order: Order::Concurrent,
+            per_peer: 64,
+            total: 1024,
+            rate: None,
+            fair: false,
+            members_only: false,
+        }
     }
 
     /// Calls in order, 32 at an instant, with as many waiting as [`concurrent`](HandlerConfig::concurrent) ones.
@@ -99,6 +109,35 @@ impl HandlerConfig {
     }
 }
 
+/// What a handler of streams may use, and who may open streams to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamHandlerConfig {
+    /// Streams of one peer at a time. The others are refused.
+    pub per_peer: usize,
+    /// Streams of all peers at a time.
+    pub total: usize,
+    /// How often one peer may open one.
+    pub rate: Option<Rate>,
+    /// Whether only members may; see [`In::Members`](crate::In::Members).
+    pub members_only: bool,
+}
+
+impl StreamHandlerConfig {
+    /// 16 of one peer and 1,024 of all.
+    pub const fn recommended() -> StreamHandlerConfig {
+        StreamHandlerConfig { per_peer: 16, total: 1024, rate: None, members_only: false }
+    }
+
+    /// Whether a handler of this name may have these limits, and the id that it has then.
+    ///
+    /// # Errors
+    /// [`AddError::Name`] and [`AddError::Limits`].
+    pub fn check(&self, name: &str) -> Result<HandlerId, AddError> {
+        let StreamHandlerConfig { per_peer, total, rate, members_only } = *self;
+        HandlerConfig { order: Order::Concurrent, per_peer, total, rate, fair: false, members_only }.check(name)
+    }
+}
+
 /// Why a handler was not added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
@@ -122,6 +161,21 @@ pub enum AddError {
     /// A limit of zero, with which nothing could ever be called.
     #[error("per_peer, total, a budget and a rate's period must be above zero")]
     Limits,
+}
+
+impl AddError {
+    /// Whether one more handler may have this name, of at most so many: `there` is the name of the one that has its id.
+    ///
+    /// # Errors
+    /// [`AddError::Taken`], [`AddError::Clash`] and [`AddError::TooMany`].
+    pub fn unless_free(name: &str, there: Option<&str>, handlers: usize, most: usize) -> Result<(), AddError> {
+        match there {
+            Some(there) if there == name => Err(AddError::Taken(name.to_owned())),
+            Some(there) => Err(AddError::Clash { name: name.to_owned(), other: there.to_owned() }),
+            None if handlers >= most => Err(AddError::TooMany(most)),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use peerage_mailbox::{Item, Overflow, Reply};
-use peerage_queue::SessionId;
+use peerage_queue::stream::StreamDoor;
+use peerage_queue::{Door, SessionId};
 use peerage_wire::{NodeId, Penalty};
 use ractor::ActorRef;
 
-use crate::handler::{AddError, HandlerConfig, HandlerId};
-use crate::machine::{Answer, PeerUp, Request, RequestError};
+use crate::config::Limits;
+use crate::handler::{AddError, HandlerConfig, HandlerId, StreamHandlerConfig};
+use crate::machine::{Answer, OpenStreamError, PeerUp, Request, RequestError};
 use crate::resilience::{Sample, Sampled};
+use crate::stream::{Opening, StreamHandler};
 use crate::work::Handler;
 
 /// Control messages. Data comes through the inlets of [`Args`](crate::Args); `Wake` says that there is some.
 #[derive(Debug)]
 pub(crate) enum RouterMsg {
-    // ---------- from the root: two a session ----------
-    PeerUp(PeerUp),
+    // ---------- from the root: three a session ----------
+    PeerUp(PeerUp, Door),
+    Streams(SessionId, StreamDoor),
     PeerDown {
         session: SessionId,
     },
@@ -26,10 +30,18 @@ pub(crate) enum RouterMsg {
     // ---------- from the root, for the application: one a handler ----------
     AddHandler(Box<Add>),
     RemoveHandler(HandlerId),
+    AddStreams(Box<AddStreams>),
+    RemoveStreams(HandlerId),
+    // ---------- from the root, for the application: one a change ----------
+    Limits {
+        asked: Limits,
+        served: Limits,
+    },
     // ---------- from its own inlets and alarm: coalesced ----------
     Wake,
     Turn {
         deliveries: usize,
+        streams: usize,
     },
     Tick,
     // ---------- from tests of supervision ----------
@@ -43,6 +55,22 @@ pub(crate) struct Add {
     pub(crate) config: HandlerConfig,
     pub(crate) handler: Handler,
     pub(crate) reply: Option<Reply<Result<HandlerId, AddError>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AddStreams {
+    pub(crate) name: String,
+    pub(crate) config: StreamHandlerConfig,
+    pub(crate) handler: StreamHandler,
+    pub(crate) reply: Option<Reply<Result<HandlerId, AddError>>>,
+}
+
+/// A stream that the application wants; made by [`Router::open`](crate::Router::open).
+#[derive(Debug)]
+pub struct OpenAsk {
+    pub(crate) peer: NodeId,
+    pub(crate) handler: HandlerId,
+    pub(crate) reply: Reply<Result<Opening, OpenStreamError>>,
 }
 
 /// Something the application asks of the router. Refused when the queue is full: who asks faster than the node can has
@@ -63,6 +91,8 @@ pub enum Ask {
         /// The request's.
         key: u64,
     },
+    /// A stream.
+    Open(OpenAsk),
     /// Something that wants no answer.
     Send {
         /// To whom.
@@ -81,7 +111,7 @@ impl Item for Ask {
         match self {
             Ask::Request { request, .. } => request.payload.len(),
             Ask::Send { payload, .. } => payload.len(),
-            Ask::Cancel { .. } => 0,
+            Ask::Cancel { .. } | Ask::Open(_) => 0,
         }
     }
 
@@ -100,7 +130,7 @@ pub enum Event {
         /// What it did.
         penalty: Penalty,
     },
-    /// Handling what this session sent panicked: the actor's last life ended of it, or one call of a handler did.
+    /// Handling what this session sent panicked, and the actor's last life ended of it.
     Crashed {
         /// The session. It may have ended since.
         session: SessionId,
@@ -115,9 +145,15 @@ pub enum Event {
 pub struct RouterMailbox(pub(crate) ActorRef<RouterMsg>);
 
 impl RouterMailbox {
-    /// A session has the router's channel.
-    pub fn peer_up(&self, up: PeerUp) {
-        self.send(RouterMsg::PeerUp(up));
+    /// A session has the router's channel; `door` leads to it.
+    pub fn peer_up(&self, up: PeerUp, door: Door) {
+        self.send(RouterMsg::PeerUp(up, door));
+    }
+
+    /// Streams to the peer of a session are opened here. Without it this node opens none to that peer, and large answers
+    /// travel among the messages.
+    pub fn streams(&self, session: SessionId, door: StreamDoor) {
+        self.send(RouterMsg::Streams(session, door));
     }
 
     /// A session has ended.
@@ -146,10 +182,32 @@ impl RouterMailbox {
         self.send(RouterMsg::RemoveHandler(handler));
     }
 
-    /// Handles what is queued, and as many deliveries, after the control messages that were sent before they were
-    /// offered.
-    pub(crate) fn turn(&self, deliveries: usize) {
-        self.send(RouterMsg::Turn { deliveries });
+    /// Serves a handler of streams by this name. The root repeats it after a restart, without `reply`. Names of these and of
+    /// handlers of requests are apart.
+    pub fn serve_streams(
+        &self,
+        name: impl Into<String>,
+        config: StreamHandlerConfig,
+        handler: StreamHandler,
+        reply: Option<Reply<Result<HandlerId, AddError>>>,
+    ) {
+        self.send(RouterMsg::AddStreams(Box::new(AddStreams { name: name.into(), config, handler, reply })));
+    }
+
+    /// Serves it no more: streams that it has go on.
+    pub fn serve_streams_no_more(&self, handler: HandlerId) {
+        self.send(RouterMsg::RemoveStreams(handler));
+    }
+
+    /// Says how much may be under way from now on.
+    pub fn limits(&self, asked: Limits, served: Limits) {
+        self.send(RouterMsg::Limits { asked, served });
+    }
+
+    /// Handles what is queued, and as many deliveries and streams, after the control messages that were sent before they
+    /// were offered.
+    pub(crate) fn turn(&self, deliveries: usize, streams: usize) {
+        self.send(RouterMsg::Turn { deliveries, streams });
     }
 
     /// Makes the actor panic.

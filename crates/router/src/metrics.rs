@@ -1,15 +1,22 @@
 //! What the router actor counts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram};
 use peerage_mailbox::Meter;
 
-use crate::machine::{Count, Stats};
+use crate::handler::HandlerId;
+use crate::machine::{Count, Fault, Stats};
+use crate::stream::Counted;
+use crate::wire::ErrorCode;
 
 pub(crate) struct Metrics {
     counts: Vec<Counter>,
-    pub(crate) crashed: Counter,
+    pub(crate) streams: Counted,
+    /// Streams and answers on streams: waiting for a header, served, opened, coming, going.
+    open: [Gauge; 5],
     bytes_in: Counter,
     bytes_out: Counter,
     operations: Gauge,
@@ -17,6 +24,24 @@ pub(crate) struct Metrics {
     call_bytes: Gauge,
     took: Histogram,
     turn: Histogram,
+    /// Bounded by the handlers that this node has ever served in the actor's life; a peer can name none.
+    names: BTreeMap<HandlerId, String>,
+    meter: Meter,
+}
+
+/// How a call ended, for metrics: a closed set, whatever codes handlers use.
+pub(crate) fn outcome(answer: &Result<Bytes, Fault>) -> &'static str {
+    match answer.as_ref().map_err(|fault| fault.code) {
+        Ok(_) => "ok",
+        Err(ErrorCode::Internal) => "internal",
+        Err(ErrorCode::UnknownHandler) => "unknown_handler",
+        Err(ErrorCode::NotMember) => "not_member",
+        Err(ErrorCode::Throttled) => "throttled",
+        Err(ErrorCode::InvalidRequest) => "invalid_request",
+        Err(ErrorCode::TooLarge) => "too_large",
+        Err(ErrorCode::Application(_)) => "application",
+        Err(ErrorCode::Unknown(_)) => "unknown",
+    }
 }
 
 impl Metrics {
@@ -25,18 +50,27 @@ impl Metrics {
             "peerage_router_events_total",
             "Requests and calls: how they went, and what was not done and why",
         );
-        meter.describe("peerage_router_handler_panics_total", "Calls whose handler panicked");
+        meter.describe("peerage_router_streams", "Streams that are open, by what they are");
+        meter.describe("peerage_router_stream_bytes_total", "Bytes that applications read and wrote on streams");
         meter.describe("peerage_router_bytes_total", "Bytes on router channels; out once for each recipient");
         meter.describe("peerage_router_requests", "Requests of this node that wait for their end");
         meter.describe("peerage_router_calls", "Calls of peers that wait or are at work");
         meter.describe("peerage_router_call_bytes", "Bytes of their payloads");
         meter.describe("peerage_router_answer_seconds", "Time from a request to its answer");
         meter.describe("peerage_router_turn_seconds", "Time the actor takes for one batch of what came in");
+        meter.describe(
+            "peerage_router_handled_total",
+            "Calls of this node's handlers that ended, by handler and outcome",
+        );
+        meter.describe("peerage_router_handled_seconds", "Time that handlers took for a call, by handler");
         let event = |count: &Count| meter.counter("peerage_router_events_total", &[("event", count.label())]);
         let bytes = |direction| meter.counter("peerage_router_bytes_total", &[("direction", direction)]);
+        let stream_bytes = |direction| meter.counter("peerage_router_stream_bytes_total", &[("direction", direction)]);
         Metrics {
             counts: Count::ALL.iter().map(event).collect(),
-            crashed: meter.counter("peerage_router_handler_panics_total", &[]),
+            streams: Counted { read: stream_bytes("in"), written: stream_bytes("out") },
+            open: ["pending", "served", "opened", "answer_in", "answer_out"]
+                .map(|state| meter.gauge("peerage_router_streams", &[("state", state)])),
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
             operations: meter.gauge("peerage_router_requests", &[]),
@@ -44,7 +78,22 @@ impl Metrics {
             call_bytes: meter.gauge("peerage_router_call_bytes", &[]),
             took: meter.histogram("peerage_router_answer_seconds", &[]),
             turn: meter.histogram("peerage_router_turn_seconds", &[]),
+            names: BTreeMap::new(),
+            meter: meter.clone(),
         }
+    }
+
+    /// A handler is served by this name.
+    pub(crate) fn serves(&mut self, handler: HandlerId, name: &str) {
+        self.names.insert(handler, name.to_owned());
+    }
+
+    /// A call of a handler has ended.
+    pub(crate) fn handled(&self, handler: HandlerId, outcome: &'static str, took: Duration) {
+        let Some(name) = self.names.get(&handler) else { return };
+        let name = ("handler", name.as_str());
+        self.meter.counter("peerage_router_handled_total", &[name, ("outcome", outcome)]).increment(1);
+        self.meter.histogram("peerage_router_handled_seconds", &[name]).record(took.as_secs_f64());
     }
 
     pub(crate) fn count(&self, count: Count) {
@@ -73,6 +122,9 @@ impl Metrics {
         self.operations.set(stats.operations as f64);
         self.calls.set(stats.calls as f64);
         self.call_bytes.set(stats.call_bytes as f64);
+        let Stats { streams_pending, streams_served, streams_opened, answers_in, answers_out, .. } = stats;
+        let held = [streams_pending, streams_served, streams_opened, answers_in, answers_out];
+        self.open.iter().zip(held).for_each(|(gauge, held)| gauge.set(held as f64));
     }
 }
 

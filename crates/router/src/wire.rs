@@ -7,11 +7,13 @@
 //! | 3 | [`Error`](Item::Error) | id u64 ‖ code u16 ‖ text, UTF-8 |
 //! | 4 | [`Cancel`](Item::Cancel) | id u64 |
 //! | 5 | [`Message`](Item::Message) | handler u64 ‖ payload |
-//! | 16–31 | kept for streams | |
+//! | 16–31 | on streams only | see [`streams`] |
 //!
 //! Kind is a u8, length a u32, all numbers big-endian. Items of other kinds are skipped by their length, which is how
-//! kinds are added later. Answers travel on the channel's message flow (stream 0) whatever their size; large ones will
-//! have streams of their own.
+//! kinds are added later. These travel on the channel's message flow (stream 0). A large answer has a stream of its own
+//! ([`streams::Header::Answer`]); either way is an answer, whatever its size.
+
+pub mod streams;
 
 use std::time::Duration;
 

@@ -39,6 +39,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         trusted: Vec::new(),
         doors: vec![http],
         foreign: None,
+        protocols: Vec::new(),
+        membership: None,
         transport: Transport::sockets(),
         clock: Clock::system(),
         meter: Meter::none(),

@@ -29,6 +29,8 @@ async fn node(seed: u64, statics: Vec<PeerAddress>) -> Result<ServerMailbox, Box
         db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
         doors: Vec::new(),
         foreign: None,
+        protocols: Vec::new(),
+        membership: None,
     };
     Ok(start(args).await?)
 }

@@ -16,8 +16,11 @@ use peerage_mailbox::{Alarm, Capacity, Child, Clock, Meter, Outlet, Reply, Super
 use peerage_nodedb::NodeDb;
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::{Buffers, Ended, EndedBy, Established, STREAM_ALLOWANCE, SessionMailbox};
+use peerage_queue::stream::AcceptedStream;
+use peerage_queue::throttle::{ThrottleWeight, Throttles};
 use peerage_queue::{ChannelId, Door, Inbound, InboundPool, InboundShare, InboundWeight, Pool, SessionId};
 use peerage_router::Router;
+use peerage_router::protocol::{Live, Tracker};
 use peerage_wire::frame::CHANNEL_WINDOW;
 use peerage_wire::{
     Admission, Capability, Consequence, DisconnectReason, Keypair, NodeId, NodeRecord, Penalty, Verified,
@@ -26,7 +29,6 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::Config;
 use crate::durable::{self, DurableRegistration};
 use crate::events::Events;
 use crate::ingress::{AddStaticFailed, Inlets, Outlets, Ports, ServerMailbox, ServerMsg, Service};
@@ -43,12 +45,12 @@ use crate::start::{Args, Bound, StartError};
 use crate::supervision::RootJournal;
 use crate::topics::Subscription;
 use crate::types::PeerAddress;
-use crate::wiring::wire;
+use crate::watch::{Watch, tell_of_bandwidth, warn_of_memory};
+use crate::wiring::{protocols, wire};
+use crate::{Config, Limits};
 
 /// The capability under which gossip runs.
 pub(crate) const GOSSIP: (&str, u16) = ("gossip", 1);
-/// What a node says that can have no peers but those that its program brings.
-pub(crate) const NEITHER: &str = "the node neither dials nor listens: it gets no peers by itself";
 /// How long the last writes may take.
 const FLUSH: Duration = Duration::from_secs(1);
 /// How often gauges that nobody's messages move are read.
@@ -63,13 +65,14 @@ pub(crate) async fn spawn(args: Args, bound: Vec<Bound>) -> Result<ServerMailbox
         weight: 2 * args.config.gossip.max_payload,
     });
     // So of what is asked.
+    let protocols = protocols(&args).map_err(|error| StartError::Config(error.to_string()))?;
     let (router, asks) = Router::new(Capacity { items: 4096, weight: args.config.router.asked.per_peer_bytes });
     let (asker, durable_asks) = data_queue::<DurableAsk>(durable::ASKS);
     let inlets = Inlets { publishes, asks, durable_asks };
     let (actor, _child) = Box::pin(spawn_child(Server, Box::new((args, bound, inlets)), &Supervisor::none()))
         .await
         .map_err(|error| StartError::Other(error.to_string()))?;
-    Ok(ServerMailbox::new(actor, Outlets { publisher, router, asker }, drain_timeout))
+    Ok(ServerMailbox::new(actor, Outlets { publisher, router, asker, protocols }, drain_timeout))
 }
 
 struct Server;
@@ -79,9 +82,12 @@ pub(crate) struct Session {
     pub(crate) child: Child,
     pub(crate) door: Door,
     pub(crate) inbound_weight: InboundWeight,
+    pub(crate) throttle_weight: ThrottleWeight,
     pub(crate) gossip: Option<ChannelId>,
     pub(crate) exchange: Option<ChannelId>,
     pub(crate) router: Option<ChannelId>,
+    /// Its part in the application's protocols.
+    pub(crate) live: Live,
     pub(crate) meta: Meta,
     pub(crate) address: SocketAddr,
     pub(crate) agent: String,
@@ -124,12 +130,17 @@ pub(crate) struct State {
     pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) pool: Pool,
     pub(crate) inbound_pool: InboundPool,
+    pub(crate) throttles: Throttles,
     pub(crate) buffers: Buffers,
     pub(crate) gossip_inbound: Outlet<Inbound>,
     pub(crate) exchange_inbound: Outlet<Inbound>,
     pub(crate) router_inbound: Outlet<Inbound>,
+    /// The streams that peers open to the router's handlers.
+    pub(crate) router_streams: Outlet<AcceptedStream>,
     pub(crate) router_memory: peerage_router::Memory,
     pub(crate) served: Served,
+    /// The application's protocols, and their runs.
+    pub(crate) tracker: Tracker,
     /// Whether others can dial this node, as far as the exchange has found out.
     pub(crate) reachable: Reachable,
     pub(crate) gossip_memory: peerage_gossip::Memory,
@@ -139,6 +150,7 @@ pub(crate) struct State {
     /// Everything that the root has put off, or lets end in its own time. They end with it.
     pub(crate) tasks: JoinSet<()>,
     pub(crate) db: NodeDb,
+    pub(crate) watch: Watch,
     /// Why the dialer has fewer peers than it wants, if it has.
     pub(crate) seeking: Option<Diagnosis>,
     pub(crate) bootnodes: Vec<PeerAddress>,
@@ -181,11 +193,16 @@ impl Actor for Server {
             state.introduce(service);
         }
         if !state.config.listening_on && !state.config.dialing_on {
-            tracing::warn!("{NEITHER}");
+            tracing::warn!("the node neither dials nor listens: it gets no peers by itself");
         }
+        let limits = Limits::of(&state.config);
+        warn_of_memory(&limits);
+        tell_of_bandwidth(&limits);
+        state.later(crate::watch::EVERY, ServerMsg::Watch);
         state.later(state.config.resign_every, ServerMsg::Resign);
         state.later(GAUGES_EVERY, ServerMsg::Gauges);
         state.later(EXPIRE_EVERY, ServerMsg::Expire);
+        state.fetch_members();
         state.feed(In::Start).await;
         state.ask_gateway(gateway_seed);
         state.set_alarm();
@@ -250,10 +267,19 @@ impl State {
                 self.metrics.queue_bytes(self.pool.used(), self.pool.pressure().lane_bytes());
                 let (windows, beyond) = self.inbound_pool.used();
                 self.metrics.inbound(windows, beyond, self.inbound_pool.waiting());
+                self.metrics.throttles(&self.throttles.stats(self.clock.now()));
                 let machine = self.driver.machine();
                 self.metrics.memory(self.db.stats(), machine.bans().count(), machine.blamed());
                 self.see_who_is_missing();
                 self.later(GAUGES_EVERY, ServerMsg::Gauges);
+            }
+            ServerMsg::Watch => self.watch(),
+            ServerMsg::Usage(usage) => self.told_usage(usage),
+            ServerMsg::Probe(probe) => self.set_probe(probe),
+            ServerMsg::Limits(reply) => reply.send(Limits::of(&self.config)),
+            ServerMsg::SetLimits(limits, reply) => {
+                let set = self.set_limits(*limits).await;
+                reply.send(set);
             }
             ServerMsg::Named(named) => self.named(named),
             ServerMsg::Dialled(dialled) => {
@@ -286,6 +312,9 @@ impl State {
             ServerMsg::Exchange(out) => self.exchange_says(out).await,
             ServerMsg::Offered => self.services.exchange.iter().for_each(|exchange| exchange.offered()),
             ServerMsg::Router(event) => self.router_says(event).await,
+            ServerMsg::Protocol(event) => self.protocol_says(event),
+            ServerMsg::FetchMembers => self.fetch_members(),
+            ServerMsg::Fetched(fetched) => self.fetched_members(fetched),
             ServerMsg::Gossip(peerage_gossip::Event::Report { session, penalty }) => {
                 self.feed(In::Report(session, penalty)).await;
             }
@@ -294,6 +323,7 @@ impl State {
                 peerage_gossip::Blame::Publisher(id) => self.feed(In::Blame(id, Penalty::Crash)).await,
             },
             ServerMsg::Gossip(peerage_gossip::Event::Useful { session, useful }) => {
+                let useful = useful || self.runs_protocols(session);
                 self.feed(In::Useful(session, useful)).await;
             }
             ServerMsg::Respawn(service) => self.respawn(service).await,
@@ -345,6 +375,8 @@ impl State {
             ServerMsg::Subscribe(subscription, reply) => self.subscribe(subscription, reply),
             ServerMsg::Serve(serve, reply) => self.serve(*serve, reply),
             ServerMsg::ServeNoMore(handler) => self.serve_no_more(handler),
+            ServerMsg::ServeStreams(serve, reply) => self.serve_streams(*serve, reply),
+            ServerMsg::ServeStreamsNoMore(handler) => self.serve_streams_no_more(handler),
             ServerMsg::Members(members) => self.members(members),
             ServerMsg::SubscribeDurable(wish, start, reply) => self.subscribe_durable(wish, start, reply),
             ServerMsg::Topics(message) => self.topics(message),
@@ -401,8 +433,8 @@ impl State {
                     self.tasks.spawn(established.refuse(reason, limit));
                     return reply.send(Err(reason));
                 }
-                // Trusted peers have a share of the pool that nobody else can take.
-                let weight = u64::from(self.driver.machine().is_trusted(&meta.id));
+                // Trusted peers and members have a share of the pool that nobody else can take.
+                let weight = self.weight_of(&meta.id);
                 let windows = CHANNEL_WINDOW * established.remote.channels.len() + STREAM_ALLOWANCE;
                 if let Some(share) = self.inbound_pool.admit(windows, weight) {
                     self.waiting.insert(setup, Waiting { reply, established: Some((established, share)) });

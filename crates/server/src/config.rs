@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use peerage_discovery::external::{Nat, StaticAddress};
 use peerage_peer_session::handshake::MAX_FORKS;
-use peerage_wire::{Admission, ForkId, MAX_ENTRIES, MAX_ENTRY_KEY, Penalty};
+use peerage_wire::{Admission, Capability, ForkId, MAX_ENTRIES, MAX_ENTRY_KEY, Penalty};
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthConfig;
 use crate::listener::ListenerConfig;
+use crate::shedding::SheddingConfig;
 
 /// What misbehaviour costs, how it is forgotten, and when it is enough.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reputation {
     /// Points for a message that does not decode.
     pub malformed_message: u32,
@@ -175,6 +178,12 @@ pub struct Config {
     pub router_on: bool,
     /// Requests.
     pub router: peerage_router::Config,
+    /// Versions of protocols that this node could speak and keeps to itself, its own protocols' included.
+    pub withheld: Vec<Capability>,
+    /// When the node is well.
+    pub health: HealthConfig,
+    /// How much it may use before it does less.
+    pub shedding: SheddingConfig,
 }
 
 /// Networks that the admission policy may list; bans add 512 at most. Each is compared with every address.
@@ -222,6 +231,9 @@ impl Config {
             gossip: peerage_gossip::Config::recommended(),
             router_on: true,
             router: peerage_router::Config::recommended(),
+            withheld: Vec::new(),
+            health: HealthConfig::recommended(),
+            shedding: SheddingConfig::recommended(),
         }
     }
 
@@ -237,6 +249,7 @@ impl Config {
             exchange: peerage_discovery::exchange::Config::local(),
             gossip: peerage_gossip::Config::local(),
             router: peerage_router::Config::local(),
+            shedding: SheddingConfig::off(),
             ..Config::recommended()
         }
     }
@@ -251,6 +264,11 @@ impl Config {
             return Err(format!("{} forks are accepted, and at most {MAX_FORKS} can be", accepted.len()));
         }
         Ok(())
+    }
+
+    fn check_throttle(&self) -> Result<(), String> {
+        let most = u64::from(self.max_peers) + u64::from(self.max_static_peers);
+        self.queue.throttle.check(self.session.slowest_rate as u64, most)
     }
 
     /// Checks that everything adds up.
@@ -331,10 +349,21 @@ impl Config {
                 self.session.max_message
             ));
         }
+        let of_one = self.router.streams.opened_per_peer + self.router.answers.per_peer;
+        if of_one > self.session.max_channel_streams {
+            return Err(format!(
+                "router.streams.opened_per_peer ({}) and router.answers.per_peer ({}) are more than \
+                 session.max_channel_streams ({}), beyond which peers refuse streams",
+                self.router.streams.opened_per_peer, self.router.answers.per_peer, self.session.max_channel_streams
+            ));
+        }
         self.router.validate().map_err(|error| error.to_string())?;
+        self.health.check()?;
+        self.shedding.check()?;
         self.listener.check()?;
         self.session.check()?;
         self.queue.check(self.session.max_message)?;
+        self.check_throttle()?;
         self.dialer.check().map_err(|error| error.to_string())?;
         self.discovery.check().map_err(|error| error.to_string())?;
         self.exchange.check().map_err(|error| error.to_string())?;
@@ -367,6 +396,7 @@ mod tests {
             told(|config| config.dialer.dial_timeout = Duration::from_secs(5)).contains("dialer.dial_timeout (5s)")
         );
         assert!(told(|config| config.reputation.ban_time = Duration::ZERO).contains("reputation.ban_time"));
+        assert!(told(|config| config.queue.throttle.upload.node = Some(1_000)).contains("upload.node (1000)"));
         assert!(told(|config| config.resign_every = Duration::ZERO).contains("resign_every"));
     }
 }

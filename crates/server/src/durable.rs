@@ -2,10 +2,11 @@
 
 use peerage_gossip::GossipMailbox;
 use peerage_gossip::durable::{Durable, DurableError, Lease, Start};
-use peerage_mailbox::{Capacity, Outlet, Reply};
+use peerage_mailbox::{Capacity, Outlet, Reply, ask};
 
 use crate::actor::State;
 use crate::gossip::Topic;
+use crate::ingress::{ANSWER, DurableFailed, ServerMailbox, ServerMsg};
 
 /// Questions of readers that may wait: each reader has one.
 pub(crate) const ASKS: Capacity = Capacity { items: 4_096, weight: 4_096 };
@@ -27,6 +28,24 @@ impl DurableRegistration {
     pub(crate) fn tell(&self, gossip: &GossipMailbox) {
         let DurableRegistration { topic, durable, lease } = self.clone();
         gossip.subscribe_durable(topic, durable, Start::Latest, lease, None);
+    }
+}
+
+impl ServerMailbox {
+    /// Makes a topic durable until the inlet of `lease` is dropped; every reader of a topic says the same bounds. Answers
+    /// the position after which this one reads, through the [`asker`](ServerMailbox::asker).
+    ///
+    /// # Errors
+    /// [`DurableFailed`].
+    pub async fn subscribe_durable(
+        &self,
+        topic: Topic,
+        durable: Durable,
+        start: Start,
+        lease: Outlet<Lease>,
+    ) -> Result<u64, DurableFailed> {
+        let wish = DurableRegistration { topic, durable, lease };
+        Ok(ask(ANSWER, |reply| self.send(ServerMsg::SubscribeDurable(wish, start, reply))).await??)
     }
 }
 

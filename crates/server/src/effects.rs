@@ -47,12 +47,7 @@ impl State {
                     session.mailbox.disconnect(reason);
                 }
             }
-            Out::Trusted(session, trusted) => {
-                if let Some(session) = self.sessions.get(&session) {
-                    session.door.set_weight(u64::from(trusted));
-                    session.inbound_weight.set(u64::from(trusted));
-                }
-            }
+            Out::Trusted(..) => self.weigh(),
             Out::Banned(banned, time) => {
                 self.metrics.bans.increment(1);
                 tracing::info!(%banned, ?time, "banned");

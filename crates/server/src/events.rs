@@ -1,11 +1,12 @@
 //! Who is told of what happens among the peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use peerage_mailbox::{Outlet, Port};
-use peerage_peer_session::{Traffic, TrafficDirection};
+use peerage_peer_session::{Traffic, TrafficDirection, TrafficKind};
 use peerage_queue::ChannelId;
+use peerage_router::protocol::{CODE_LEN, code_of};
 use peerage_wire::{MatchedCapability, NodeId};
 use tokio::sync::watch;
 
@@ -36,16 +37,33 @@ impl Events {
         })
     }
 
-    /// Where a session tells of its messages.
-    pub(crate) fn traffic(&self, id: NodeId, channels: &[MatchedCapability]) -> Port<Traffic> {
+    /// Where a session tells of its messages and streams; messages on the `coded` channels have a code.
+    pub(crate) fn traffic(
+        &self,
+        id: NodeId,
+        channels: &[MatchedCapability],
+        coded: BTreeSet<ChannelId>,
+    ) -> Port<Traffic> {
         let events = self.clone();
         let named = |matched: &MatchedCapability| (ChannelId(matched.channel), Arc::from(&*matched.capability.name));
         let protocols: BTreeMap<ChannelId, Arc<str>> = channels.iter().map(named).collect();
-        Port::from_fn(move |Traffic { direction, channel, lane, size, .. }| {
+        Port::from_fn(move |Traffic { kind, direction, channel, stream, lane, size, .. }| {
             let Some(protocol) = protocols.get(&channel).cloned() else { return };
-            events.tell(&match direction {
-                TrafficDirection::Sent => Event::MsgSent { id, protocol, lane, size },
-                TrafficDirection::Received => Event::MsgReceived { id, protocol, lane, size },
+            let by_us = direction == TrafficDirection::Sent;
+            events.tell(&match kind {
+                TrafficKind::Message { head } => {
+                    let payload = size.checked_sub(CODE_LEN as u64).filter(|_| coded.contains(&channel));
+                    let code = payload.and(code_of(&head));
+                    let size = payload.unwrap_or(size);
+                    match direction {
+                        TrafficDirection::Sent => Event::MsgSent { id, protocol, code, lane, size },
+                        TrafficDirection::Received => Event::MsgReceived { id, protocol, code, lane, size },
+                    }
+                }
+                TrafficKind::StreamOpened => Event::StreamOpened { id, protocol, lane, stream, by_us },
+                TrafficKind::StreamEnded { sent, received } => {
+                    Event::StreamEnded { id, protocol, lane, stream, sent, received }
+                }
             });
         })
     }

@@ -10,13 +10,14 @@ use peerage_discovery::exchange::ExchangeOut;
 #[cfg(feature = "nat")]
 use peerage_discovery::external::Mapping;
 use peerage_discovery::sources::Named;
-use peerage_gossip::durable::{Durable, DurableAsk, DurableError, Lease, Start};
-use peerage_gossip::{Message, Policy, Publish, SubscribeError, Topic};
+use peerage_gossip::durable::{DurableAsk, DurableError, Start};
+use peerage_gossip::{Publish, SubscribeError};
 use peerage_mailbox::{AskError, Capacity, Inlet, Outlet, Port, Reply, ask, data_queue};
 use peerage_peer_session::Ended;
 use peerage_peer_session::handshake::Direction;
 use peerage_queue::SessionId;
-use peerage_router::{AddError, Ask, Handler, HandlerConfig, HandlerId, Router};
+use peerage_router::protocol::Protocols;
+use peerage_router::{AddError, Ask, HandlerId, Router};
 use peerage_transport::Stream;
 use peerage_wire::{Admission, AdmissionError, Banned, ForkId, NodeId};
 use ractor::ActorRef;
@@ -24,10 +25,12 @@ use ractor::ActorRef;
 use crate::config::{Config, MAX_ADMISSION};
 use crate::connector::Dialled;
 use crate::durable::DurableRegistration;
+use crate::limits::Limits;
 use crate::listener::{Door, DoorError};
 use crate::metrics::SetupMetrics;
-use crate::requests::Serve;
+use crate::requests::{Serve, ServeStreams};
 use crate::setup::{SetupContext, SetupFailed, SetupMsg};
+use crate::shedding::{Probe, Usage};
 use crate::topics::{Subscription, TopicMsg};
 use crate::types::{Event, Health, LocalNode, PeerAddress, PeerInfo};
 
@@ -94,6 +97,10 @@ pub(crate) enum ServerMsg {
     Exchange(ExchangeOut),
     Gossip(peerage_gossip::Event),
     Router(peerage_router::Event),
+    // ---------- from runs of protocols: two each ----------
+    Protocol(peerage_router::protocol::Event),
+    // ---------- from fetches of the members: one at a time ----------
+    Fetched(Option<BTreeMap<NodeId, u64>>),
     /// At most one for each lookup of a name.
     Named(Named),
     // ---------- from the gateway's task: a few in a lease ----------
@@ -104,9 +111,13 @@ pub(crate) enum ServerMsg {
     Offered,
     Respawn(Service),
     Resign,
+    FetchMembers,
     Expire,
     Gauges,
+    Watch,
     Tick,
+    // ---------- from the probe's thread: one answer at a time ----------
+    Usage(Usage),
     // ---------- from the application: bounded by its tasks ----------
     AddStatic(PeerAddress, Reply<Result<(), AddStaticFailed>>),
     RemoveStatic(NodeId),
@@ -125,6 +136,8 @@ pub(crate) enum ServerMsg {
     Subscribe(Subscription, Reply<Result<(), SubscribeError>>),
     Serve(Box<Serve>, Reply<Result<HandlerId, AddError>>),
     ServeNoMore(HandlerId),
+    ServeStreams(Box<ServeStreams>, Reply<Result<HandlerId, AddError>>),
+    ServeStreamsNoMore(HandlerId),
     Members(BTreeMap<NodeId, u64>),
     SubscribeDurable(DurableRegistration, Start, Reply<Result<u64, DurableError>>),
     Topics(TopicMsg),
@@ -133,6 +146,9 @@ pub(crate) enum ServerMsg {
     Peers(Reply<Vec<PeerInfo>>),
     PeerCount(Reply<usize>),
     Health(Reply<Health>),
+    Probe(Arc<dyn Probe>),
+    Limits(Reply<Limits>),
+    SetLimits(Box<Limits>, Reply<Result<(), String>>),
     OpenDoor(Door, Reply<Result<(), DoorError>>),
     CloseDoor(String),
     Context(Reply<(SetupContext, SetupMetrics)>),
@@ -151,7 +167,7 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct ServerMailbox {
     root: ActorRef<ServerMsg>,
-    outlets: Outlets,
+    pub(crate) outlets: Outlets,
     drain_timeout: Duration,
 }
 
@@ -161,6 +177,8 @@ pub(crate) struct Outlets {
     pub(crate) publisher: Outlet<Publish>,
     pub(crate) router: Router,
     pub(crate) asker: Outlet<DurableAsk>,
+    /// Asked what it tells of itself by whoever wants to know: the application's answer is not waited for by an actor.
+    pub(crate) protocols: Protocols,
 }
 
 /// Their other ends.
@@ -190,6 +208,17 @@ pub enum ServeFailed {
     /// There can be no such handler.
     #[error(transparent)]
     Refused(#[from] AddError),
+}
+
+/// Why limits did not change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetLimitsFailed {
+    /// The node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// They do not add up; the sum that fails.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why a topic is not durable.
@@ -246,7 +275,8 @@ impl ServerMailbox {
     /// # Errors
     /// The node has stopped.
     pub async fn local(&self) -> Result<LocalNode, AskError> {
-        ask(ANSWER, |reply| self.send(ServerMsg::Local(reply))).await
+        let local = ask(ANSWER, |reply| self.send(ServerMsg::Local(reply))).await?;
+        Ok(LocalNode { protocols: self.outlets.protocols.node_info(), ..local })
     }
 
     /// The peers, in the order of their ids.
@@ -254,7 +284,11 @@ impl ServerMailbox {
     /// # Errors
     /// The node has stopped.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, AskError> {
-        ask(ANSWER, |reply| self.send(ServerMsg::Peers(reply))).await
+        let mut peers: Vec<PeerInfo> = ask(ANSWER, |reply| self.send(ServerMsg::Peers(reply))).await?;
+        for peer in &mut peers {
+            peer.protocols = self.outlets.protocols.peer_info(peer.id, &peer.capabilities);
+        }
+        Ok(peers)
     }
 
     /// The peers that are kept connected, in the order of their ids.
@@ -287,6 +321,28 @@ impl ServerMailbox {
     /// The node has stopped.
     pub async fn health(&self) -> Result<Health, AskError> {
         ask(ANSWER, |reply| self.send(ServerMsg::Health(reply))).await
+    }
+
+    /// The limits that hold now.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn limits(&self) -> Result<Limits, AskError> {
+        ask(ANSWER, |reply| self.send(ServerMsg::Limits(reply))).await
+    }
+
+    /// Changes the limits, all of them or, where they do not add up, none. Lower ones end no session.
+    ///
+    /// # Errors
+    /// [`SetLimitsFailed`].
+    pub async fn set_limits(&self, limits: Limits) -> Result<(), SetLimitsFailed> {
+        let limits = Box::new(limits);
+        ask(ANSWER, |reply| self.send(ServerMsg::SetLimits(limits, reply))).await?.map_err(SetLimitsFailed::Refused)
+    }
+
+    /// Says who reads what the process uses, for [`Config::shedding`]. Without it only the root's own lag is known.
+    pub fn probe(&self, probe: Arc<dyn Probe>) {
+        self.send(ServerMsg::Probe(probe));
     }
 
     /// Keeps this peer connected from now on. One that is static already gets the new addresses.
@@ -385,63 +441,9 @@ impl ServerMailbox {
         Ok(inlet)
     }
 
-    /// Hands every message of a topic to `outlet`, until its inlet is closed.
-    ///
-    /// # Errors
-    /// [`SubscribeFailed`].
-    pub async fn subscribe(
-        &self,
-        topic: Topic,
-        policy: Policy,
-        outlet: Outlet<Message>,
-    ) -> Result<(), SubscribeFailed> {
-        let subscription = Subscription { topic, policy, config: None, validator: None, outlet };
-        Ok(ask(ANSWER, |reply| self.send(ServerMsg::Subscribe(subscription, reply))).await??)
-    }
-
     /// Asks other nodes' handlers.
     pub fn router(&self) -> &Router {
         &self.outlets.router
-    }
-
-    /// Serves a handler by this name, until [`serve_no_more`](ServerMailbox::serve_no_more).
-    ///
-    /// # Errors
-    /// [`ServeFailed`].
-    pub async fn serve(
-        &self,
-        name: impl Into<String>,
-        config: HandlerConfig,
-        handler: Handler,
-    ) -> Result<HandlerId, ServeFailed> {
-        let serve = Box::new(Serve { name: name.into(), config, handler });
-        Ok(ask(ANSWER, |reply| self.send(ServerMsg::Serve(serve, reply))).await??)
-    }
-
-    /// Serves it no more: calls that wait are refused, and those at work go on.
-    pub fn serve_no_more(&self, handler: HandlerId) {
-        self.send(ServerMsg::ServeNoMore(handler));
-    }
-
-    /// Says who the members of the network are, and their weights: for handlers and requests that are for members only.
-    pub fn members(&self, members: BTreeMap<NodeId, u64>) {
-        self.send(ServerMsg::Members(members));
-    }
-
-    /// Makes a topic durable until the inlet of `lease` is dropped; every reader of a topic says the same bounds. Answers
-    /// the position after which this one reads, through the [`asker`](ServerMailbox::asker).
-    ///
-    /// # Errors
-    /// [`DurableFailed`].
-    pub async fn subscribe_durable(
-        &self,
-        topic: Topic,
-        durable: Durable,
-        start: Start,
-        lease: Outlet<Lease>,
-    ) -> Result<u64, DurableFailed> {
-        let wish = DurableRegistration { topic, durable, lease };
-        Ok(ask(ANSWER, |reply| self.send(ServerMsg::SubscribeDurable(wish, start, reply))).await??)
     }
 
     /// Where readers of durable topics ask.
@@ -485,11 +487,6 @@ impl ServerMailbox {
         let outcome = context.run(stream, expected).await;
         metrics.finished(direction.label(), outcome.as_ref().map_or_else(|error| error.reason().label(), |_| "ok"));
         Ok(outcome?)
-    }
-
-    /// Where to publish.
-    pub fn publisher(&self) -> Outlet<Publish> {
-        self.outlets.publisher.clone()
     }
 
     /// Shuts the node down: no more connections, every peer is told, and what is left after the configured
@@ -570,6 +567,18 @@ impl Ports {
 
     pub(crate) fn router(&self) -> Port<peerage_router::Event> {
         Port::to_actor(&self.0, ServerMsg::Router)
+    }
+
+    pub(crate) fn usage(&self) -> Port<Usage> {
+        Port::to_actor(&self.0, ServerMsg::Usage)
+    }
+
+    pub(crate) fn protocols(&self) -> Port<peerage_router::protocol::Event> {
+        Port::to_actor(&self.0, ServerMsg::Protocol)
+    }
+
+    pub(crate) fn fetched(&self) -> Port<Option<BTreeMap<NodeId, u64>>> {
+        Port::to_actor(&self.0, ServerMsg::Fetched)
     }
 
     pub(crate) fn gossip(&self) -> Port<peerage_gossip::Event> {

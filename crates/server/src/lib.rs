@@ -17,9 +17,12 @@
 mod config;
 mod connector;
 mod genesis;
+pub mod health;
+mod limits;
 mod listener;
 mod machine;
 pub mod remembered;
+pub mod shedding;
 
 #[cfg(feature = "actor")]
 mod actor;
@@ -62,6 +65,8 @@ mod types;
 #[cfg(feature = "actor")]
 mod views;
 #[cfg(feature = "actor")]
+mod watch;
+#[cfg(feature = "actor")]
 mod wiring;
 
 /// Whose connections are taken, who waits, and who gives way: the listener's rules, without a socket.
@@ -84,6 +89,7 @@ pub mod racing {
 
 pub use config::{Churn, Config, MAX_ADMISSION, MAX_ENTRY_BYTES, Reputation};
 pub use genesis::{ListenerGenesis, ServerGenesis};
+pub use limits::Limits;
 pub use listener::{ListenerConfig, SharedAddress};
 pub use machine::{In, Meta, Out, Restored, Running, ServerMachine, Setup, Stage, Timer};
 pub use peerage_wire::Banned;
@@ -92,7 +98,8 @@ pub use peerage_wire::Banned;
 pub use addresses::{dialable, expand};
 #[cfg(feature = "actor")]
 pub use ingress::{
-    AddStaticFailed, DurableFailed, OpenDoorFailed, ServeFailed, ServerMailbox, Service, SubscribeFailed,
+    AddStaticFailed, DurableFailed, OpenDoorFailed, ServeFailed, ServerMailbox, Service, SetLimitsFailed,
+    SubscribeFailed,
 };
 #[cfg(feature = "actor")]
 pub use listener::{Door, DoorError, Visitor};

@@ -266,6 +266,10 @@ impl Machine for ServerMachine {
                 self.forks = forks;
                 self.recheck(fx);
             }
+            In::Limits(limits) => {
+                self.config.limit(&limits);
+                self.reputations.limit(limits.reputation);
+            }
             In::Shutdown => {
                 if matches!(self.running, Running::Starting | Running::Running) {
                     self.shut_down(now, fx);

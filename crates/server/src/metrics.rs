@@ -4,7 +4,11 @@ use metrics::{Counter, Gauge};
 use peerage_mailbox::Meter;
 use peerage_nodedb::{Entries, Stats};
 use peerage_peer_session::handshake::Direction;
+use peerage_queue::throttle::{ThrottleReason, ThrottleStats};
 use peerage_wire::{DisconnectReason, Penalty};
+
+use crate::health::Finding;
+use crate::shedding::{Level, Resource};
 
 /// Counts of connections being set up.
 #[derive(Clone, Debug)]
@@ -64,6 +68,18 @@ impl ServerMetrics {
         meter.describe("peerage_queue_bytes", "Bytes queued: in the node's pool, and in all peers' lanes");
         meter.describe("peerage_inbound_bytes", "Bytes that peers were granted: first windows, and beyond them");
         meter.describe("peerage_inbound_waiting", "Sessions whose next message waits for the inbound pool");
+        meter.describe("peerage_throttle_waits_total", "Times that a peer was made to wait, by reason");
+        meter.describe("peerage_throttle_waited_milliseconds_total", "Time in waits that have ended, by reason");
+        meter.describe("peerage_throttle_waiting", "Peers that wait for the node's bandwidth, by direction");
+        meter.describe(
+            "peerage_throttle_tokens",
+            "Bytes of the node's bandwidth that are free now, by direction; 0 without a limit",
+        );
+        meter.describe("peerage_throttle_cpu_millicores", "Time of the node's handlers that peers use");
+        meter.describe(
+            "peerage_throttle_cpu_most_millicores",
+            "Of that what the one peer uses that uses most, and what it may use",
+        );
         meter.describe("peerage_bans_total", "Nodes banned");
         meter.describe("peerage_banned", "Identities and networks that are banned");
         meter.describe("peerage_blamed", "Nodes that are blamed for something");
@@ -94,6 +110,26 @@ impl ServerMetrics {
         self.inbound_windows.set(windows as f64);
         self.inbound_beyond.set(beyond as f64);
         self.inbound_waiting.set(waiting as f64);
+    }
+
+    pub(crate) fn throttles(&self, stats: &ThrottleStats) {
+        for reason in ThrottleReason::ALL {
+            let (at, labels) = (reason as usize, [("reason", reason.label())]);
+            self.meter.counter("peerage_throttle_waits_total", &labels).absolute(stats.waits[at]);
+            let millis = u64::try_from(stats.waited[at].as_millis()).unwrap_or(u64::MAX);
+            self.meter.counter("peerage_throttle_waited_milliseconds_total", &labels).absolute(millis);
+        }
+        let directions = [("download", stats.waiting.0, stats.tokens.0), ("upload", stats.waiting.1, stats.tokens.1)];
+        for (direction, waiting, tokens) in directions {
+            let labels = [("direction", direction)];
+            self.meter.gauge("peerage_throttle_waiting", &labels).set(waiting as f64);
+            self.meter.gauge("peerage_throttle_tokens", &labels).set(tokens.unwrap_or(0) as f64);
+        }
+        self.meter.gauge("peerage_throttle_cpu_millicores", &[]).set(stats.cpu as f64);
+        let (used, target) = stats.cpu_most;
+        for (what, millicores) in [("used", used), ("target", target)] {
+            self.meter.gauge("peerage_throttle_cpu_most_millicores", &[("what", what)]).set(millicores as f64);
+        }
     }
 
     /// What is remembered and banned.
@@ -137,5 +173,51 @@ impl ServerMetrics {
 
     pub(crate) fn degraded(&self, service: &'static str, degraded: bool) {
         self.meter.gauge("peerage_degraded", &[("actor", service)]).set(if degraded { 1.0 } else { 0.0 });
+    }
+}
+
+/// What the root sees of the node.
+pub(crate) struct WatchMetrics {
+    meter: Meter,
+    send_fail_rate: Gauge,
+    level: Gauge,
+}
+
+impl WatchMetrics {
+    pub(crate) fn new(meter: &Meter) -> WatchMetrics {
+        meter.describe("peerage_health", "1 while a check finds nothing missing, else 0");
+        meter.describe(
+            "peerage_send_fail_rate",
+            "Part of the messages for peers that do not go out, averaged over peers",
+        );
+        meter.describe("peerage_shedding_level", "0: everything is done; 1: no bulk; 2: no normal; 3: nobody new");
+        meter.describe("peerage_shedding_used", "The scarcest resource, and which part of its limit is used");
+        meter.describe("peerage_limits_changes_total", "Changes of limits while the node ran, by outcome");
+        WatchMetrics {
+            meter: meter.clone(),
+            send_fail_rate: meter.gauge("peerage_send_fail_rate", &[]),
+            level: meter.gauge("peerage_shedding_level", &[]),
+        }
+    }
+
+    pub(crate) fn health<'a>(&self, findings: impl Iterator<Item = &'a Finding>, send_fail_rate: u32) {
+        for finding in findings {
+            let well = if finding.fails() { 0.0 } else { 1.0 };
+            self.meter.gauge("peerage_health", &[("check", finding.check.label())]).set(well);
+        }
+        self.send_fail_rate.set(f64::from(send_fail_rate) / 1e3);
+    }
+
+    pub(crate) fn shedding(&self, level: Level, scarcest: Option<(Resource, u32)>) {
+        self.level.set(f64::from(level as u8));
+        for resource in Resource::ALL {
+            let used = scarcest.filter(|(scarce, _)| scarce == resource).map_or(0, |(_, used)| used);
+            self.meter.gauge("peerage_shedding_used", &[("resource", resource.label())]).set(f64::from(used) / 1e3);
+        }
+    }
+
+    pub(crate) fn limits(&self, ok: bool) {
+        let outcome = if ok { "ok" } else { "refused" };
+        self.meter.counter("peerage_limits_changes_total", &[("outcome", outcome)]).increment(1);
     }
 }

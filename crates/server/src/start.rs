@@ -10,6 +10,8 @@ use peerage_machine::journal::Journals;
 use peerage_mailbox::{Clock, Meter, Outlet};
 use peerage_nodedb::NodeDb;
 use peerage_peer_session::NetworkSecret;
+use peerage_router::protocol::Protocol;
+use peerage_router::resilience::Membership;
 use peerage_transport::{Datagram, Listener, Transport};
 use peerage_wire::{Keypair, NodeId};
 
@@ -17,7 +19,7 @@ use crate::config::Config;
 use crate::ingress::ServerMailbox;
 use crate::listener::Door;
 use crate::types::PeerAddress;
-use crate::wiring::natives;
+use crate::wiring::{natives, protocols};
 use crate::{actor, listener};
 
 /// The port of a node whose user names none, for TCP and UDP.
@@ -57,6 +59,11 @@ pub struct Args {
     pub trusted: Vec<NodeId>,
     /// Other protocols on the same port.
     pub doors: Vec<Door>,
+    /// Protocols that run once for each peer that speaks them, too.
+    pub protocols: Vec<Protocol>,
+    /// Who knows the members of the network, if the application does not say them
+    /// ([`members`](ServerMailbox::members)).
+    pub membership: Option<Arc<dyn Membership>>,
     /// Where datagrams go that come to the UDP sockets and are not discovery's. With discovery off there are none.
     pub foreign: Option<Outlet<Foreign>>,
     /// Sockets, or an in-memory network.
@@ -167,6 +174,7 @@ async fn bind_default(transport: &Transport, needs: Needs) -> Result<Vec<Bound>,
 /// [`StartError`].
 pub async fn start(args: Args) -> Result<ServerMailbox, StartError> {
     args.config.check().map_err(StartError::Config)?;
+    protocols(&args).map_err(|error| StartError::Config(error.to_string()))?;
     let needs = Needs { tcp: args.config.listening_on, udp: args.config.discovery_on };
     listener::doors(&args.config.listener, natives(), args.doors.clone())
         .map_err(|error| StartError::Config(error.to_string()))?;

@@ -117,10 +117,12 @@ impl State {
                 }
                 self.driver.machine().pending_inbound().for_each(|id| dialer.inbound_pending(id));
                 dialer.start();
+                self.keep_newcomers_out();
             }
             // A queue is given its doors when it starts; the others know what they need.
             Service::Discovery => self.name_bootnodes(),
-            Service::Queue | Service::Connector | Service::Listener => {}
+            Service::Listener => self.keep_newcomers_out(),
+            Service::Queue | Service::Connector => {}
         }
     }
 }

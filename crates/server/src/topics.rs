@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use peerage_gossip::coded::Admitted;
 use peerage_gossip::{
-    ConfirmError, Confirmed, Message, MessageId, Policy, Standing, SubscribeError, Topic, TopicConfig, Unjudged,
+    ConfirmError, Confirmed, Message, MessageId, Policy, Publish, Standing, SubscribeError, Topic, TopicConfig,
+    Unjudged,
 };
 use peerage_mailbox::{AskError, Outlet, Reply, ask};
 
@@ -115,6 +116,25 @@ impl State {
 }
 
 impl ServerMailbox {
+    /// Where to publish.
+    pub fn publisher(&self) -> Outlet<Publish> {
+        self.outlets.publisher.clone()
+    }
+
+    /// Hands every message of a topic to `outlet`, until its inlet is closed.
+    ///
+    /// # Errors
+    /// [`SubscribeFailed`].
+    pub async fn subscribe(
+        &self,
+        topic: Topic,
+        policy: Policy,
+        outlet: Outlet<Message>,
+    ) -> Result<(), SubscribeFailed> {
+        let subscription = Subscription { topic, policy, config: None, validator: None, outlet };
+        Ok(ask(ANSWER, |reply| self.send(ServerMsg::Subscribe(subscription, reply))).await??)
+    }
+
     /// Hands every message of a topic to `outlet`, until its inlet is closed; the topic has these parameters until the
     /// node leaves it. With a `validator`, messages of peers are delivered and sent on only as it says, see
     /// [`GossipMailbox::subscribe_with`](peerage_gossip::GossipMailbox::subscribe_with).

@@ -1,5 +1,6 @@
 //! What a node tells of itself and its peers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use peerage_peer_session::handshake::Direction;
 use peerage_wire::address::{self, AddressError};
 use peerage_wire::frame::Lane;
 use peerage_wire::{Capability, DisconnectReason, Host, Multiaddr, NodeId, NodeRecord, RecordError, Verified};
+use serde_json::Value;
+
+use crate::health::Finding;
+use crate::shedding::Level;
 
 /// A node that somebody named: by a record, or by an address that ends in `/p2p/` and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +99,8 @@ pub struct LocalNode {
     pub instance: u64,
     /// Whether it can be dialled from outside, as far as its peers have found out; `None` if it takes no connections.
     pub reachability: Option<Reachable>,
+    /// What its protocols tell of it, by name.
+    pub protocols: BTreeMap<String, Value>,
 }
 
 /// A peer, as of now.
@@ -123,6 +130,8 @@ pub struct PeerInfo {
     pub bytes_in: u64,
     /// Bytes sent to it in this session.
     pub bytes_out: u64,
+    /// What the protocols that both ends speak tell of it, by name.
+    pub protocols: BTreeMap<String, Value>,
 }
 
 /// A change among the peers, or a message of theirs.
@@ -157,15 +166,24 @@ pub enum Event {
         /// All of them.
         external: Vec<External>,
     },
+    /// The node does less than it did, or more again.
+    Shedding {
+        /// What it does not do.
+        level: Level,
+        /// Why, in a sentence; nothing if all is done again.
+        why: Option<String>,
+    },
     /// A message went to a peer; only with [`Config::message_events`](crate::Config::message_events).
     MsgSent {
         /// To whom.
         id: NodeId,
         /// Of which protocol, by its capability's name.
         protocol: Arc<str>,
+        /// Its code, if it is of one of the application's protocols and has one.
+        code: Option<u16>,
         /// How urgent.
         lane: Lane,
-        /// Bytes of payload.
+        /// Bytes of payload, the code not counted.
         size: u64,
     },
     /// A message came from a peer; only with [`Config::message_events`](crate::Config::message_events).
@@ -174,10 +192,41 @@ pub enum Event {
         id: NodeId,
         /// Of which protocol, by its capability's name.
         protocol: Arc<str>,
+        /// Its code, if it is of one of the application's protocols and has one.
+        code: Option<u16>,
         /// How urgent.
         lane: Lane,
-        /// Bytes of payload.
+        /// Bytes of payload, the code not counted.
         size: u64,
+    },
+    /// A stream was opened; only with [`Config::message_events`](crate::Config::message_events).
+    StreamOpened {
+        /// With whom.
+        id: NodeId,
+        /// Of which protocol, by its capability's name.
+        protocol: Arc<str>,
+        /// How urgent.
+        lane: Lane,
+        /// Its number in the session.
+        stream: u64,
+        /// Whether this node opened it.
+        by_us: bool,
+    },
+    /// A stream is over, in both directions or with its session; only with
+    /// [`Config::message_events`](crate::Config::message_events).
+    StreamEnded {
+        /// With whom.
+        id: NodeId,
+        /// Of which protocol, by its capability's name.
+        protocol: Arc<str>,
+        /// How urgent.
+        lane: Lane,
+        /// Its number in the session.
+        stream: u64,
+        /// Bytes that went out.
+        sent: u64,
+        /// Bytes that came in.
+        received: u64,
     },
 }
 
@@ -217,6 +266,8 @@ pub struct Health {
     pub status: Status,
     /// In sentences, one for each thing that is missing.
     pub reasons: Vec<String>,
+    /// What each check found.
+    pub checks: Vec<Finding>,
 }
 
 #[cfg(test)]

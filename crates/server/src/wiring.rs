@@ -14,7 +14,10 @@ use peerage_machine::{Driver, Rng};
 use peerage_mailbox::{Alarm, Capacity, Supervisor, data_queue};
 use peerage_peer_session::handshake::Presented;
 use peerage_peer_session::{Buffers, Handshaker, STREAM_ALLOWANCE};
+use peerage_queue::stream::AcceptedStream;
+use peerage_queue::throttle::Throttles;
 use peerage_queue::{Inbound, InboundPool, Pool, Push, SendFailed};
+use peerage_router::protocol::{Plan, PlanError, Protocols, Tracker};
 use peerage_wire::codec::{self, List, Text};
 use peerage_wire::frame::{CHANNEL_WINDOW, MESSAGE_COST};
 use peerage_wire::handshake::{M1_LEN, M1_SECRET_LEN, MAGIC, MAGIC_SECRET};
@@ -35,9 +38,10 @@ use crate::services::{Blueprints, Services};
 use crate::setup::SetupContext;
 use crate::start::{Args, Bound};
 use crate::supervision::RootJournal;
-use crate::{Config, connector, expand, listener};
+use crate::watch::Watch;
+use crate::{Config, Limits, connector, expand, listener};
 
-fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented, String> {
+fn presented(config: &Config, plan: &Plan, record: Verified<NodeRecord>) -> Result<Presented, String> {
     let mut instance = [0; 8];
     getrandom::fill(&mut instance).map_err(|error| error.to_string())?;
     let hello = Hello {
@@ -46,17 +50,52 @@ fn presented(config: &Config, record: Verified<NodeRecord>) -> Result<Presented,
         fork_id: config.fork_id,
         instance: u64::from_be_bytes(instance),
         agent: Text::new(config.agent.clone()).ok_or("agent is longer than 64 bytes")?,
-        capabilities: List::truncated(
-            capabilities(config).filter_map(|(name, version)| Capability::new(name, version)),
-        ),
+        capabilities: List::new(plan.capabilities().to_vec()).ok_or("more capabilities than a greeting holds")?,
     };
     let accepted_forks = List::new(config.accepted_forks.clone()).ok_or("more forks are accepted than can be")?;
     Ok(Presented { record, hello, accepted_forks })
 }
 
-/// What the node speaks over its sessions. Each takes a channel of every session, and its windows.
-fn capabilities(config: &Config) -> impl Iterator<Item = (&'static str, u16)> {
-    [GOSSIP].into_iter().chain(config.exchange_on.then_some(PEERS)).chain(config.router_on.then_some(ROUTER))
+/// What the node itself speaks over its sessions.
+fn capabilities(config: &Config) -> impl Iterator<Item = Capability> {
+    let own = [GOSSIP].into_iter().chain(config.exchange_on.then_some(PEERS)).chain(config.router_on.then_some(ROUTER));
+    own.filter_map(|(name, version)| Capability::new(name, version))
+}
+
+/// The application's protocols, besides the node's own. Each name takes a channel of every session, and its windows.
+pub(crate) fn protocols(args: &Args) -> Result<Protocols, PlanError> {
+    let config = &args.config;
+    Protocols::new(capabilities(config), &args.protocols, &config.withheld, config.session.max_message)
+}
+
+/// Sessions that there may be.
+fn sessions(config: &Config, trusted: usize) -> usize {
+    // Trusted peers may exceed the limit; for those trusted later there is the doubling.
+    // Static ones have places of their own.
+    2 * (config.max_peers.max(1) as usize + trusted) + config.max_static_peers as usize
+}
+
+/// Bytes of the first windows of all sessions that there may be, of so many channels each at most.
+pub(crate) fn first_windows(config: &Config, channels: usize, trusted: usize) -> usize {
+    let windows = CHANNEL_WINDOW * channels + STREAM_ALLOWANCE;
+    sessions(config, trusted).saturating_mul(windows)
+}
+
+impl Config {
+    /// Bytes of the first windows of all sessions that there may be, for the node's own protocols: what peers may send at
+    /// once, whatever the inbound pool has left.
+    pub fn first_windows(&self) -> usize {
+        first_windows(self, capabilities(self).count(), 0)
+    }
+}
+
+/// A configuration with the limits as high as they can be raised while the node runs.
+fn most(config: &Config) -> Config {
+    let mut most = config.clone();
+    most.max_peers = most.max_peers.max(Limits::MOST_PEERS);
+    most.max_static_peers = most.max_static_peers.max(Limits::MOST_PEERS);
+    most.queue.inbound.at_large = most.queue.inbound.at_large.max(Limits::MOST_BYTES);
+    most
 }
 
 /// The handshakes that this node answers: one of them with a word of why not, as it has a secret or has none.
@@ -75,6 +114,8 @@ pub(crate) fn wire(
     ports: Ports,
 ) -> Result<Box<State>, Box<dyn std::error::Error + Send + Sync>> {
     let Inlets { publishes, asks, durable_asks } = inlets;
+    let protocols = protocols(&args)?;
+    let served = Served::new(args.membership.clone());
     let names = Names::new(resolver(&args), args.clock, args.seed.rotate_left(32), &args.meter, ports.named());
     let Args { mut config, keys, bootnodes, statics, trusted, doors, foreign, transport, db, secret, journals, .. } =
         args;
@@ -92,31 +133,34 @@ pub(crate) fn wire(
     let seq = clock.now().unix_millis().max(min_record_seq + 1);
     let own = OwnAddress::new(&config, clock.now(), &sockets);
     let record = record(&config, &keys, seq, own.external(), &sockets)?;
-    let (presented, watched) = watch::channel(presented(&config, record.clone())?);
+    let (presented, watched) = watch::channel(presented(&config, protocols.plan(), record.clone())?);
 
     let pool = Pool::new(config.queue.outbound);
-    // Trusted peers may exceed the limit; for those trusted later there is the doubling.
-    // Static ones have places of their own.
-    let sessions = 2 * (config.max_peers.max(1) as usize + trusted.len()) + config.max_static_peers as usize;
-    let windows = sessions * (CHANNEL_WINDOW * capabilities(&config).count() + STREAM_ALLOWANCE);
-    let inbound_pool = InboundPool::new(windows, config.queue.inbound);
+    let channels = protocols.plan().channels();
+    let inbound_pool = InboundPool::new(first_windows(&config, channels, trusted.len()), config.queue.inbound);
+    // What bounds these queues are the pools, lanes and places above, which may grow while the node runs: so far.
+    let most = most(&config);
+    let sessions = sessions(&most, trusted.len());
     // Four lanes a peer.
-    let lane_items = 4 * config.queue.lanes.items * sessions;
+    let lane_items = (4 * config.queue.lanes.items).saturating_mul(sessions);
     let (push, pushes) =
         data_queue::<Push>(Capacity { items: config.queue.pushes, weight: config.queue.outbound.at_large });
     // Every message that can be queued can fail: those in the lanes, and those that wait for the fan-out, each for all peers
     // at most.
-    let failures = lane_items + config.queue.pushes * sessions;
+    let failures = lane_items.saturating_add(config.queue.pushes.saturating_mul(sessions));
     let failures_room = Capacity { items: failures, weight: failures };
     let (report_failures, failures) = data_queue::<SendFailed>(failures_room);
     // What peers may have here is what the inbound pool granted them: this is never full.
-    let granted = windows + config.queue.inbound.capacity();
+    let granted = first_windows(&most, channels, trusted.len()).saturating_add(most.queue.inbound.capacity());
     let capacity = Capacity { items: granted / MESSAGE_COST as usize, weight: granted };
     let (gossip_inbound, inbound) = data_queue::<Inbound>(capacity);
     let (exchange_inbound, exchange_inlet) = data_queue::<Inbound>(capacity);
     let gossip_memory = peerage_gossip::Memory::new();
     let (router_inbound, router_inlet) = data_queue::<Inbound>(capacity);
     let router_memory = peerage_router::Memory::new();
+    // As many as all peers may have open; what does not fit is refused, and held against nobody.
+    let streams = sessions * config.session.max_channel_streams;
+    let (router_streams, router_accepted) = data_queue::<AcceptedStream>(Capacity { items: streams, weight: streams });
     // The router's requests are in the same lanes.
     let (report_unsent, unsent) = data_queue::<SendFailed>(failures_room);
 
@@ -174,10 +218,11 @@ pub(crate) fn wire(
         config: config.router.clone(),
         seed: seed.rotate_left(16),
         inbound: router_inlet,
+        streams: router_accepted,
         asks,
         failures: unsent,
         report_failures: report_unsent,
-        push: push.clone(),
+        pool: pool.clone(),
         events: ports.router(),
         clock,
         meter: meter.clone(),
@@ -258,20 +303,24 @@ pub(crate) fn wire(
         presented,
         own,
         sockets,
+        tracker: Tracker::new(protocols, pool.clone(), ports.protocols(), &meter),
         pool,
         inbound_pool,
+        throttles: Throttles::new(clock, config.queue.throttle),
         buffers: Buffers::new(),
         gossip_inbound,
         exchange_inbound,
         router_inbound,
+        router_streams,
         router_memory,
-        served: Served::default(),
+        served,
         reachable: Reachable::Unknown,
         gossip_memory,
         stopping: Vec::new(),
         leaving: BTreeMap::new(),
         tasks: JoinSet::new(),
         db,
+        watch: Watch::new(&config, clock.now(), &meter),
         seeking: None,
         bootnodes,
         hosts: Hosts::new(names),

@@ -72,7 +72,9 @@ pub use engine::{
 };
 #[cfg(feature = "planted-bugs")]
 pub use node::Bug;
-pub use node::{Cast, Command, Descriptor, Foreign, ForeignParts, Message, NodeArgs, Note, Parcel, PeerageNode, Tally};
+pub use node::{
+    Cast, Command, Descriptor, Foreign, ForeignParts, Message, NodeArgs, Note, Parcel, PeerageNode, Service, Tally,
+};
 
 /// What machines are driven with.
 pub use peerage_machine;

@@ -60,7 +60,7 @@ fn eclipses_come_with_two_sizes_from_few_and_from_many_subnets() {
 }
 
 #[test]
-fn gossip_is_shown_in_the_clear_and_under_every_adversary() {
+fn gossip_and_requests_are_shown_in_the_clear_and_under_every_adversary() {
     let shipped = shipped();
     let clear = &shipped["gossip-1000"];
     assert!(clear.population.nodes == 1_000 && clear.adversaries.is_empty() && !clear.traffic.is_empty());
@@ -69,7 +69,12 @@ fn gossip_is_shown_in_the_clear_and_under_every_adversary() {
         .filter(|scenario| !scenario.traffic.is_empty())
         .flat_map(|scenario| scenario.adversaries.iter().map(|adversary| adversary.kind))
         .collect();
-    assert_eq!(under, Kind::ALL.into_iter().collect());
+    let asking = [Kind::RequestFlood, Kind::SlowAnswers];
+    assert_eq!(under, Kind::ALL.into_iter().filter(|kind| !asking.contains(kind)).collect());
+    let calm = &shipped["requests-calm"];
+    let flood = &shipped["requests-flood"];
+    assert!(calm.adversaries.is_empty() && calm.requests == flood.requests && calm.population == flood.population);
+    assert!(asking.iter().all(|kind| flood.adversaries.iter().any(|adversary| adversary.kind == *kind)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The greeting both ends exchange inside the handshake, and what they agree on by it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -100,6 +101,21 @@ impl fmt::Display for Capability {
     }
 }
 
+/// Text that names no protocol and version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no protocol and version; write it like eth/69, with a name of at most 16 bytes")]
+pub struct CapabilityError(String);
+
+impl FromStr for Capability {
+    type Err = CapabilityError;
+
+    fn from_str(text: &str) -> Result<Capability, CapabilityError> {
+        let parts = text.split_once('/').filter(|(name, _)| !name.is_empty());
+        let read = parts.and_then(|(name, version)| Capability::new(name, version.parse().ok()?));
+        read.ok_or_else(|| CapabilityError(text.to_owned()))
+    }
+}
+
 /// What a node says of itself in the handshake. Bytes after it belong to a later version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -175,6 +191,16 @@ mod tests {
         let (a, b) = ([("b", 1), ("a", 2), ("a", 1)], [("a", 1), ("c", 9), ("b", 1), ("a", 2), ("b", 1)]);
         assert_eq!(matched(&a, &b), "1:a/2 2:b/1");
         assert_eq!(matched(&b, &a), matched(&a, &b));
+    }
+
+    #[test]
+    fn a_capability_is_read_as_it_is_written() {
+        for text in ["gossip/1", "a/65535"] {
+            assert_eq!(text.parse::<Capability>().map(|read| read.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "gossip", "/1", "gossip/", "gossip/x", "gossip/65536", "seventeen-letters/1", "a/b/1"] {
+            assert!(text.parse::<Capability>().is_err(), "{text}");
+        }
     }
 
     #[test]

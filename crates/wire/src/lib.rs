@@ -32,7 +32,7 @@ mod reason;
 mod record;
 
 pub use admission::{Admission, AdmissionError, Banned};
-pub use hello::{Capability, ForkId, Hello, MatchedCapability, NetworkId, match_capabilities};
+pub use hello::{Capability, CapabilityError, ForkId, Hello, MatchedCapability, NetworkId, match_capabilities};
 pub use host::{Family, Host, is_name};
 pub use identity::{Domain, IdentityError, Keypair, NodeId, Signature};
 pub use ipnet::IpNet;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sessions::CHUNK;
+
 /// Figures by metric.
 pub(crate) type Values = BTreeMap<String, f64>;
 
@@ -33,6 +35,12 @@ pub(crate) enum Impl {
     PeerageAes,
     PeerageChacha,
     PeeragePure,
+    /// Peerage's requests with a task for each answer, as `Node::serve` has them.
+    PeerageTask,
+    /// A stream of a node beside one that nobody reads, on the same session.
+    PeerageUnread,
+    /// A session without a node around it.
+    PeerageSession,
     /// Peerage's gossip, set to do as gossipsub does.
     PeerageGossipsub,
 }
@@ -56,13 +64,19 @@ impl Impl {
             Impl::PeerageAes => "peerage-aes",
             Impl::PeerageChacha => "peerage-chacha",
             Impl::PeeragePure => "peerage-pure",
+            Impl::PeerageTask => "peerage-task",
+            Impl::PeerageUnread => "peerage-unread",
+            Impl::PeerageSession => "peerage-session",
             Impl::PeerageGossipsub => "peerage-gossipsub",
         }
     }
 
     /// Whether this is a session of Peerage's.
     pub(crate) const fn is_peerage(self) -> bool {
-        matches!(self, Impl::Peerage | Impl::PeerageAes | Impl::PeerageChacha | Impl::PeeragePure)
+        matches!(
+            self,
+            Impl::Peerage | Impl::PeerageAes | Impl::PeerageChacha | Impl::PeeragePure | Impl::PeerageSession
+        )
     }
 }
 
@@ -75,6 +89,12 @@ pub(crate) enum Work {
     Small { size: usize },
     /// One message of so many bytes back and forth.
     RoundTrip { size: usize },
+    /// One request of so many bytes after the other, answered with as many.
+    Request { size: usize },
+    /// So many requests out at any time.
+    Requests { size: usize, outstanding: usize },
+    /// A stream that is read for as long as the job, or to the end of so many bytes, and questions meanwhile.
+    Stream { bytes: Option<u64> },
     /// Urgent messages back and forth while bulk fills one direction of the session.
     Priority,
     /// The same over a link of 10 Mbit/s and 20 ms each way.
@@ -87,6 +107,21 @@ pub(crate) enum Work {
     Idle { sessions: usize },
     /// So many sessions with ten small messages a second each.
     Load { sessions: usize },
+}
+
+impl Work {
+    /// What `by` does of it: who has no streams sends messages as large as a stream's pieces.
+    pub(crate) const fn of(self, by: Impl) -> Work {
+        match (self, by) {
+            (Work::Stream { .. }, Impl::RawTcp | Impl::PeerageSession) => Work::Bulk { size: CHUNK },
+            (work, _) => work,
+        }
+    }
+
+    /// Whether Peerage does it by the routers of whole nodes.
+    pub(crate) const fn is_routed(&self) -> bool {
+        matches!(self, Work::Request { .. } | Work::Requests { .. } | Work::Stream { .. })
+    }
 }
 
 /// Work for a pair of processes.

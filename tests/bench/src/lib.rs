@@ -1,6 +1,7 @@
-//! Measures sessions between two processes, beside references taken in the same run, a node under a flood, discovery,
-//! gossip, and the world of `peerage-sim`. Started by `cargo xtask bench`.
+//! Measures sessions between two processes, beside references taken in the same run, a node under a flood and attacked
+//! by its peers, discovery, gossip, and the world of `peerage-sim`. Started by `cargo xtask bench`.
 
+mod attack;
 mod curve;
 mod discovery;
 mod flood;
@@ -9,16 +10,19 @@ mod job;
 mod link;
 mod machine;
 mod names;
+mod node;
 mod pairs;
 mod peer;
 mod pipe;
 mod process;
 mod rawtcp;
 mod report;
+mod requests;
 mod role;
 mod session;
 mod sessions;
 mod stats;
+mod streams;
 mod world;
 
 use std::process::ExitCode;
@@ -39,8 +43,12 @@ struct Cli {
 enum Command {
     /// One session: bulk, small messages, round trips, priority, long links, set-up, memory, load.
     Session(session::Args),
+    /// Requests and streams between two nodes: round trips, and as much as they can.
+    Router(session::RouterArgs),
     /// A flood of connections against a node, while honest peers gossip through it.
     Flood(flood::Args),
+    /// Fifty hostile peers against a node, while honest peers ask it and gossip through it.
+    Attack(attack::Args),
     /// What a session costs a whole node that does nothing with it.
     NodeMem(flood::idle::Args),
     /// Discovery's table, packets and gate, operation by operation.
@@ -51,6 +59,9 @@ enum Command {
     Gossip(gossip::Args),
     /// The simulated world: a plain flood beside a bare heap.
     World(world::Args),
+    /// One of the processes of an attack; this program starts it itself.
+    #[command(hide = true)]
+    AttackPart { part: String },
     /// One of the processes of a flood; this program starts it itself.
     #[command(hide = true)]
     FloodPart { part: String },
@@ -66,12 +77,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Session(args) => session::run(&args),
+        Command::Router(args) => session::run_router(&args),
         Command::Flood(args) => flood::run(&args),
+        Command::Attack(args) => attack::run(&args),
         Command::NodeMem(args) => flood::idle::run(&args),
         Command::Discovery(args) => discovery::run(&args),
         Command::DiscoveryFlood(args) => discovery::run_flood(&args),
         Command::Gossip(args) => gossip::run(&args),
         Command::World(args) => world::run(&args),
+        Command::AttackPart { part } => attack::part(&part),
         Command::FloodPart { part } => flood::part(&part),
         Command::GossipPart { part } => gossip::part(&part),
         Command::Role { side, job, port } => role::main(side, &job, port),

@@ -59,14 +59,37 @@ pub(crate) struct Usage {
     pub(crate) cpu_us: f64,
     /// Resident memory; zero where the system does not say.
     pub(crate) rss_kib: f64,
+    /// The most that ever was resident; likewise.
+    pub(crate) peak_kib: f64,
 }
 
 impl Usage {
     pub(crate) fn now() -> Usage {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Usage { cpu_us: cpu.tv_sec as f64 * 1e6 + cpu.tv_nsec as f64 / 1e3, rss_kib: rss.unwrap_or_default() }
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or_default()
+        };
+        let cpu_us = cpu.tv_sec as f64 * 1e6 + cpu.tv_nsec as f64 / 1e3;
+        Usage { cpu_us, rss_kib: kib("VmRSS:"), peak_kib: kib("VmHWM:") }
+    }
+}
+
+/// How long threads of this process, those that have ended left out, could have run and had no processor, in µs; zero
+/// where the system does not say.
+pub(crate) fn waited_us() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let waited = |text: String| text.split_whitespace().nth(1)?.parse::<f64>().ok();
+    let each = threads.filter_map(|thread| waited(fs::read_to_string(thread.path().join("schedstat")).ok()?));
+    each.sum::<f64>() / 1e3
+}
+
+/// Lets others have the processors first, by so many steps of `nice`.
+pub(crate) fn give_way(steps: u8) -> Result<(), String> {
+    match steps {
+        0 => Ok(()),
+        steps => rustix::process::setpriority_process(None, steps.into()).map_err(|error| format!("nice: {error}")),
     }
 }
 

@@ -40,7 +40,12 @@ impl Process {
 
     /// Asks it how it stands; an empty line is the only question there is.
     pub(crate) async fn ask<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        self.ask_within(Duration::from_secs(10)).await
+    }
+
+    /// The same, of one that may take longer to answer.
+    pub(crate) async fn ask_within<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, Failure> {
         self.stdin.write_all(b"\n").await?;
-        self.hear(Duration::from_secs(10)).await
+        self.hear(within).await
     }
 }

@@ -51,10 +51,16 @@ pub(crate) async fn accept(job: Job, console: &mut Console) -> Result<Option<Val
                 }
             }
         }
-        Work::RoundTrip { size } => {
+        Work::RoundTrip { size } | Work::Request { size } => {
             let (mut stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             echo(&mut stream, size).await;
+            Ok(None)
+        }
+        Work::Requests { size, .. } => {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            echo_in_batches(stream, size).await?;
             Ok(None)
         }
         Work::Setup | Work::Load { .. } => loop {
@@ -72,6 +78,52 @@ pub(crate) async fn accept(job: Job, console: &mut Console) -> Result<Option<Val
 async fn echo(stream: &mut TcpStream, size: usize) {
     let mut buffer = vec![0; size * 2];
     while read_message(stream, &mut buffer, size).await.is_ok() && stream.write_all(&buffer[..size]).await.is_ok() {}
+}
+
+/// Sends back what is there, as much as came together at once.
+async fn echo_in_batches(stream: TcpStream, size: usize) -> Result<(), Failure> {
+    let (from, to) = stream.into_split();
+    let (mut from, mut to) = (BufReader::with_capacity(BUFFER, from), BufWriter::with_capacity(BUFFER, to));
+    let mut message = vec![0; size];
+    while from.read_exact(&mut message).await.is_ok() {
+        to.write_all(&message).await?;
+        if from.buffer().len() < size {
+            to.flush().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps so many messages on their way there and back.
+async fn outstanding_at_once(
+    job: Job,
+    stream: TcpStream,
+    size: usize,
+    outstanding: usize,
+    console: &mut Console,
+) -> Result<Values, Failure> {
+    let (from, to) = stream.into_split();
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = done.clone();
+    tokio::spawn(async move {
+        let (mut from, mut to) = (BufReader::with_capacity(BUFFER, from), BufWriter::with_capacity(BUFFER, to));
+        let mut message = vec![7; size];
+        for _ in 0..outstanding {
+            to.write_all(&message).await?;
+        }
+        to.flush().await?;
+        loop {
+            from.read_exact(&mut message).await?;
+            count.fetch_add(1, Ordering::Relaxed);
+            to.write_all(&message).await?;
+            if from.buffer().len() < size {
+                to.flush().await?;
+            }
+        }
+        #[expect(unreachable_code, reason = "says what the block's errors are")]
+        Ok::<(), std::io::Error>(())
+    });
+    count_between_marks(&done, usize::MAX, job, console).await
 }
 
 /// Reads one message into a buffer with room for more: a read that fills its buffer has to be followed by one that
@@ -108,7 +160,7 @@ pub(crate) async fn dial(job: Job, at: SocketAddr, console: &mut Console) -> Res
             while stream.write_u32_le(len).await.is_ok() && stream.write_all(&message).await.is_ok() {}
             Ok(None)
         }
-        Work::RoundTrip { size } => {
+        Work::RoundTrip { size } | Work::Request { size } => {
             let mut stream = connect(at).await?;
             let mut buffer = vec![7; size * 2];
             let mut samples = Vec::new();
@@ -122,6 +174,9 @@ pub(crate) async fn dial(job: Job, at: SocketAddr, console: &mut Console) -> Res
                 }
             }
             Ok(Some(round_trips(samples)))
+        }
+        Work::Requests { size, outstanding } => {
+            outstanding_at_once(job, connect(at).await?, size, outstanding, console).await.map(Some)
         }
         Work::Setup => connections(job, at, console).await.map(Some),
         Work::Load { sessions } => load(job, at, sessions, console).await.map(Some),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::job::{Impl, Job, Values, Work};
 use crate::machine::{self, Usage};
-use crate::{Failure, curve, link, pipe, rawtcp, sessions};
+use crate::{Failure, curve, link, pipe, rawtcp, requests, sessions};
 
 /// Which process of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -109,6 +109,8 @@ async fn part(side: Side, job: Job, at: SocketAddr, console: &mut Console) -> Re
         (Side::Alone, _) => link::run(job).await.map(Some),
         (Side::Accept, Impl::RawTcp) => rawtcp::accept(job, console).await,
         (Side::Dial, Impl::RawTcp) => rawtcp::dial(job, at, console).await,
+        (Side::Accept, _) if job.work.is_routed() => requests::accept(job, console).await,
+        (Side::Dial, _) if job.work.is_routed() => requests::dial(job, at, console).await,
         (Side::Accept, by) if by.is_peerage() => sessions::accept(job, console).await,
         (Side::Dial, by) if by.is_peerage() => sessions::dial(job, at, console).await,
         (Side::Accept, _) => pipe::accept(job, console).await.map(Some),

@@ -13,6 +13,23 @@ use crate::report::Report;
 use crate::stats::{Summary, ratios};
 use crate::{Failure, names, peer};
 
+/// What is measured of requests and streams.
+#[derive(clap::Args)]
+pub(crate) struct RouterArgs {
+    /// Measure for half a second where it is two otherwise.
+    #[arg(long)]
+    quick: bool,
+    /// Only these benches.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(names::ROUTER))]
+    only: Vec<String>,
+    /// Rounds; in each, every implementation and every reference is measured once.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Measure for half a second where it is two otherwise, and the memory of 1,000 sessions only.
@@ -47,6 +64,8 @@ struct Plan {
 }
 
 const MOST: usize = usize::MAX;
+/// Of a stream, and of the questions on its session.
+const STREAM_METRICS: [(&str, &str); 3] = [("mb_s", "MB/s"), ("ping_p50_us", "us"), ("ping_p99_us", "us")];
 
 /// The plans of one name; memory has one for each number of sessions.
 fn plans(name: &str, quick: bool) -> Vec<Plan> {
@@ -75,6 +94,24 @@ fn plans(name: &str, quick: bool) -> Vec<Plan> {
         "small1k" => vec![plan(Work::Small { size: 1024 }, raw(), &small)],
         "rtt128" => vec![plan(Work::RoundTrip { size: 128 }, raw(), &micros)],
         "rtt128-1cpu" => vec![Plan { one_cpu: true, ..plan(Work::RoundTrip { size: 128 }, raw(), &micros) }],
+        "request128" => vec![plan(Work::Request { size: 128 }, routed(), &micros)],
+        "request128-1cpu" => vec![Plan { one_cpu: true, ..plan(Work::Request { size: 128 }, routed(), &micros) }],
+        "requests-1" | "requests-16" | "requests-256" => {
+            let outstanding = name.strip_prefix("requests-").and_then(|many| many.parse().ok()).unwrap_or(1);
+            let metrics = [("requests_s", "1/s"), ("cpu_us", "us_per_request")];
+            vec![plan(Work::Requests { size: 128, outstanding }, routed(), &metrics)]
+        }
+        "stream" | "stream-1cpu" => {
+            let one_cpu = name == "stream-1cpu";
+            vec![Plan { one_cpu, ..plan(Work::Stream { bytes: None }, streamed(), &STREAM_METRICS) }]
+        }
+        "stream-1gib" => {
+            let bytes = Some(if quick { 1 << 26 } else { 1 << 30 });
+            let metrics = STREAM_METRICS.into_iter().chain([("peak_accept", "MiB"), ("peak_dial", "MiB")]);
+            let stream = plan(Work::Stream { bytes }, vec![(us, Vec::new())], &metrics.collect::<Vec<_>>());
+            // However long it takes.
+            vec![Plan { run: ms(60_000), ..stream }]
+        }
         "priority" => vec![plan(Work::Priority, against(&[]), &micros)],
         "priority-10mbit" => {
             let metrics = [("p50_ms", "ms_above_rtt"), ("p99_ms", "ms_above_rtt")];
@@ -134,11 +171,39 @@ fn every_cipher() -> Vec<(Impl, Vec<Impl>)> {
     ]
 }
 
+/// Requests answered by a function and by a task, beside plain TCP.
+fn routed() -> Vec<(Impl, Vec<Impl>)> {
+    let raw = vec![Impl::RawTcp];
+    vec![(Impl::RawTcp, Vec::new()), (subject(), raw.clone()), (Impl::PeerageTask, raw)]
+}
+
+/// A stream, alone and beside one that nobody reads; beside the bulk of a session and of plain TCP.
+fn streamed() -> Vec<(Impl, Vec<Impl>)> {
+    let bulk = vec![Impl::PeerageSession, Impl::RawTcp];
+    vec![
+        (Impl::RawTcp, Vec::new()),
+        (Impl::PeerageSession, Vec::new()),
+        (subject(), bulk),
+        (Impl::PeerageUnread, vec![subject()]),
+    ]
+}
+
+/// Measures what was asked for of requests and streams.
+pub(crate) fn run_router(args: &RouterArgs) -> Result<(), Failure> {
+    let RouterArgs { quick, only, pairs, json } = args;
+    let args = Args { quick: *quick, only: only.clone(), by: Vec::new(), pairs: *pairs, json: json.clone() };
+    run_named(&names::ROUTER, &args)
+}
+
 /// Measures what was asked for.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    run_named(&names::SESSION, args)
+}
+
+fn run_named(known: &[&'static str], args: &Args) -> Result<(), Failure> {
     let rounds = usize::from(args.pairs);
     let mut report = Report::begin(Machine::here(), rounds, args.quick);
-    for name in names::SESSION {
+    for name in known {
         if args.only.is_empty() || args.only.iter().any(|only| only == name) {
             for mut plan in plans(name, args.quick) {
                 plan.by.retain(|(by, _)| args.by.is_empty() || args.by.iter().any(|only| only == by.name()));
@@ -179,7 +244,7 @@ fn measure(bench: &'static str, plan: &Plan, rounds: usize, report: &mut Report)
     let mut measured: BTreeMap<Impl, Vec<Values>> = BTreeMap::new();
     for _ in 0..rounds.min(plan.rounds) {
         for (by, _) in &able {
-            let job = Job { work: plan.work, by: *by, warm: plan.warm, run: plan.run, one_cpu: plan.one_cpu };
+            let job = Job { work: plan.work.of(*by), by: *by, warm: plan.warm, run: plan.run, one_cpu: plan.one_cpu };
             let outcome = pairs::run(&job).map_err(|error| format!("{}: {error}", by.name()))?;
             measured.entry(*by).or_default().push(figures(&job, outcome)?);
         }
@@ -226,6 +291,14 @@ fn figures(job: &Job, outcome: Outcome) -> Result<Values, Failure> {
             let (count, seconds) = (counted("count")?, counted("seconds")?);
             vec![("cpu_us", (accept + dial) / count), ("handshakes_s", count / seconds)]
         }
+        Work::Requests { .. } => {
+            let (count, seconds) = (counted("count")?, counted("seconds")?);
+            vec![("requests_s", count / seconds), ("cpu_us", (accept + dial) / count)]
+        }
+        Work::Stream { .. } => {
+            let [accept, dial] = [0, 1].map(|side| after[side].peak_kib / 1024.0);
+            vec![("peak_accept", accept), ("peak_dial", dial)]
+        }
         Work::Idle { .. } => {
             if after.iter().any(|usage| usage.rss_kib == 0.0) {
                 return Err("the system does not say how much memory a process has".into());
@@ -256,7 +329,7 @@ mod tests {
 
     #[test]
     fn every_name_has_a_plan_and_every_reference_is_measured_in_the_same_round() {
-        for name in names::SESSION {
+        for name in names::SESSION.into_iter().chain(names::ROUTER) {
             for plan in plans(name, true) {
                 let measured: Vec<_> = plan.by.iter().map(|(by, _)| *by).collect();
                 let references = plan.by.iter().flat_map(|(_, references)| references);
@@ -270,7 +343,7 @@ mod tests {
     fn a_handshake_costs_what_both_processes_spent() {
         let job =
             Job { work: Work::Setup, by: Impl::RawTcp, warm: Duration::ZERO, run: Duration::ZERO, one_cpu: false };
-        let usage = |cpu_us| Usage { cpu_us, rss_kib: 1.0 };
+        let usage = |cpu_us| Usage { cpu_us, ..Usage::default() };
         let values = Values::from([("count".to_owned(), 100.0), ("seconds".to_owned(), 0.5)]);
         let marks = vec![[usage(0.0), usage(1000.0)], [usage(2000.0), usage(4000.0)]];
         let made = figures(&job, Outcome { values, marks }).expect("two marks");

@@ -26,7 +26,7 @@ pub(crate) const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 /// How often an urgent message is sent while bulk fills the session.
 const URGENT_INTERVAL: Duration = Duration::from_millis(2);
 /// Bytes of a bulk message that it has to overtake.
-const BULK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 /// Files that a process needs besides its connections.
 const OTHER_FILES: usize = 64;
 
@@ -178,7 +178,7 @@ pub(crate) fn round_trips(mut samples: Vec<Duration>) -> Values {
 /// Those that are still under way at the end are waited for: the slow ones count.
 pub(crate) async fn overtake(peer: Peer, warm: Duration, run: Duration) -> Result<Vec<Duration>, Failure> {
     let Peer { sender, mut receiver, .. } = peer;
-    let bulk = tokio::spawn(push(sender.clone(), Lane::Bulk, BULK));
+    let bulk = tokio::spawn(push(sender.clone(), Lane::Bulk, CHUNK));
     let start = Instant::now();
     let asking = tokio::spawn(ask(sender, start, warm + run));
     let mut samples = Vec::new();

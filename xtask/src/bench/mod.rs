@@ -33,9 +33,20 @@ enum What {
     /// its extremes. Lines with `metric=ratio … vs=…` compare within each round. What cannot be measured here says
     /// `skipped=…`.
     Session(Session),
+    /// Requests and streams between two nodes.
+    ///
+    /// Requests of 128 bytes there and back: round trips, with both processes on one processor too, and as many a second
+    /// as there can be with 1, 16 and 256 out, answered by a function and by a task. A stream: its throughput, alone and
+    /// beside one that nobody reads, and a whole GiB, with how long a request takes on the same session meanwhile, and
+    /// the memory of both.
+    Router(Router),
     /// A flood of connections from 50 addresses against a node in a process of its own, while 20 honest peers gossip
     /// through it: what it refuses, what it costs, and what the honest notice of it.
     Flood(Flood),
+    /// Fifty hostile peers at full speed against a node in a process of its own whose limits are those recommended and
+    /// exempt nobody, while ten honest peers ask it and gossip through it: its memory beside what its limits add up to,
+    /// what the honest notice, what becomes of the hostile. First without them, then attack by attack.
+    Attack(Attack),
     /// What a session costs a whole node that does nothing with it: memory, with the exchange of peers and without.
     NodeMem(NodeMem),
     /// Discovery: the nearest sixteen, inserts, packets, and how many datagrams a second a core judges at the gate.
@@ -60,6 +71,22 @@ struct Gossip {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(names::GOSSIP))]
     only: Vec<String>,
     /// Rounds; in each, every way of gossip and the reference are measured once.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Router {
+    /// Measure for half a second where it is two otherwise.
+    #[arg(long)]
+    quick: bool,
+    /// Only these benches.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(names::ROUTER))]
+    only: Vec<String>,
+    /// Rounds; in each, every implementation and the reference are measured once.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pairs: u16,
     /// Write the figures to this file too.
@@ -117,6 +144,23 @@ struct Flood {
 }
 
 #[derive(clap::Args)]
+struct Attack {
+    /// Seconds that each attack lasts.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: u64,
+    /// Only these attacks.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(names::ATTACK))]
+    only: Vec<String>,
+    /// By how many steps of `nice` the hostile process gives way to the others: where it shares their processors, and
+    /// hostile peers elsewhere would not.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
+    nice: u8,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct NodeMem {
     /// Sessions that the node is given.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -160,11 +204,20 @@ pub(crate) fn run(Args { profile, what }: &Args) -> Result<(), Failure> {
 fn arguments(what: &What) -> Vec<OsString> {
     let (mut words, json) = match what {
         What::Session(args) => (rounds("session", args.quick, &args.only, args.pairs), &args.json),
+        What::Router(args) => (rounds("router", args.quick, &args.only, args.pairs), &args.json),
         What::Gossip(args) => (rounds("gossip", args.quick, &args.only, args.pairs), &args.json),
         What::Flood(Flood { attempts, seconds, json }) => {
             let (attempts, seconds) = (attempts.to_string(), seconds.to_string());
             let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
             (words.map(OsString::from).to_vec(), json)
+        }
+        What::Attack(Attack { seconds, only, nice, json }) => {
+            let mut words: Vec<OsString> = vec!["attack".into(), "--seconds".into(), seconds.to_string().into()];
+            if !only.is_empty() {
+                words.extend(["--only".into(), only.join(",").into()]);
+            }
+            words.extend(["--nice".into(), nice.to_string().into()]);
+            (words, json)
         }
         What::Discovery(Discovery { pairs, json }) => {
             let pairs = pairs.to_string();
@@ -229,6 +282,8 @@ mod tests {
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["gossip", "--pairs", "3", "--quick", "--only", "gossip20,hub1k", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["router", "--pairs", "1", "--quick", "--only", "requests-256", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["world", "--nodes", "500", "--pairs", "1", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["node-mem", "--sessions", "300", "--json", "out.json"];
@@ -239,11 +294,15 @@ mod tests {
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["flood", "--attempts", "100", "--seconds", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
+        let words = ["attack", "--seconds", "5", "--only", "requests,all", "--nice", "0", "--json", "out.json"];
+        assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
     }
 
     #[test]
     fn a_wrong_name_is_answered_with_the_right_ones() {
         let why = parse(&["session", "--only", "bulk"]).expect_err("no such bench");
         assert!(names::SESSION.iter().all(|name| why.contains(name)), "{why}");
+        let why = parse(&["attack", "--only", "reads"]).expect_err("no such attack");
+        assert!(names::ATTACK.iter().all(|name| why.contains(name)), "{why}");
     }
 }

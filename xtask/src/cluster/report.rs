@@ -11,7 +11,10 @@ use super::tally::{Sums, percentile};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Row {
     pub(crate) peers: Option<usize>,
+    /// By its present process.
     pub(crate) delivered: usize,
+    /// By all its processes, each message once.
+    pub(crate) has: usize,
     pub(crate) duplicates: Option<u64>,
     pub(crate) bytes_in: Option<u64>,
     pub(crate) bytes_out: Option<u64>,
@@ -123,14 +126,15 @@ fn rounded(value: f64) -> f64 {
 
 /// The table, one node a line.
 pub(crate) fn table(rows: &[Row]) -> String {
-    const HEAD: [&str; 9] =
-        ["node", "peers", "delivered", "duplicates received", "in", "out", "peak RSS", "CPU s", "exit"];
-    let mut cells: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
+    const HEAD: [&str; 10] =
+        ["node", "peers", "delivered", "has", "duplicates received", "in", "out", "peak RSS", "CPU s", "exit"];
+    let mut cells: Vec<[String; 10]> = vec![HEAD.map(str::to_owned)];
     for (index, row) in rows.iter().enumerate() {
         cells.push([
             (index + 1).to_string(),
             or_dash(row.peers),
             row.delivered.to_string(),
+            row.has.to_string(),
             or_dash(row.duplicates),
             row.bytes_in.map_or_else(dash, size),
             row.bytes_out.map_or_else(dash, size),
@@ -203,6 +207,7 @@ mod tests {
         let row = Row {
             peers: Some(1),
             delivered: 2,
+            has: 2,
             duplicates: Some(1),
             bytes_in: Some(2048),
             bytes_out: Some(10),

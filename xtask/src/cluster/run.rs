@@ -416,7 +416,7 @@ impl<'a> Run<'a> {
             let (missing, wanted) = self.tally.missing_since_back(*node);
             if missing > 0 {
                 let name = node + 1;
-                let missed = format!("missed {missing} of the {wanted} messages published afterwards");
+                let missed = format!("has not got {missing} of the {wanted} messages that were to be had");
                 accusations.push(format!("node {name} came back but {missed}"));
             }
         }
@@ -429,6 +429,7 @@ impl<'a> Run<'a> {
             Row {
                 peers: self.nodes.peers(node),
                 delivered: self.tally.delivered_by(node),
+                has: self.tally.has(node),
                 duplicates: counters.duplicates,
                 bytes_in: counters.bytes_in,
                 bytes_out: counters.bytes_out,

@@ -8,6 +8,10 @@ use std::time::Duration;
 /// BLAKE3 of a payload.
 pub(crate) type Hash = [u8; 32];
 
+/// How long before it was back something may have been published that a restarted node must get all the same: nodes keep
+/// messages for two minutes, and it takes them some seconds to fetch what they lack.
+const KEPT: Duration = Duration::from_secs(90);
+
 /// Which life of a node a delivery belongs to: 0 until it is killed, 1 afterwards.
 pub(crate) type Life = u32;
 
@@ -37,6 +41,8 @@ struct NodeTally {
     ids: HashSet<String>,
     /// Deliveries of this process by payload.
     delivered: HashMap<Hash, usize>,
+    /// The same, of the processes before: the most of any of them.
+    before: HashMap<Hash, usize>,
     matched: usize,
     own: usize,
     back_at: Option<Duration>,
@@ -128,13 +134,16 @@ impl Tally {
         let tally = &mut self.nodes[node];
         tally.life += 1;
         tally.ids.clear();
-        tally.delivered.clear();
+        for (hash, count) in std::mem::take(&mut tally.delivered) {
+            let most = tally.before.entry(hash).or_insert(0);
+            *most = count.max(*most);
+        }
         tally.matched = 0;
         tally.own = 0;
         tally.back_at = None;
     }
 
-    /// A restarted node is in the mesh again: from now on it must miss nothing.
+    /// A restarted node is in the mesh again: what was published since shortly before must come to it, besides what it had.
     pub(crate) fn back(&mut self, node: usize, at: Duration) {
         self.nodes[node].back_at = Some(at);
     }
@@ -152,18 +161,26 @@ impl Tally {
         self.nodes[node].matched
     }
 
-    /// How many of the messages published after a restarted node was back it has not delivered, and how many there
-    /// were.
+    /// How many messages a node has delivered in all its lives.
+    pub(crate) fn has(&self, node: usize) -> usize {
+        let tally = &self.nodes[node];
+        let newer = tally.delivered.iter().map(|(hash, count)| count.max(tally.before.get(hash).unwrap_or(&0)));
+        let older = tally.before.iter().filter(|(hash, _)| !tally.delivered.contains_key(*hash));
+        newer.sum::<usize>() + older.map(|(_, count)| count).sum::<usize>()
+    }
+
+    /// How many of the messages that a restarted node must have by now no life of it has delivered, and how many there are:
+    /// those that were still to be had from others when it was back, and all since.
     pub(crate) fn missing_since_back(&self, node: usize) -> (usize, usize) {
         let tally = &self.nodes[node];
         let Some(back_at) = tally.back_at else { return (0, 0) };
         let mut missing = 0;
         let mut wanted = 0;
         for (hash, publications) in &self.publications {
-            let since = publications.iter().filter(|publication| publication.at >= back_at).count();
-            let delivered = tally.delivered.get(hash).copied().unwrap_or(0);
+            let since = publications.iter().filter(|publication| publication.at + KEPT >= back_at).count();
+            let most = |of: &HashMap<Hash, usize>| of.get(hash).copied().unwrap_or(0);
             wanted += since;
-            missing += since.saturating_sub(delivered);
+            missing += since.saturating_sub(most(&tally.delivered).max(most(&tally.before)));
         }
         (missing, wanted)
     }
@@ -279,6 +296,20 @@ mod tests {
     }
 
     #[test]
+    fn a_restarted_node_must_get_what_was_published_while_it_was_away_and_is_still_kept() {
+        let mut tally = Tally::new(vec![A, B], 2, &[1]);
+        tally.publishing(0, 0, at(0));
+        tally.restarted(1);
+        tally.publishing(1, 0, KEPT);
+        tally.delivered(0, 0, "a", &A, at(1));
+        tally.delivered(0, 0, "b", &B, at(2));
+        tally.back(1, KEPT + at(5));
+        assert_eq!((tally.missing_since_back(1), tally.has(1)), ((1, 1), 0), "the first one may be gone everywhere");
+        tally.delivered(1, 1, "b", &B, KEPT + at(9));
+        assert_eq!((tally.missing_since_back(1), tally.has(1), tally.is_complete()), ((0, 1), 1, true));
+    }
+
+    #[test]
     fn a_killed_node_is_not_expected_to_deliver_but_must_miss_nothing_once_it_is_back() {
         let mut tally = Tally::new(vec![A, B], 2, &[1]);
         tally.publishing(0, 0, at(0));
@@ -289,10 +320,10 @@ mod tests {
         assert_eq!(tally.delivered_by(1), 0);
         tally.delivered(1, 1, "a", &A, at(3)); // Its next life may be told again what the last one knew.
         tally.back(1, at(5));
-        assert_eq!(tally.missing_since_back(1), (0, 0));
+        assert_eq!(tally.missing_since_back(1), (0, 1));
         tally.publishing(1, 0, at(6));
         tally.delivered(0, 0, "b", &B, at(7));
-        assert_eq!(tally.missing_since_back(1), (1, 1));
+        assert_eq!((tally.missing_since_back(1), tally.has(1)), ((1, 2), 1));
         assert!(!tally.is_complete());
         tally.delivered(1, 1, "b", &B, at(9));
         assert!(tally.is_complete());

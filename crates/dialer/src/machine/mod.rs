@@ -88,6 +88,7 @@ pub struct DialerMachine {
     id: NodeId,
     rng: Rng,
     started: bool,
+    paused: bool,
     next_attempt: u64,
     in_flight: BTreeMap<Attempt, InFlight>,
     attempt_of: BTreeMap<NodeId, Attempt>,
@@ -121,6 +122,7 @@ impl DialerMachine {
             id,
             rng,
             started: false,
+            paused: false,
             next_attempt: 0,
             in_flight: BTreeMap::new(),
             attempt_of: BTreeMap::new(),
@@ -232,7 +234,7 @@ impl DialerMachine {
 
     /// Starts what there are slots for, static peers first, and asks for candidates if slots remain.
     fn schedule(&mut self, now: Time, fx: &mut Fx) {
-        if !self.started || !self.config.dialing {
+        if !self.started || !self.config.dialing || self.paused {
             return;
         }
         self.mind_loneliness(now, fx);
@@ -375,6 +377,11 @@ impl Machine for DialerMachine {
             In::Done { attempt, outcome } => self.done(now, attempt, outcome, fx),
             In::Resolved { attempt, record } => self.resolved(now, attempt, record, fx),
             In::Candidates(found) => self.candidates(now, found, fx),
+            In::Limits { max_dial_peers, max_static_peers } => {
+                (self.config.max_dial_peers, self.config.max_static_peers) = (max_dial_peers, max_static_peers);
+                self.cancel_surplus(now, fx);
+            }
+            In::Pause(paused) => self.paused = paused,
         }
         self.schedule(now, fx);
     }

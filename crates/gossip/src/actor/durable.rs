@@ -11,6 +11,15 @@ use crate::wire::Parcel;
 /// Questions of readers answered before others get their turn.
 const ASK_BUDGET: usize = 128;
 
+/// A message of a durable topic; see `Out::Keep`.
+pub(super) struct Kept {
+    pub(super) id: MessageId,
+    pub(super) parcel: Parcel,
+    pub(super) from: Option<NodeId>,
+    pub(super) first: bool,
+    pub(super) old: bool,
+}
+
 impl State {
     /// What the logs answered, and what readers ask.
     pub(super) fn durable_turn(&mut self, now: Time) {
@@ -38,13 +47,25 @@ impl State {
         }
     }
 
-    /// Keeps a message of a durable topic. Who hears the topic without reading it gets it at once, as any other.
-    pub(super) fn keep(&mut self, now: Time, id: MessageId, parcel: Parcel, from: Option<NodeId>, first: bool) {
+    /// Looking through peers' logs for a topic began, or ended.
+    pub(super) fn catch_up(&mut self, now: Time, topic: &Topic, running: bool, until: Option<Time>) {
         let mut tell = Vec::new();
-        if !self.durables.keep(now, id, &parcel, first, &mut tell) {
+        self.durables.catch_up(now, topic, running, until, &mut tell);
+        tell.into_iter().for_each(|input| self.feed(now, input));
+    }
+
+    /// Keeps a message of a durable topic. Who hears the topic without reading it gets it at once, as any other, unless it
+    /// is old.
+    pub(super) fn keep(&mut self, now: Time, kept: Kept) {
+        let Kept { id, parcel, from, first, old } = kept;
+        let mut tell = Vec::new();
+        if !self.durables.keep(now, id, &parcel, first, &mut tell) && !old {
             self.args.memory.seen(now, id, self.args.config.seen_ids, self.args.config.seen_for());
         }
         tell.into_iter().for_each(|input| self.feed(now, input));
+        if old {
+            return;
+        }
         let Parcel { topic, origin, payload, .. } = parcel;
         let (publisher, issued) = origin.map(|origin| (origin.publisher, origin.issued)).unzip();
         self.deliver(now, Message { id, topic, publisher, issued, from, payload });

@@ -22,11 +22,13 @@ impl Bits {
         fresh
     }
 
-    /// Takes a shard out.
-    pub fn remove(&mut self, shard: usize) {
-        if let Some(word) = self.0.get_mut(shard / 64) {
-            *word &= !(1 << (shard % 64));
-        }
+    /// Takes a shard out; whether it was in.
+    pub fn remove(&mut self, shard: usize) -> bool {
+        let Some(word) = self.0.get_mut(shard / 64) else { return false };
+        let bit = 1 << (shard % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
     }
 
     /// Whether a shard is in there.

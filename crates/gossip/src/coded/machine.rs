@@ -1,6 +1,7 @@
 //! All coded messages of a node: admission, checks, bounds, repair.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_machine::Time;
@@ -103,6 +104,11 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
+    /// What each publisher may have coded from now on. What it has used counts.
+    pub(crate) fn limit(&mut self, bytes: usize, period: Duration) {
+        self.quotas.set(bytes, period);
+    }
+
     pub(crate) fn new(config: CodedConfig, salt: u64) -> Coded {
         Coded {
             quotas: Quotas::new(config.publisher_bytes, config.quota_period),

@@ -50,6 +50,11 @@ impl Quotas {
         Quotas { owing: BTreeMap::new(), barred: BTreeMap::new(), bytes: bytes.max(1), period }
     }
 
+    /// The quota from now on.
+    pub(super) fn set(&mut self, bytes: usize, period: Duration) {
+        (self.bytes, self.period) = (bytes.max(1), period);
+    }
+
     /// Charges a publisher for a payload; false if it has used up what it may. A quota that is full takes one payload
     /// of any size, or a large one would never fit a small quota.
     pub(super) fn take(&mut self, now: Time, publisher: NodeId, bytes: usize) -> bool {
@@ -125,6 +130,14 @@ mod tests {
         assert_eq!((quotas.owing.len(), quotas.barred.len()), (MAX_PUBLISHERS, MAX_PUBLISHERS));
         assert!(quotas.take(at(6), node(200), 50), "room again");
         assert!(!quotas.is_barred(at(9), &node(0)));
+    }
+
+    #[test]
+    fn a_quota_that_changes_counts_what_was_used() {
+        let mut quotas = Quotas::new(100, Duration::from_secs(10));
+        assert!(quotas.take(at(0), node(1), 100) && !quotas.take(at(0), node(1), 50));
+        quotas.set(1_000, Duration::from_secs(20));
+        assert!(quotas.take(at(0), node(1), 500) && !quotas.take(at(0), node(1), 500));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::machine::{Count, DropReason, Fx, Out, Outgoing, dropped};
 use crate::message::MessageId;
 use crate::wire::{self, CodedStatus, Shard};
 
-/// Shards a peer brings twice before it is blamed: a failed push is repeated.
+/// Shards a peer brings twice, unasked, before it is blamed: a failed push is repeated.
 const MAX_REPEATS: usize = 16;
 /// In tags: the header went along.
 const WITH_HEADER: u64 = 1 << 62;
@@ -59,7 +59,8 @@ impl Coded {
             dropped(DropReason::InvalidShard, fx);
             return fx.emit(Out::Report { session: from, penalty: Penalty::InvalidMessage });
         }
-        let again = !link.brought.insert(place);
+        // What was asked for may have been sent unasked just before.
+        let again = !link.brought.insert(place) && !link.wanted.remove(place);
         if again {
             link.repeats += 1;
             if link.repeats == MAX_REPEATS {

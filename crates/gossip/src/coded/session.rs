@@ -39,6 +39,8 @@ pub(super) struct Link {
     round_trip: Option<Duration>,
     /// What it brought.
     pub(super) brought: Bits,
+    /// What it was asked for, and may bring though it was on its way already.
+    pub(super) wanted: Bits,
     /// How often it was asked.
     pub(super) asked: u32,
     /// How many shards it asked for.
@@ -60,6 +62,7 @@ impl Link {
             timed: None,
             round_trip: None,
             brought: Bits::default(),
+            wanted: Bits::default(),
             asked: 0,
             served: 0,
             repeats: 0,
@@ -303,7 +306,7 @@ impl Session {
                 let there = link.complete || link.has.contains(index);
                 if there && !self.have.contains(index) && taken.insert(index) {
                     wanted.insert(index);
-                    link.brought.remove(index);
+                    link.wanted.insert(index);
                 }
             }
             if !wanted.is_empty() {

@@ -25,11 +25,17 @@ pub struct Pull {
     /// answered with nothing, and so are those that come when four times
     /// [`Config::cache_ids`](super::Config::cache_ids) kept messages have been looked at.
     pub beat_bytes: usize,
+    /// Most bytes of a durable topic's messages in an answer out of the log, except that there may be one message of any
+    /// size.
+    pub history_bytes: usize,
+    /// Most bytes of such answers that a heartbeat allows, to all peers together.
+    pub history_beat_bytes: usize,
 }
 
 impl Pull {
     /// 1 s and 15 s; 64 KiB an answer, 1 MiB a heartbeat: an asker gets a few answers a second, each of another peer,
-    /// and a node of 50 Mbit/s spends a sixth of them at most.
+    /// and a node of 50 Mbit/s spends a sixth of them at most. Out of logs 256 KiB an answer and 2 MiB a heartbeat, in the
+    /// lane that gives way to all others.
     pub const fn recommended() -> Pull {
         Pull {
             fast: Duration::from_secs(1),
@@ -38,6 +44,8 @@ impl Pull {
             fresh: Duration::from_secs(2),
             answer_bytes: 64 * 1024,
             beat_bytes: 1024 * 1024,
+            history_bytes: 256 * 1024,
+            history_beat_bytes: 2 * 1024 * 1024,
         }
     }
 
@@ -47,6 +55,8 @@ impl Pull {
             ("pull.timeout (ms)", self.timeout.as_millis() as usize),
             ("pull.answer_bytes", self.answer_bytes),
             ("pull.beat_bytes", self.beat_bytes),
+            ("pull.history_bytes", self.history_bytes),
+            ("pull.history_beat_bytes", self.history_beat_bytes),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(ConfigError::Zero(name));

@@ -20,6 +20,8 @@ pub struct DurableConfig {
     pub hold: Duration,
     /// How long it waits at most, while those before it come.
     pub hold_most: Duration,
+    /// How long it waits at most while peers' logs are looked through for them.
+    pub catch_up_most: Duration,
     /// Most bytes of messages of one topic that are held back. When there are more, whoever has the most of them waits no
     /// longer.
     pub held_bytes: usize,
@@ -70,6 +72,7 @@ impl DurableConfig {
             heads: 262_144,
             hold: Duration::from_secs(6),
             hold_most: Duration::from_secs(60),
+            catch_up_most: Duration::from_secs(900),
             held_bytes: 32 * MIB,
             waiting_bytes: 32 * MIB,
             publishers: 4_096,

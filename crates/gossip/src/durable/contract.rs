@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use peerage_machine::Time;
 use peerage_wire::{NodeId, codec};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,13 @@ pub enum DurableIn {
     Persisted {
         /// The position of the oldest message that is kept, or of the next one; none if nothing was written.
         oldest: Option<u64>,
+    },
+    /// Peers' logs are being looked through for what is missing, or not any more.
+    CatchUp {
+        /// Whether they are.
+        running: bool,
+        /// What was missing at that time was looked for.
+        until: Option<Time>,
     },
     /// A reader wants what comes after a position. Answered with [`DurableOut::Batch`] as soon as there is something.
     Fetch {
@@ -114,8 +122,10 @@ pub enum DurableOut {
         /// Whether the cursor is there on disk, or farther; or the last position that there is.
         result: Result<(), Option<u64>>,
     },
-    /// Something is missing: pull repair may find it.
+    /// Something is missing: pull repair may find it, or it is in peers' logs.
     Hurry,
+    /// There was no room for this. It is in peers' logs, and may come again.
+    Forget(MessageId),
     /// Count this.
     Count(DurableCount),
 }
@@ -135,7 +145,7 @@ pub enum DurableCount {
     Late,
     /// A message was dropped as there are too many publishers.
     Publishers,
-    /// A message was dropped as too much waits for the disk.
+    /// A message was dropped as too much waits for the disk, or for peers' logs. It is fetched later.
     Overflow,
 }
 

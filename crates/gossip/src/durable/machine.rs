@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
+use peerage_wire::NodeId;
 
 use super::contract::{DurableCount, DurableIn, DurableOut, DurableTimer, Recovered};
 use super::order::{Arrival, Order, Placed};
@@ -117,7 +118,8 @@ impl DurableMachine {
 
     fn accepted(&mut self, now: Time, arrival: Arrival, first: bool, fx: &mut Fx) {
         if self.waiting_bytes + arrival.item.len() > self.config.waiting_bytes {
-            return fx.emit(DurableOut::Count(DurableCount::Overflow));
+            fx.emit(DurableOut::Count(DurableCount::Overflow));
+            return fx.emit(DurableOut::Forget(arrival.id));
         }
         let mut going = Vec::new();
         match self.order.place(now, arrival, first, &mut going) {
@@ -125,7 +127,13 @@ impl DurableMachine {
             Placed::Held => {
                 fx.emit(DurableOut::Count(DurableCount::Held));
                 fx.emit(DurableOut::Hurry);
-                if self.order.held_bytes() > self.config.held_bytes {
+                if self.order.held_bytes() > self.config.held_bytes && self.order.catches_up() {
+                    // What waits for an early message of its publisher comes again, after it.
+                    for id in self.order.shed() {
+                        fx.emit(DurableOut::Count(DurableCount::Overflow));
+                        fx.emit(DurableOut::Forget(id));
+                    }
+                } else if self.order.held_bytes() > self.config.held_bytes {
                     self.give_up(now, &mut going, fx);
                 }
             }
@@ -133,6 +141,21 @@ impl DurableMachine {
             Placed::Refused => fx.emit(DurableOut::Count(DurableCount::Publishers)),
         }
         self.go_on(now, going, fx);
+        self.arm_hold(fx);
+    }
+
+    /// How far it is: the last sequences of the publishers from `first` on, of at most so many of them, and the last
+    /// publisher that this speaks of.
+    pub fn known(&self, first: NodeId, most: usize) -> (NodeId, Vec<(NodeId, u64)>) {
+        self.order.known(first, most)
+    }
+
+    fn catch_up(&mut self, now: Time, running: bool, until: Option<Time>, fx: &mut Fx) {
+        self.order.catch_up(now, running, until);
+        let mut going = Vec::new();
+        self.give_up(now, &mut going, fx);
+        self.go_on(now, going, fx);
+        self.hold_armed = false;
         self.arm_hold(fx);
     }
 
@@ -294,6 +317,7 @@ impl Machine for DurableMachine {
             DurableIn::Accepted { id, publisher, sequence, first, item } => {
                 self.accepted(now, Arrival { id, publisher, sequence, item }, first, fx);
             }
+            DurableIn::CatchUp { running, until } => self.catch_up(now, running, until, fx),
             DurableIn::Persisted { oldest } => self.persisted(now, oldest, fx),
             DurableIn::Fetch { token, after } => self.fetch(token, after, fx),
             DurableIn::Read { token, entries } => self.read(token, entries, fx),

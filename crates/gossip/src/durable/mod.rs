@@ -2,16 +2,18 @@
 //!
 //! What gossip has accepted comes to the [`DurableMachine`] of its topic. It goes on at once if the message before it
 //! of the same publisher has gone on: on a durable topic a publisher's sequences rise by one, from wherever its life
-//! begins. Any other message is held back, and pull repair is asked for what is missing: until that has come, or for
-//! [`DurableConfig::hold`]. Then what is there goes on in order, and what was missing is given up; should it come later
-//! it is dropped, and counted. So a message is late, or missing, but never out of order.
+//! begins. Any other message is held back, and what is missing is looked for by pull repair and in peers' logs: until it
+//! has come, or nobody has it and [`DurableConfig::hold`] is over. Then what is there goes on in order, and what was
+//! missing is given up; should it come later it is dropped, and counted. So a message is late, or missing, but never out
+//! of order.
 //!
 //! What goes on gets the next position and is persisted, with all that came meanwhile in one commit. Only then readers
 //! get it. A reader asks for what comes after a position, so one that is slow loses nothing that the log still has, and
 //! is told how much of what it has not. A cursor is a position with a name, on disk too.
 //!
 //! After a restart the last sequence of each publisher is known from the log before the topic is subscribed to, so that
-//! nothing is handed out twice even if everybody sends it again.
+//! nothing is handed out twice even if everybody sends it again. What comes after those, and was published while this node
+//! was away, comes out of its peers' logs.
 
 mod config;
 mod contract;
@@ -44,6 +46,7 @@ pub use contract::{DurableCount, DurableIn, DurableOut, DurableTimer, Recovered}
 #[cfg(feature = "actor")]
 pub use ingress::{DurableAsk, Lease};
 pub use machine::DurableMachine;
+pub(crate) use order::FIRST_OF_LIFE;
 
 /// What a durable topic keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +62,7 @@ pub struct Durable {
 pub enum Start {
     /// With the oldest message that is kept.
     Earliest,
-    /// With the next message that comes.
+    /// With the next message that comes. What was published before and this node has missed comes, too.
     Latest,
     /// After the last message acknowledged under this name; if none was, with the oldest one.
     Cursor(String),

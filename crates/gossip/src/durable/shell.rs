@@ -6,17 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::{Driver, Time};
 use peerage_mailbox::{Bell, Capacity, Inlet, Item, Meter, Outlet, Reply, data_queue};
-use peerage_nodedb::{Appended, Head, LogBounds, LogEntry, LogError, Logs, OpenedLog, ReadLimit};
+use peerage_nodedb::{
+    Appended, Head, LogBounds, LogEntry, LogError, Logs, OpenedLog, ReadLimit, SelectLimit, Selected, Wanted,
+};
 use peerage_wire::NodeId;
 
 use super::ingress::{DurableAsk, Lease, SubscribeDurable};
 use super::metrics::DurableMetrics;
-use super::stored::{log_entry, message, stored};
+use super::stored::{found, log_entry, message, stored};
 use super::{Batch, Durable, DurableError, DurableIn, DurableMachine, DurableOut, Recovered, Start};
 use crate::config::Config;
-use crate::machine::{In, SubscribeError};
+use crate::machine::{HEADS, In, SubscribeError};
 use crate::message::{MessageId, Policy, Topic};
-use crate::wire::Parcel;
+use crate::wire::{HistoryAsk, MAX_KNOWN, Parcel};
 
 /// How long after a log did not open that was open in the actor's last life it is tried again.
 const RETRY_OPEN: Duration = Duration::from_secs(1);
@@ -35,6 +37,8 @@ enum What {
     Appended(Result<Appended, LogError>),
     Read(u64, Result<Vec<LogEntry>, LogError>),
     Cursor(u64, String, Result<u64, LogError>),
+    /// For a peer.
+    Selected(u64, Result<Selected, LogError>),
 }
 
 /// The capacity covers all jobs that may be under way.
@@ -53,7 +57,7 @@ struct Line {
     /// None until its log is open.
     driver: Option<Driver<DurableMachine>>,
     /// What to tell gossip once what is recent was read.
-    opened: Option<(Vec<MessageId>, u64)>,
+    opened: Option<(Vec<MessageId>, u64, u64)>,
     open: bool,
     /// When the log is to be opened again, if it did not open.
     retry: Option<Time>,
@@ -80,8 +84,9 @@ pub(crate) struct Durables {
 
 impl Durables {
     pub(crate) fn new(config: &Config, node: NodeId, logs: Logs, bell: Bell, meter: &Meter) -> Durables {
-        // Of each topic one opening, one append, the readers, and as many acknowledgements; and of one life before.
-        let jobs = 2 * config.durable.topics * (2 + 2 * config.durable.readers);
+        // Of each topic one opening, one append, the readers, as many acknowledgements, and what peers have asked for; and
+        // of one life before.
+        let jobs = 2 * config.durable.topics * (3 + 2 * config.durable.readers);
         let (answer, answers) = data_queue(Capacity { items: jobs, weight: jobs });
         answers.bind(bell);
         Durables {
@@ -219,6 +224,10 @@ impl Durables {
                     let entries = entries.map(|entries| entries.into_iter().map(stored).collect());
                     self.feed(now, &topic, DurableIn::Read { token, entries }, &mut tell);
                 }
+                What::Selected(token, result) => {
+                    let found = result.map_err(|error| self.metrics.failed(error.label())).ok().map(found);
+                    tell.push(In::HistoryRead { token, found });
+                }
                 What::Cursor(token, cursor, result) => {
                     let position = match result {
                         Ok(position) => Some(position),
@@ -263,6 +272,10 @@ impl Durables {
         let own = publishers.get(&self.node).copied().unwrap_or(0);
         let young =
             |head: &Head, age: Duration| u128::from(now.unix_millis().saturating_sub(head.at)) <= age.as_millis();
+        // Where there was no room to remember all that was handed out, what is as old is not taken out of peers' logs.
+        let crowded = opened.heads.len() >= self.config.durable.heads;
+        let skew = u64::try_from(self.config.skew.as_millis()).unwrap_or(u64::MAX);
+        let floor = opened.heads.first().filter(|_| crowded).map_or(0, |head| head.at.saturating_add(skew));
         // The newest of those that may come again, and no more than leave room for what comes.
         let seen_for = self.config.seen_for();
         let seen: Vec<MessageId> =
@@ -278,7 +291,7 @@ impl Durables {
         let machine = DurableMachine::new(now, self.config.durable.clone(), remember, recovered);
         line.driver = Some(Driver::new(machine));
         line.bytes = opened.bytes;
-        line.opened = Some((seen, own));
+        line.opened = Some((seen, own, floor));
         let life = line.life;
         self.feed(now, &topic, DurableIn::Persisted { oldest: Some(oldest) }, tell);
         match recent {
@@ -294,9 +307,11 @@ impl Durables {
     /// Everything is known of earlier lives: the topic is subscribed to.
     fn join(&mut self, topic: Topic, items: Vec<Bytes>, tell: &mut Vec<In>) {
         let token = self.token();
-        let Some((ids, sequence)) = self.lines.get_mut(&topic).and_then(|line| line.opened.take()) else { return };
+        let Some(line) = self.lines.get_mut(&topic) else { return };
+        let Some((ids, sequence, floor)) = line.opened.take() else { return };
+        let age = line.durable.retain_age;
         self.subscribing.insert(token, topic.clone());
-        tell.push(In::Durable { topic: topic.clone(), ids, items, sequence });
+        tell.push(In::Durable { topic: topic.clone(), ids, items, sequence, age, floor });
         tell.push(In::Subscribe { token: durable_token(token), topic, policy: Policy::Signed });
     }
 
@@ -323,6 +338,38 @@ impl Durables {
         let (publisher, sequence, item) = (origin.publisher, origin.sequence, parcel.bytes.clone());
         self.feed(now, &parcel.topic, DurableIn::Accepted { id, publisher, sequence, first, item }, tell);
         true
+    }
+
+    /// How far a topic is, from a publisher on.
+    pub(crate) fn known(&self, topic: Topic, first: NodeId) -> In {
+        let driver = self.lines.get(&topic).and_then(|line| line.driver.as_ref());
+        let (last, known) = driver.map_or((first, Vec::new()), |driver| driver.machine().known(first, MAX_KNOWN));
+        In::HistoryKnown { topic, first, last, known }
+    }
+
+    /// Reads what a peer lacks. Answers at once if there is nothing to be read.
+    pub(crate) fn select(&self, token: u64, ask: Box<HistoryAsk>, read: ReadLimit) -> Option<In> {
+        let Some(line) = self.lines.get(&ask.topic).filter(|line| line.open) else {
+            return Some(In::HistoryRead { token, found: None });
+        };
+        let (topic, after) = (ask.topic.clone(), ask.after);
+        let name = topic.as_str().to_owned();
+        let done = self.done(topic, line.life, move |result| What::Selected(token, result));
+        let wanted: Wanted = Box::new(move |head: &Head| ask.lacks(&head.publisher, head.sequence));
+        self.logs.select(&name, after, wanted, SelectLimit { heads: HEADS, read }, done);
+        None
+    }
+
+    /// Peers' logs are being looked through for a topic, or not any more.
+    pub(crate) fn catch_up(
+        &mut self,
+        now: Time,
+        topic: &Topic,
+        running: bool,
+        until: Option<Time>,
+        tell: &mut Vec<In>,
+    ) {
+        self.feed(now, topic, DurableIn::CatchUp { running, until }, tell);
     }
 
     /// A reader's question.
@@ -457,7 +504,8 @@ impl Durables {
                         }));
                     }
                 }
-                DurableOut::Hurry => tell.push(In::Missing),
+                DurableOut::Hurry => tell.push(In::Missing { topic: topic.clone() }),
+                DurableOut::Forget(id) => tell.push(In::Forget { ids: vec![id] }),
                 DurableOut::Count(count) => self.metrics.count(count),
             }
         }

@@ -1,8 +1,9 @@
 //! Messages as the log has them, and as readers get them.
 
-use peerage_nodedb::{Head, LogEntry};
+use peerage_nodedb::{Head, LogEntry, Selected};
 
 use super::{DurableMessage, Stored, parcel_of};
+use crate::machine::Found;
 use crate::message::MessageId;
 
 pub(super) fn log_entry(entry: Stored) -> LogEntry {
@@ -15,6 +16,12 @@ pub(super) fn log_entry(entry: Stored) -> LogEntry {
 pub(super) fn stored(entry: LogEntry) -> Stored {
     let Head { position, publisher, sequence, id, at, .. } = entry.head;
     Stored { position, id: MessageId(id), publisher, sequence, at, item: entry.body }
+}
+
+/// What peers get of it.
+pub(super) fn found(selected: Selected) -> Found {
+    let Selected { entries, after, more } = selected;
+    Found { items: entries.into_iter().map(|entry| entry.body).collect(), after, more }
 }
 
 /// Passes over what is on disk and is no message of this version.

@@ -44,6 +44,7 @@ struct World {
     unread: u32,
     counts: Vec<DurableCount>,
     reads: u32,
+    forgotten: Vec<MessageId>,
 }
 
 impl World {
@@ -66,6 +67,7 @@ impl World {
             unread: 0,
             counts: Vec::new(),
             reads: 0,
+            forgotten: Vec::new(),
         }
     }
 
@@ -102,6 +104,7 @@ impl World {
                 }
                 DurableOut::Acked { token, result } => self.acked.push((token, result)),
                 DurableOut::Hurry => {}
+                DurableOut::Forget(id) => self.forgotten.push(id),
                 DurableOut::Count(count) => self.counts.push(count),
             }
         }
@@ -320,6 +323,103 @@ fn a_gap_that_is_not_filled_is_given_up_and_waits_longer_while_others_are_filled
     assert_eq!(world.counts.last(), Some(&DurableCount::Late));
     world.settle();
     assert_eq!(world.got.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [10, 18, 19, 20]);
+}
+
+/// Peers' logs are looked through from one instant to the next.
+fn looked_through(world: &mut World, took: Duration) {
+    let began = world.now;
+    world.tell(DurableIn::CatchUp { running: true, until: None });
+    world.pass(took);
+    world.tell(DurableIn::CatchUp { running: false, until: Some(began) });
+}
+
+#[test]
+fn while_peers_logs_are_looked_through_a_gap_waits_and_then_no_longer() {
+    let mut world = World::new(config(6 * SECOND), 100);
+    world.accept(1, 10, true);
+    world.accept(1, 500, false);
+    let began = world.now;
+    world.tell(DurableIn::CatchUp { running: true, until: None });
+    for sequence in 11..100 {
+        world.pass(5 * SECOND);
+        world.accept(1, sequence, false);
+    }
+    world.pass(100 * SECOND);
+    assert!(!world.counts.iter().any(|count| matches!(count, DurableCount::GivenUp(_))), "it is looked for");
+    world.tell(DurableIn::CatchUp { running: false, until: Some(began) });
+    world.settle();
+    assert_eq!(world.got.len(), 91, "what is not to be had is given up");
+    // What was looked for once does not wait for every other look.
+    let mut world = World::new(config(6 * SECOND), 100);
+    world.accept(1, 10, true);
+    world.accept(1, 500, false);
+    looked_through(&mut world, SECOND);
+    world.tell(DurableIn::CatchUp { running: true, until: None });
+    world.pass(6 * SECOND);
+    assert!(world.counts.contains(&DurableCount::GivenUp(1)));
+    // And nobody looks for longer than so.
+    let mut world = World::new(config(6 * SECOND), 100);
+    world.accept(1, 10, true);
+    world.accept(1, 500, false);
+    world.tell(DurableIn::CatchUp { running: true, until: None });
+    world.pass(world.config.catch_up_most);
+    assert!(world.counts.contains(&DurableCount::GivenUp(1)));
+}
+
+#[test]
+fn while_peers_logs_are_looked_through_what_is_too_much_is_fetched_again_and_not_given_up() {
+    let mut world = World::new(DurableConfig { held_bytes: 1_000, ..config(6 * SECOND) }, 1_000);
+    world.accept(1, 10, true);
+    world.tell(DurableIn::CatchUp { running: true, until: None });
+    (20..40).for_each(|sequence| world.accept(1, sequence, false));
+    assert_eq!(world.forgotten, (30..40).map(|sequence| id(1, sequence)).collect::<Vec<_>>());
+    (11..20).chain(30..40).for_each(|sequence| world.accept(1, sequence, false));
+    world.settle();
+    assert_eq!(world.got.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), (10..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_first_message_of_a_life_goes_on_at_once_where_all_before_it_was_fetched() {
+    const LIFE: u64 = FIRST_OF_LIFE;
+    let gone_on = |world: &World| world.writing.iter().flatten().map(|entry| entry.sequence).collect::<Vec<_>>();
+    let mut world = World::new(config(6 * SECOND), 100);
+    world.accept(1, 3 * LIFE, false);
+    assert_eq!(gone_on(&world), [], "what it published before may be in peers' logs");
+    looked_through(&mut world, SECOND);
+    world.pass(6 * SECOND);
+    world.accept(2, 3 * LIFE, false);
+    world.write(true);
+    assert_eq!(gone_on(&world), [3 * LIFE]);
+    world.accept(2, 3 * LIFE + 1, false);
+    world.write(true);
+    world.accept(2, 5 * LIFE, false);
+    world.accept(3, 7 * LIFE + 1, false);
+    world.write(true);
+    assert_eq!(gone_on(&world), [], "what was under way when it ended may still come; and a first one may be missing");
+    world.accept(2, 3 * LIFE + 2, false);
+    world.write(true);
+    world.settle();
+    looked_through(&mut world, SECOND);
+    world.accept(2, 9 * LIFE, false);
+    assert_eq!(gone_on(&world), [9 * LIFE]);
+    world.settle();
+    world.pass(200 * SECOND);
+    world.accept(2, 11 * LIFE, false);
+    assert_eq!(gone_on(&world), [], "nobody has looked for long");
+    let own: Vec<u64> = world.got.iter().filter(|e| e.publisher == publisher(2)).map(|e| e.sequence).collect();
+    assert_eq!(own, [3 * LIFE, 3 * LIFE + 1, 3 * LIFE + 2, 5 * LIFE, 9 * LIFE]);
+}
+
+#[test]
+fn how_far_it_is_is_told_in_parts() {
+    let mut world = World::new(DurableConfig { publishers: 100, ..config(HOUR) }, 100);
+    (0..10).for_each(|n| world.accept(n, 5 + u64::from(n), true));
+    world.accept(10, 3, false);
+    let topic = world.topic.machine();
+    let (last, known) = topic.known(publisher(0), 4);
+    assert_eq!((last, known.len(), known[3]), (publisher(3), 4, (publisher(3), 8)));
+    let (last, known) = topic.known(publisher(4), 100);
+    assert_eq!((last, known.len()), (publisher(0xff), 6), "what is held back is not here yet");
 }
 
 #[test]

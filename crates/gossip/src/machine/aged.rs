@@ -39,6 +39,11 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
         crowded
     }
 
+    /// Forgets a member. Should it come again, it may be forgotten before its time.
+    pub(super) fn remove(&mut self, key: &K) {
+        self.members.remove(key);
+    }
+
     /// Forgets what is too old at `now`.
     pub(super) fn expire(&mut self, now: Time) {
         while let Some((at, key)) = self.by_age.front()

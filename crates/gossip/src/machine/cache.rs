@@ -202,6 +202,13 @@ impl Cache {
         }
     }
 
+    /// A push with this tag was not even queued, for want of something of this node's own: it does not count as served.
+    pub(super) fn unserved(&mut self, tag: u64, slot: usize) {
+        if let Some(count) = self.tagged(tag).and_then(|entry| entry.served.get_mut(&slot)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// Newest first.
     pub(super) fn newest_first(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().rev()

@@ -126,7 +126,12 @@ impl GossipMachine {
         let from = first.and_then(|session| self.peers.get(session)).map(|peer| peer.id);
         let fingerprint = Fingerprint::of(&header.id, Some(&origin));
         let parcel = Parcel::new(header.topic.clone(), Some(origin), payload);
-        self.arrive(now, header.id, Arrival { parcel, fingerprint, from, senders, complete, whole: false }, fx);
+        self.arrive(
+            now,
+            header.id,
+            Arrival { parcel, fingerprint, from, senders, complete, whole: false, logged: false },
+            fx,
+        );
     }
 
     /// Of those that a message is spread to: to whom it goes whole. Who gets shards of it is not told of it for a while

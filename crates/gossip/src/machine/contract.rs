@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::confirming::{ConfirmError, Confirmed};
 use super::drops::DropReason;
+use super::librarian::Found;
 use super::validating::Verdict;
 use crate::coded::{Admitted, Coding, Job};
+use crate::config::Limits;
 use crate::config::{TopicConfig, TopicConfigError};
 use crate::message::{Check, Claim, Fingerprint, Message, MessageId, Policy, Topic};
 use crate::score::Breakdown;
-use crate::wire::Parcel;
+use crate::wire::{HistoryAsk, Parcel};
 
 /// What may happen to a node's gossip.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -163,13 +165,53 @@ pub enum In {
         items: Vec<Bytes>,
         /// The last sequence of this node's own on it.
         sequence: u64,
+        /// How long its messages are kept.
+        age: Duration,
+        /// What was issued at this time or before, in milliseconds since the Unix epoch, may have been handed out and
+        /// forgotten since, and is not taken any more.
+        floor: u64,
     },
-    /// A message of a durable topic is missing: pull repair is to look for it soon.
-    Missing,
+    /// A message of a durable topic is missing: pull repair is to look for it soon, and in peers' logs.
+    Missing {
+        /// The topic.
+        topic: Topic,
+    },
+    /// There was no room for these messages of durable topics, and nobody has got them: they may come again.
+    Forget {
+        /// Their ids.
+        ids: Vec<MessageId>,
+    },
+    /// The answer to [`Out::History`].
+    HistoryKnown {
+        /// The topic.
+        topic: Topic,
+        /// The first publisher that this speaks of.
+        first: NodeId,
+        /// The last one.
+        last: NodeId,
+        /// Publishers in order, with the last sequence of each that went to the log; those that are not here have none.
+        known: Vec<(NodeId, u64)>,
+    },
+    /// The answer to [`Out::ReadHistory`].
+    HistoryRead {
+        /// The question's.
+        token: u64,
+        /// What the log has; none if it failed, or is not there.
+        found: Option<Found>,
+    },
     /// Handling this copy of a message panicked in an earlier life.
     Refuse {
         /// The copy.
         fingerprint: Fingerprint,
+    },
+    /// From the root: what peers and publishers may do from now on.
+    Limits(Limits),
+    /// As [`In::SendFailed`], for want of something of this node's own: nothing that the peer did.
+    Shed {
+        /// To whom.
+        session: SessionId,
+        /// What the push was called.
+        tag: u64,
     },
 }
 
@@ -221,6 +263,36 @@ pub enum Out {
         from: Option<NodeId>,
         /// Whether nothing of its publisher is missing before it: the first one that this life of this node published.
         first: bool,
+        /// Whether it is out of a peer's log and older than messages that are pushed: it is for readers of the log alone.
+        old: bool,
+    },
+    /// Say how far a durable topic is, from this publisher on and for at most [`MAX_KNOWN`](crate::wire::MAX_KNOWN) of
+    /// them: [`In::HistoryKnown`].
+    History {
+        /// The topic.
+        topic: Topic,
+        /// The first publisher.
+        first: NodeId,
+    },
+    /// Read in a log what a peer lacks, and answer with [`In::HistoryRead`]. Few at a time.
+    ReadHistory {
+        /// The machine's name for the question.
+        token: u64,
+        /// What the peer has and lacks.
+        ask: Box<HistoryAsk>,
+        /// Most messages.
+        entries: usize,
+        /// Most bytes, except that there may be one message of any size.
+        bytes: usize,
+    },
+    /// Looking for a durable topic's missing messages in peers' logs began, or ended.
+    CatchUp {
+        /// The topic.
+        topic: Topic,
+        /// Whether it goes on.
+        running: bool,
+        /// What was missing at that time was looked for everywhere that was to be asked.
+        until: Option<Time>,
     },
     /// The answer to [`In::Subscribe`].
     Subscribed {
@@ -385,6 +457,8 @@ pub enum Timer {
     Validation,
     /// Peers that should have a message are asked again, or given up.
     Confirm,
+    /// Somebody is asked for a durable topic's history, or has not answered.
+    History,
 }
 
 /// Something to count.
@@ -420,6 +494,12 @@ pub enum Count {
     Pulled,
     /// Messages sent to a peer that showed what it has.
     Repaired(usize),
+    /// A peer was asked for what its log has of a durable topic.
+    HistoryAsked,
+    /// Messages sent out of a log.
+    HistoryServed(usize),
+    /// A message that came out of a peer's log is new here.
+    HistoryTaken,
     /// A shard of a coded message came; whether it was new.
     Shard(bool),
     /// Shards asked of a peer.

@@ -85,6 +85,14 @@ labelled! {
         LateVerdict = "late_verdict",
         /// A copy of a message that the application ignored.
         IgnoredBefore = "ignored_before",
+        /// A peer asked for histories more often than it may.
+        HistoryFlood = "history_flood",
+        /// A peer asked for a history when others have what may be read now.
+        HistoryBusy = "history_busy",
+        /// A message out of a log, or the end of an answer, that was not asked for, or not any more.
+        HistoryUnasked = "history_unasked",
+        /// A peer that was asked for a history did not answer in time.
+        HistoryOverdue = "history_overdue",
         /// A peer asked for more receipts than it may, or more than are remembered.
         ReceiptFlood = "receipt_flood",
     }

@@ -6,6 +6,7 @@ use peerage_machine::Time;
 use super::cache::Slots;
 use super::ways::FIRST_HOP;
 use super::{GossipMachine, Parcel};
+use crate::durable::FIRST_OF_LIFE;
 use crate::message::{MessageId, Topic};
 use crate::wire::{self, Item};
 
@@ -38,11 +39,16 @@ impl GossipMachine {
 
     /// The sequence of this node's next message. On a durable topic it is the one after the last, so that a reader knows
     /// what is missing; a life begins with the clock, as what the last one sent may not be on disk. A clock that was set
-    /// back does not make sequences fall.
+    /// back does not make sequences fall. One in a million of a life's messages has the number of a first one too, which only
+    /// matters if the one before it was lost.
     pub(super) fn next_of_durable(&mut self, topic: &Topic, clock: u64) -> u64 {
         let fresh = clock.max(self.last_sequence.saturating_add(1));
         let Some(counted) = self.durable.get_mut(topic) else { return fresh };
-        let next = if counted.first.is_some() { counted.last.saturating_add(1) } else { fresh };
+        let next = match counted.first {
+            // At most a millisecond ahead of the clock.
+            None => fresh.checked_next_multiple_of(FIRST_OF_LIFE).unwrap_or(fresh),
+            Some(_) => counted.last.saturating_add(1),
+        };
         counted.first.get_or_insert(next);
         counted.last = next;
         next

@@ -21,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) from: NodeId,
     /// The first of these is charged for the room it takes.
     pub(super) senders: Vec<SessionId>,
+    /// Whether it is out of a peer's log.
+    pub(super) logged: bool,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,7 @@ mod tests {
             fingerprint: Fingerprint([fingerprint; 32]),
             from: NodeId::from_bytes([0; 32]),
             senders: vec![SessionId(session)],
+            logged: false,
         }
     }
 

@@ -28,6 +28,7 @@ impl GossipMachine {
         }
         let whole = payload.len();
         self.pulls.next_message();
+        let mut logged = false;
         self.handling = Some(Handling::Session(session));
         for item in wire::items(payload, self.config.max_payload) {
             match item {
@@ -36,7 +37,10 @@ impl GossipMachine {
                     crate::poison::at(crate::poison::DECODE, &parcel.payload);
                     // A kept slice would keep the whole session message in memory.
                     let parcel = if parcel.bytes.len() < whole / 2 { parcel.detached() } else { parcel };
-                    self.message(now, session, from, parcel, fx);
+                    match logged {
+                        true => self.logged(now, session, from, parcel, fx),
+                        false => self.message(now, session, from, parcel, fx),
+                    }
                     self.handling = Some(Handling::Session(session));
                 }
                 Ok(Item::IHave { topic, ids }) => self.announced(now, session, &topic, ids, fx),
@@ -56,6 +60,9 @@ impl GossipMachine {
                 Ok(Item::Answered { sent, more }) => self.pull_ended(now, session, sent, more, fx),
                 Ok(Item::Confirm { topic, ids }) => self.receipts_wanted(now, session, &topic, ids, fx),
                 Ok(Item::Receipts { ids }) => self.receipts_came(now, session, &ids, fx),
+                Ok(Item::Logged) => logged = true,
+                Ok(Item::HistoryAsk(ask)) => self.history_asked(now, session, ask, fx),
+                Ok(Item::HistoryEnd(end)) => self.history_ended(now, session, &end, fx),
                 Ok(Item::Header(header)) => self.coded_header(now, session, header, fx),
                 Ok(Item::Shard(shard)) => self.coded_shard(now, session, shard, whole, fx),
                 Ok(Item::CodedStatus { key, status, shards }) => {
@@ -112,12 +119,15 @@ impl GossipMachine {
         self.handling = Some(Handling::Message(Suspect { fingerprint, sender: session, check }));
         let refusal = self.out_of_time(now, parcel.origin.as_ref());
         let refusal = refusal.or_else(|| self.poison.contains(&fingerprint).then_some(DropReason::Poison));
+        if refusal == Some(DropReason::TooOld) && self.is_history(session, &parcel) {
+            return self.logged(now, session, from, parcel, fx);
+        }
         if let Some(reason) = refusal {
             // The time is not part of the id and not checked yet: this copy may be a forged one, so whoever else
             // announced the message is still asked for it.
             return dropped(reason, fx);
         }
-        let candidate = Candidate { parcel, fingerprint, from, senders: vec![session] };
+        let candidate = Candidate { parcel, fingerprint, from, senders: vec![session], logged: false };
         if self.flights.contains(&id) {
             match self.flights.join(&id, candidate) {
                 Joined::Known | Joined::Waits => {
@@ -242,8 +252,9 @@ impl GossipMachine {
             self.wants.settle(&id);
             return dropped(DropReason::UnknownTopic, fx);
         }
-        let Candidate { parcel, fingerprint, from, senders } = candidate;
-        let arrival = Arrival { parcel, fingerprint, from: Some(from), senders, complete: Vec::new(), whole: true };
+        let Candidate { parcel, fingerprint, from, senders, logged } = candidate;
+        let (from, complete) = (Some(from), Vec::new());
+        let arrival = Arrival { parcel, fingerprint, from, senders, complete, whole: true, logged };
         self.arrive(now, id, arrival, fx);
     }
 
@@ -263,7 +274,10 @@ impl GossipMachine {
         }
         let after = peer.topics.clone();
         before.difference(&after).for_each(|topic| self.unlink(now, session, topic));
-        after.difference(&before).for_each(|topic| self.wanted_by(now, session, topic, fx));
+        for topic in after.difference(&before) {
+            self.wanted_by(now, session, topic, fx);
+            self.history_may_come(now, topic, fx);
+        }
         let Some(peer) = self.peers.get_mut(session) else { return };
         // What a peer says first of all is not the answer.
         if !want_reply {
@@ -293,6 +307,7 @@ impl GossipMachine {
             self.unlink(now, session, &topic);
         } else if self.peers.join(session, topic.clone(), self.config.max_topics) {
             self.wanted_by(now, session, &topic, fx);
+            self.history_may_come(now, &topic, fx);
         } else {
             dropped(DropReason::TopicFlood, fx);
             self.blame(now, session, Penalty::ControlFlood, fx);

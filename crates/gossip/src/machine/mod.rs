@@ -14,7 +14,9 @@ mod drops;
 mod durable;
 mod flights;
 mod grafting;
+mod history;
 mod inbound;
+mod librarian;
 mod mesh;
 mod parameters;
 mod peers;
@@ -43,6 +45,9 @@ pub use self::contract::{
     Count, In, Out, Outgoing, PeerUp, PruneReason, PublishError, Published, Standing, Stats, SubscribeError, Timer,
 };
 pub use self::drops::DropReason;
+pub use self::librarian::Found;
+#[cfg(feature = "actor")]
+pub(crate) use self::librarian::HEADS;
 pub use self::validating::Verdict;
 
 use self::aged::AgedSet;
@@ -50,6 +55,8 @@ use self::cache::{Cache, Slots};
 use self::confirming::{Confirmations, Receipts};
 use self::durable::Counted;
 use self::flights::Flights;
+use self::history::Histories;
+use self::librarian::Librarian;
 use self::mesh::Mesh;
 use self::parameters::Parameters;
 use self::peers::Peers;
@@ -116,6 +123,8 @@ pub struct GossipMachine {
     last_sequence: u64,
     /// The durable topics, and how far this node has counted its own messages of each.
     durable: BTreeMap<Topic, Counted>,
+    histories: Histories,
+    librarian: Librarian,
     handling: Option<Handling>,
     heart_beats: bool,
     #[cfg(any(test, feature = "planted-bugs"))]
@@ -150,6 +159,9 @@ impl GossipMachine {
             drafts: BTreeMap::new(),
             last_sequence: 0,
             durable: BTreeMap::new(),
+            // Not a fork: the decisions of all else are the same with and without durable topics.
+            histories: Histories::new(Rng::new(!seed)),
+            librarian: Librarian::new(),
             handling: None,
             heart_beats: false,
             #[cfg(any(test, feature = "planted-bugs"))]
@@ -212,6 +224,8 @@ impl GossipMachine {
         self.cache.forget_slot(slot);
         self.meshes.values_mut().for_each(|mesh| mesh.forget_slot(slot));
         self.pulls.forget(session);
+        self.histories.forget(session);
+        self.librarian.forget(session);
         self.coded.peer_down(session);
         let mut asks = Asks::new();
         self.wants.forget(now, session, &mut asks);
@@ -242,6 +256,7 @@ impl GossipMachine {
 
     fn unsubscribe(&mut self, now: Time, topic: &Topic, fx: &mut Fx) {
         self.durable.remove(topic);
+        self.histories.remove(topic);
         if self.subscriptions.remove(topic).is_some() {
             self.leave(now, topic, fx);
             self.forget_parameters(topic);
@@ -290,7 +305,7 @@ impl GossipMachine {
         if durable {
             let bytes = parcel.bytes.clone();
             let first = self.begins_own(&parcel);
-            fx.emit(Out::Keep { id, parcel, from, first });
+            fx.emit(Out::Keep { id, parcel, from, first, old: false });
             self.push(to, bytes, tag, fx);
         } else if self.subscriptions.contains_key(&parcel.topic) {
             let issued = parcel.origin.as_ref().map(|origin| origin.issued);
@@ -320,8 +335,9 @@ impl GossipMachine {
         }
     }
 
-    fn send_failed(&mut self, now: Time, session: SessionId, tag: u64) {
-        let Some(peer) = self.peers.get_mut(session) else { return };
+    /// Whether it was a message.
+    fn send_failed(&mut self, session: SessionId, tag: u64) -> bool {
+        let Some(peer) = self.peers.get_mut(session) else { return false };
         match tag {
             tag::TOPICS => peer.owed_topics = Some(true),
             tag::ANNOUNCEMENT => self.cache.forget_told(peer.slot),
@@ -331,9 +347,10 @@ impl GossipMachine {
             tag if is_coded_tag(tag) => self.coded.send_failed(session, tag),
             tag => {
                 self.cache.unsent(tag, peer.slot);
-                self.scores.slow(now, session);
+                return true;
             }
         }
+        false
     }
 
     /// Blames a peer, once for all floods between two heartbeats.
@@ -426,15 +443,41 @@ impl Machine for GossipMachine {
             In::CheckPanicked { token } if is_coded_token(token) => self.coded_verified(now, token, false, fx),
             In::Coded { token, coding } => self.coded(now, token, coding.map(|coding| *coding), fx),
             In::Admit { topic, publishers } => self.admit(topic, publishers),
+            In::Limits(limits) => {
+                self.coded.limit(limits.publisher_bytes, limits.quota_period);
+                limits.apply(&mut self.config);
+            }
             In::Verified { token, ok } => self.verified(now, token, ok, fx),
             In::CheckPanicked { token } => self.check_panicked(now, token, fx),
-            In::SendFailed { session, tag } => self.send_failed(now, session, tag),
-            In::Restore { seen, sequence, useful } => self.restore(seen, sequence, useful),
-            In::Durable { topic, ids, items, sequence } => {
-                self.last_sequence = self.last_sequence.max(sequence);
-                self.make_durable(now, topic, ids, items);
+            In::SendFailed { session, tag } => {
+                // Of messages alone: what else is sent is small, and asked for or said again.
+                if self.send_failed(session, tag) {
+                    self.scores.slow(now, session);
+                }
             }
-            In::Missing => self.pulls.hurry(now),
+            In::Shed { session, tag } => {
+                if self.send_failed(session, tag)
+                    && let Some(slot) = self.peers.get(session).map(|peer| peer.slot)
+                {
+                    self.cache.unserved(tag, slot);
+                }
+            }
+            In::Restore { seen, sequence, useful } => self.restore(seen, sequence, useful),
+            In::Durable { topic, ids, items, sequence, age, floor } => {
+                self.last_sequence = self.last_sequence.max(sequence);
+                self.histories.add(topic.clone(), age, floor);
+                self.make_durable(now, topic.clone(), ids, items);
+                self.history_missing(now, &topic, fx);
+            }
+            In::Missing { topic } => {
+                self.pulls.hurry(now);
+                self.history_missing(now, &topic, fx);
+            }
+            In::Forget { ids } => ids.iter().for_each(|id| self.seen.remove(id)),
+            In::HistoryKnown { topic, first, last, known } => {
+                self.history_known(now, &topic, first, last, known, fx);
+            }
+            In::HistoryRead { token, found } => self.history_read(token, found, fx),
             In::Refuse { fingerprint } => drop(self.poison.insert(now, fingerprint)),
         }
         self.tell_of_use(fx);
@@ -453,6 +496,7 @@ impl Machine for GossipMachine {
             Timer::Coded => self.coded_tick(now, fx),
             Timer::Validation => self.validations_due(now, fx),
             Timer::Confirm => self.confirmations_due(now, fx),
+            Timer::History => self.histories_due(now, fx),
         }
     }
 }

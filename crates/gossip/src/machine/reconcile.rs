@@ -150,6 +150,11 @@ impl Pulls {
         }
     }
 
+    /// A message was found in a peer's log: all others have had it, too.
+    pub(super) fn found(&mut self, now: Time, id: MessageId) {
+        self.repaired.insert(now, id);
+    }
+
     /// Whether a message came in an answer.
     pub(super) fn repaired(&self, id: &MessageId) -> bool {
         self.repaired.contains(id)

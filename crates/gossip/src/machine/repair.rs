@@ -49,6 +49,7 @@ impl GossipMachine {
         self.validations.expire(now);
         self.poison.expire(now);
         self.cache.expire(now);
+        self.librarian.beat(now, self.config.pull.history_beat_bytes);
         let (mut owed, mut forgetful, mut untold) = (Vec::new(), Vec::new(), Vec::new());
         let forget_unwanted = self.beats.is_multiple_of(FORGET_UNWANTED);
         for (session, peer) in self.peers.iter_mut() {

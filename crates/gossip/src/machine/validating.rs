@@ -13,7 +13,7 @@
 //! judged twice. That censors nothing: the signature has held, and the id covers all that it covers but the time.
 //!
 //! What there is no room for is not judged and not remembered: it is asked for again later. One peer may use a quarter of
-//! the room, as of that for signature checks. In a new life all that was being judged is forgotten, and may come again.
+//! the room, as of that for signature checks, and so may one publisher, whoever relays its messages. In a new life all that was being judged is forgotten, and may come again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,12 +61,25 @@ pub(super) struct Arrival {
     pub(super) complete: Vec<SessionId>,
     /// Whether it came whole.
     pub(super) whole: bool,
+    /// Whether it is out of a peer's log.
+    pub(super) logged: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
     messages: usize,
     bytes: usize,
+}
+
+impl Load {
+    /// Whether one more message of so many bytes is within a limit.
+    fn fits(&self, bytes: usize, max: &Load) -> bool {
+        self.messages < max.messages && self.bytes + bytes <= max.bytes
+    }
+
+    fn and(self, bytes: usize) -> Load {
+        Load { messages: self.messages + 1, bytes: self.bytes + bytes }
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +98,7 @@ pub(super) struct Validations {
     by_due: BTreeSet<(Time, u64)>,
     total: Load,
     by_session: BTreeMap<SessionId, Load>,
+    by_publisher: BTreeMap<NodeId, Load>,
     max: Load,
     next_token: u64,
     ignored: AgedSet<MessageId>,
@@ -100,6 +114,7 @@ impl Validations {
             by_due: BTreeSet::new(),
             total: Load::default(),
             by_session: BTreeMap::new(),
+            by_publisher: BTreeMap::new(),
             max: Load { messages: config.in_flight, bytes: config.in_flight_bytes },
             next_token: 0,
             ignored: judged(),
@@ -134,16 +149,19 @@ impl Validations {
     fn start(&mut self, id: MessageId, arrival: Arrival, due: Time) -> Result<u64, Box<Arrival>> {
         let charged = arrival.senders.first().copied();
         let bytes = arrival.parcel.bytes.len();
+        let publisher = arrival.parcel.origin.as_ref().map(|origin| origin.publisher);
         let load = charged.and_then(|session| self.by_session.get(&session)).copied().unwrap_or_default();
-        let fits = self.total.messages < self.max.messages
-            && self.total.bytes + bytes <= self.max.bytes
-            && load.messages < self.max.messages / 4
-            && load.bytes + bytes <= self.max.bytes / 4;
+        let published = publisher.and_then(|publisher| self.by_publisher.get(&publisher)).copied().unwrap_or_default();
+        let quarter = Load { messages: self.max.messages / 4, bytes: self.max.bytes / 4 };
+        let fits = self.total.fits(bytes, &self.max) && load.fits(bytes, &quarter) && published.fits(bytes, &quarter);
         if !fits {
             return Err(Box::new(arrival));
         }
         if let Some(session) = charged {
-            self.by_session.insert(session, Load { messages: load.messages + 1, bytes: load.bytes + bytes });
+            self.by_session.insert(session, load.and(bytes));
+        }
+        if let Some(publisher) = publisher {
+            self.by_publisher.insert(publisher, published.and(bytes));
         }
         self.total.messages += 1;
         self.total.bytes += bytes;
@@ -190,6 +208,15 @@ impl Validations {
             load.bytes -= bytes;
             if load.messages == 0 {
                 self.by_session.remove(&session);
+            }
+        }
+        if let Some(origin) = &arrival.parcel.origin
+            && let Some(load) = self.by_publisher.get_mut(&origin.publisher)
+        {
+            load.messages -= 1;
+            load.bytes -= bytes;
+            if load.messages == 0 {
+                self.by_publisher.remove(&origin.publisher);
             }
         }
         Some((id, arrival))
@@ -246,6 +273,10 @@ impl GossipMachine {
     /// There was no room to judge a message: who sent it is asked for it again.
     fn unjudged(&mut self, now: Time, id: MessageId, arrival: &Arrival, fx: &mut Fx) {
         dropped(DropReason::ValidationFull, fx);
+        if arrival.logged {
+            // It comes again with the next pass through peers' logs.
+            return;
+        }
         for session in &arrival.senders {
             self.wants.announced(now, id, *session, true);
         }
@@ -365,6 +396,17 @@ impl GossipMachine {
 
     /// Takes in a message that has passed every check.
     pub(super) fn approve(&mut self, now: Time, id: MessageId, arrival: Arrival, fx: &mut Fx) {
+        if arrival.logged {
+            fx.emit(Out::Count(Count::HistoryTaken));
+            let in_time = self.out_of_time(now, arrival.parcel.origin.as_ref()).is_none();
+            if !in_time || self.cache.tag_of(&id).is_some() {
+                if in_time {
+                    self.seen.insert(now, id);
+                }
+                return self.approve_old(id, arrival, fx);
+            }
+            self.pulls.found(now, id);
+        }
         let Arrival { parcel, from, senders, complete, whole, .. } = arrival;
         let first = senders.first().copied();
         if let Some(session) = first {
@@ -384,5 +426,13 @@ impl GossipMachine {
         self.peers.mark(&mut has, None, senders.into_iter().chain(complete));
         fx.emit(Out::Count(Count::Accepted));
         self.accept(now, id, parcel, from, way, has, fx);
+    }
+
+    /// Out of a peer's log, and so old that nobody pushes it, or let go for want of room after it was sent on: it goes to the
+    /// log, and is neither kept nor sent on. What is old is not marked as seen, as no copy of it would be looked at.
+    fn approve_old(&mut self, id: MessageId, arrival: Arrival, fx: &mut Fx) {
+        self.wants.settle(&id);
+        fx.emit(Out::Count(Count::Accepted));
+        fx.emit(Out::Keep { id, parcel: arrival.parcel, from: arrival.from, first: false, old: true });
     }
 }

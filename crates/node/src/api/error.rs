@@ -15,30 +15,39 @@ pub(crate) struct ApiError {
     status: StatusCode,
     sentence: String,
     retry_after: Option<Duration>,
+    code: Option<u16>,
 }
 
 #[derive(Serialize)]
 struct Body {
     error: String,
+    /// Of a peer's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, sentence: impl Into<String>) -> ApiError {
-        ApiError { status, sentence: sentence.into(), retry_after: None }
+        ApiError { status, sentence: sentence.into(), retry_after: None, code: None }
     }
 
     /// Refused now; worth another try after a while.
     pub(crate) fn later(status: StatusCode, sentence: impl Into<String>, after: Duration) -> ApiError {
         ApiError { retry_after: Some(after), ..ApiError::new(status, sentence) }
     }
+
+    /// With the code that a peer gave.
+    pub(super) fn with_code(self, code: u16) -> ApiError {
+        ApiError { code: Some(code), ..self }
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry_after_ms = self.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-        let body = Json(Body { error: self.sentence, retry_after_ms });
+        let body = Json(Body { error: self.sentence, code: self.code, retry_after_ms });
         let mut response = (self.status, body).into_response();
         if let Some(after) = self.retry_after {
             // The header knows whole seconds only; the body says it to the millisecond.

@@ -1,11 +1,14 @@
 //! What the node is, how it is, and who its peers are.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use peerage::server::wire::address;
-use peerage::{External, Multiaddr, PeerInfo, Status};
+use peerage::{External, Finding, Health, Multiaddr, PeerInfo, Status};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Api, ApiError};
 
@@ -26,6 +29,8 @@ pub(super) struct NodeBody {
     reachability: &'static str,
     started_unix_ms: u64,
     version: &'static str,
+    /// What its protocols tell of it, by name.
+    protocols: BTreeMap<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +67,7 @@ pub(super) async fn node(State(api): State<Api>) -> Result<Json<NodeBody>, ApiEr
         reachability: local.reachability.map_or("not_listening", |state| state.label()),
         started_unix_ms: u64::try_from(api.0.started.as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
+        protocols: local.protocols,
     }))
 }
 
@@ -80,6 +86,8 @@ pub(super) struct PeerBody {
     connected_since_unix_ms: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// What the protocols that both speak tell of it, by name.
+    protocols: BTreeMap<String, Value>,
 }
 
 impl From<PeerInfo> for PeerBody {
@@ -97,6 +105,7 @@ impl From<PeerInfo> for PeerBody {
             connected_since_unix_ms: u64::try_from(peer.connected_at.as_millis()).unwrap_or(u64::MAX),
             bytes_in: peer.bytes_in,
             bytes_out: peer.bytes_out,
+            protocols: peer.protocols,
         }
     }
 }
@@ -109,17 +118,55 @@ pub(super) async fn peers(State(api): State<Api>) -> Result<Json<Vec<PeerBody>>,
 pub(super) struct HealthBody {
     status: &'static str,
     reasons: Vec<String>,
+    checks: Vec<CheckBody>,
 }
 
+#[derive(Serialize)]
+struct CheckBody {
+    check: &'static str,
+    /// `pass`, `fail` or `off`.
+    state: &'static str,
+    since_unix_ms: u64,
+    sentence: String,
+    threshold: String,
+}
+
+impl From<Finding> for CheckBody {
+    fn from(finding: Finding) -> CheckBody {
+        CheckBody {
+            check: finding.check.label(),
+            state: finding.state.label(),
+            since_unix_ms: finding.since.unix_millis(),
+            sentence: finding.sentence,
+            threshold: finding.threshold,
+        }
+    }
+}
+
+/// Whether it is well: for who sends work to it.
 pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<HealthBody>) {
     match api.0.setup.node.health().await {
-        Ok(health) => {
-            let status = if health.status == Status::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, Json(HealthBody { status: health.status.label(), reasons: health.reasons }))
+        Ok(Health { status, reasons, checks }) => {
+            let code = if status == Status::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let checks = checks.into_iter().map(CheckBody::from).collect();
+            (code, Json(HealthBody { status: status.label(), reasons, checks }))
         }
         Err(error) => {
             let reasons = vec![format!("the node does not answer: {error}")];
-            (StatusCode::SERVICE_UNAVAILABLE, Json(HealthBody { status: "stopped", reasons }))
+            (StatusCode::SERVICE_UNAVAILABLE, Json(HealthBody { status: "stopped", reasons, checks: Vec::new() }))
         }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct LiveBody {
+    live: bool,
+}
+
+/// Whether it answers at all: for who starts it again if it does not. That it lacks peers, or sheds load, is no reason to.
+pub(super) async fn live(State(api): State<Api>) -> (StatusCode, Json<LiveBody>) {
+    match api.0.setup.node.peer_count().await {
+        Ok(_) => (StatusCode::OK, Json(LiveBody { live: true })),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(LiveBody { live: false })),
     }
 }

@@ -5,8 +5,10 @@ mod error;
 mod guard;
 mod info;
 mod journals;
+mod limits;
 mod peers;
 mod policy;
+mod requests;
 mod standings;
 mod stream;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use axum::routing::{delete, get, post};
 use peerage::Node;
 use tokio::sync::Semaphore;
 
+use crate::limits::Changer;
 use crate::output::Output;
 
 pub(crate) use error::{ApiError, not_found, wrong_method};
@@ -42,6 +45,11 @@ pub(crate) struct Setup {
     pub(crate) metrics: SocketAddr,
     /// Largest message, in bytes.
     pub(crate) max_payload: usize,
+    /// Largest payload of a request, in bytes.
+    pub(crate) max_request: usize,
+    /// Longest time that an answer is waited for.
+    pub(crate) max_deadline: Duration,
+    pub(crate) changer: Arc<Changer>,
 }
 
 /// What every handler shares. Cheap to clone.
@@ -54,6 +62,8 @@ struct Inner {
     streams: Arc<Semaphore>,
     /// KiB of request bodies that may be held at a time.
     bodies: Semaphore,
+    /// Requests to peers that may wait at a time.
+    requests: Semaphore,
     printers: Printers,
 }
 
@@ -65,13 +75,19 @@ pub(crate) fn router(setup: Setup) -> Router {
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         streams: Arc::new(Semaphore::new(STREAMS)),
         bodies: Semaphore::new(body::KIB_AT_A_TIME as usize),
+        requests: Semaphore::new(requests::AT_A_TIME),
         printers: Printers::default(),
     }));
     Router::new()
         .route("/v1/node", get(info::node))
         .route("/v1/health", get(info::health))
+        .route("/v1/health/ready", get(info::health))
+        .route("/v1/health/live", get(info::live))
+        .route("/v1/limits", get(limits::limits).patch(limits::change))
+        .route("/v1/reload", post(limits::reload))
         .route("/v1/peers", get(info::peers))
         .route("/v1/peers/{id}", delete(peers::remove))
+        .route("/v1/peers/{id}/requests/{handler}", post(requests::request))
         .route("/v1/peers/{id}/standing", get(standings::standing))
         .route("/v1/peers/standings", get(standings::standings))
         .route("/v1/peers/static", get(peers::statics).post(peers::add_static))

@@ -73,13 +73,30 @@ fn peer_event(change: Event) -> Sent {
         Event::LocalChanged { seq, external } => {
             event("local_changed", &json!({ "record_seq": seq, "external": super::info::external(&external) }))
         }
-        Event::MsgSent { id, protocol, lane, size } => message("message_sent", id, &protocol, lane, size),
-        Event::MsgReceived { id, protocol, lane, size } => message("message_received", id, &protocol, lane, size),
+        Event::Shedding { level, why } => event("shedding", &json!({ "level": level.label(), "why": why })),
+        Event::MsgSent { id, protocol, code, lane, size } => message("message_sent", id, &protocol, code, lane, size),
+        Event::MsgReceived { id, protocol, code, lane, size } => {
+            message("message_received", id, &protocol, code, lane, size)
+        }
+        Event::StreamOpened { id, protocol, lane, stream, by_us } => event(
+            "stream_opened",
+            &json!({
+                "id": id.to_string(), "protocol": *protocol, "lane": lane.label(), "stream": stream, "by_us": by_us,
+            }),
+        ),
+        Event::StreamEnded { id, protocol, lane, stream, sent, received } => event(
+            "stream_ended",
+            &json!({
+                "id": id.to_string(), "protocol": *protocol, "lane": lane.label(), "stream": stream, "sent": sent,
+                "received": received,
+            }),
+        ),
     }
 }
 
-fn message(name: &str, id: NodeId, protocol: &str, lane: Lane, size: u64) -> Sent {
-    event(name, &json!({ "id": id.to_string(), "protocol": protocol, "lane": lane.label(), "size": size }))
+fn message(name: &str, id: NodeId, protocol: &str, code: Option<u16>, lane: Lane, size: u64) -> Sent {
+    let (id, lane) = (id.to_string(), lane.label());
+    event(name, &json!({ "id": id, "protocol": protocol, "code": code, "lane": lane, "size": size }))
 }
 
 /// Changes among the peers, from now on.

@@ -1,11 +1,17 @@
 //! The API over TCP, in front of real nodes.
 
 mod lists;
+mod operation;
+mod requests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use peerage::codec::Raw;
+use peerage::protocol::Protocol;
 use peerage::{Builder, Node};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -14,6 +20,7 @@ use tokio::time::timeout;
 
 use super::{Setup, router};
 use crate::http;
+use crate::limits::Changer;
 use crate::output::Output;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -31,7 +38,10 @@ async fn served(builder: Builder) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("free");
     let api = listener.local_addr().expect("bound");
     let (output, _) = Output::stdout().expect("a thread");
-    let setup = Setup { node: node.clone(), output, api, metrics: api, max_payload: 4 * 1024 * 1024 };
+    let changer = Arc::new(Changer::new(node.clone(), vec!["node".into()], Default::default()));
+    let (max_payload, max_request, max_deadline) = (4 * 1024 * 1024, 1024 * 1024, Duration::from_secs(60));
+    let setup =
+        Setup { node: node.clone(), output, api, metrics: api, max_payload, max_request, max_deadline, changer };
     let (close, closing) = watch::channel(false);
     let serving = tokio::spawn(http::serve(listener, router(setup), closing));
     Served { node, port: api.port(), close, serving }
@@ -141,6 +151,32 @@ async fn a_message_posted_at_one_node_is_an_event_at_another_with_its_peers_and_
 
     second.stop().await;
     read_until(&mut events, &["event: peer_down\n", "\"reason\":\"quitting\"", "\"by\":\"peer\"", "duration_ms"]).await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn protocols_tell_of_the_node_and_of_its_peers_and_their_messages_have_codes() {
+    let status = || {
+        let status = Protocol::new("status", Raw, |_, mut channel| async move {
+            channel.send(1, &"hello".into()).await?;
+            loop {
+                channel.recv().await?;
+            }
+        });
+        status.version(7, 2).node_info(|| json!({"height": 7})).peer_info(|id| Some(json!({"name": id.to_string()})))
+    };
+    let first = served(Builder::local().protocol(status()).message_events(true)).await;
+    assert_eq!(first.ask("GET /v1/node", "").await.json()["protocols"], json!({"status": {"height": 7}}));
+    let mut events = first.open("GET /v1/events", b"").await;
+    read_until(&mut events, &["text/event-stream"]).await;
+    let address = first.node.addresses().await.expect("runs").remove(0);
+    let second = served(Builder::local().protocol(status()).bootnode(address)).await;
+    let text = read_until(&mut events, &["\"protocol\":\"status\"", "event: message_received\n"]).await;
+    assert!(text.contains("\"code\":1") && text.contains("\"size\":5"), "{text}");
+    let peer = first.ask("GET /v1/peers", "").await.json()[0].clone();
+    assert_eq!(peer["protocols"]["status"], json!({"name": second.node.id().to_string()}));
+    assert!(peer["capabilities"].as_array().is_some_and(|all| all.contains(&json!("status/7"))), "{peer}");
+    second.stop().await;
     first.stop().await;
 }
 

@@ -93,6 +93,8 @@ fn what_is_wrong_is_said_in_one_sentence_with_the_remedy() {
     assert!(wrong(&["--external", "203.0.113.7", "--external", "203.0.113.8"]).contains("names 2 IPv4 addresses"));
     assert!(wrong(&["--nat", "stun"]).contains("use auto, upnp, pcp"));
     assert!(wrong(&["--max-peers", "0"]).contains("1..=10000"));
+    assert!(wrong(&["--max-upload", "fast"]).contains("write it like 512KiB or 10MiB"));
+    assert!(wrong(&["--max-peer-download", "0"]).contains("write it like"));
     assert!(wrong(&["--max-peers", "many"]).contains("--max-peers"));
     assert!(wrong(&["--api", "0.0.0.0:1"]).contains("only loopback"));
     assert!(wrong(&["--metrics", "192.0.2.1:1"]).contains("only loopback"));
@@ -150,6 +152,8 @@ fn every_switch_is_heard() {
         "--no-listen",
         "--no-churn",
         "--message-events",
+        "--withhold",
+        "router/1",
         "--static-peer",
         address,
         "--trusted",
@@ -179,6 +183,7 @@ fn every_switch_is_heard() {
     assert_eq!((settings.discovery, settings.dialing, settings.listening), (false, true, false));
     assert!(!settings.exchange);
     assert!(!settings.churn && settings.message_events && !read(&["--no-dial"]).expect("fine").dialing);
+    assert_eq!(settings.withheld.iter().map(ToString::to_string).collect::<Vec<_>>(), ["router/1"]);
     let id: NodeId = ID.parse().expect("an id");
     assert_eq!((settings.statics[0].id, &settings.trusted[..]), (id, &[id, id][..]));
     assert_eq!(
@@ -267,4 +272,86 @@ fn gossip_has_the_mode_that_is_named() {
     assert_eq!((mode(&[]), mode(&["--gossip-mode", "plumtree"])), (Mode::Peerage, Mode::Plumtree));
     let sentence = wrong(&["--gossip-mode", "flood"]);
     assert!(sentence.contains("`flood`") && sentence.contains("gossipsub"), "{sentence}");
+}
+
+#[test]
+fn topics_are_coded_for_anybody_or_for_those_who_are_named() {
+    let settings = read(&["--coded", "blocks", "--coded", &format!("votes={ID},{ID}")]).expect("fine");
+    let admitted: Vec<_> = settings.coded.iter().map(|(topic, whom)| (topic.as_str(), whom.clone())).collect();
+    let these = Admitted::These([ID.parse().expect("an id")].into());
+    assert_eq!(admitted, [("blocks", Admitted::Everybody), ("votes", these)]);
+    assert!(wrong(&["--coded", ""]).contains("--coded"));
+    assert!(wrong(&["--coded", "blocks=me"]).contains("blocks=me"));
+}
+
+fn with_file(text: &str, typed: &[&str]) -> Result<Settings, NoRun> {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("node.toml");
+    std::fs::write(&path, text).expect("written");
+    read(&[&["--config", path.to_str().expect("text")], typed].concat())
+}
+
+#[test]
+fn a_file_says_what_flags_say_and_flags_win() {
+    let text = format!(
+        "max-peers = 30\nno-mdns = true\nno-dial = false\nnetwork = \"here\"\nshed-memory = \"2GiB\"\n\
+         static-peer = [\"/ip4/192.0.2.1/tcp/1/p2p/{ID}\"]\n[limits.health]\nmin_peers = 3\nsettle = 1.5\n"
+    );
+    let settings = with_file(&text, &["--network", "there"]).expect("fine");
+    assert_eq!((settings.max_peers, settings.mdns, settings.dialing), (30, false, true));
+    assert_eq!((settings.network.as_str(), settings.shed_memory), ("there", Some(2 << 30)));
+    assert_eq!(settings.statics.len(), 1);
+    let fixed: Vec<&str> = settings.file.fixed.keys().map(String::as_str).collect();
+    assert_eq!(fixed, ["network", "no-dial", "no-mdns", "static-peer"], "what needs a restart");
+    let config = crate::limits::configuration(&settings).expect("it adds up");
+    assert_eq!((config.max_peers, config.health.min_peers), (30, Some(3)));
+    assert_eq!(config.health.settle, std::time::Duration::from_millis(1500));
+    let typed = with_file(&text, &["--min-peers", "1"]).expect("fine");
+    assert_eq!(crate::limits::configuration(&typed).expect("it adds up").health.min_peers, Some(1), "the flag wins");
+}
+
+#[test]
+fn bandwidth_is_a_limit_that_a_file_says_by_either_name_and_a_flag_wins() {
+    let throttle = |text: &str, typed: &[&str]| {
+        let settings = with_file(text, typed).expect("fine");
+        assert!(settings.file.fixed.is_empty(), "none of it waits for a restart");
+        crate::limits::configuration(&settings).expect("it adds up").queue.throttle
+    };
+    let flags = throttle("max-upload = \"8MiB\"\nmax-peer-download = \"1MiB\"", &["--max-upload", "9MiB"]);
+    assert_eq!((flags.upload.node, flags.download.peer), (Some(9 << 20), Some(1 << 20)));
+    assert_eq!((flags.download.node, flags.upload.peer), (None, None));
+    let section = "[limits.throttle]\nmessages = 7\n[limits.throttle.upload]\nnode = 8388608\nreserved = 20\n";
+    let upload = |typed: &[&str]| throttle(section, typed).upload;
+    assert_eq!((upload(&[]).node, upload(&["--max-upload", "9MiB"]).node), (Some(8 << 20), Some(9 << 20)));
+    assert_eq!(upload(&["--max-upload", "9MiB"]).reserved, 20);
+    assert_eq!(throttle(section, &[]).messages, Some(7));
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said_with_the_file_and_the_nearest_name() {
+    let told = |text: &str| match with_file(text, &[]) {
+        Err(NoRun::Wrong(sentence)) => sentence,
+        other => panic!("{other:?}"),
+    };
+    assert!(told("max-peer = 3").contains("there is no `max-peer`; did you mean `max-peers`?"));
+    assert!(told("config = \"x\"").contains("there is no `config`"));
+    assert!(told("max-peers = true").contains("cannot be true"));
+    assert!(told("max-peers = 0").contains("node.toml: ") && told("max-peers = 0").contains("1..=10000"));
+    assert!(told("no-dial = 1").contains("true or false"));
+    assert!(told("log = \"a\"\nmax-peers = = 1").contains("line 2"));
+    assert!(wrong(&["--config", "/there/is/no/such.toml"]).contains("/there/is/no/such.toml"));
+    let settings = with_file("[limits]\nmax_peer = 3", &[]).expect("its limits are looked at with the others");
+    let error = crate::limits::configuration(&settings).expect_err("no such limit");
+    assert_eq!(error, "[limits]: there is no limit `max_peer`; did you mean `max_peers`?");
+}
+
+#[test]
+fn sizes_have_units() {
+    let memory = |text: &str| read(&["--shed-memory", text]).map(|settings| settings.shed_memory);
+    for (text, bytes) in [("512MiB", 512 << 20), ("1GiB", 1 << 30), ("7", 7), ("3KiB", 3 << 10)] {
+        assert_eq!(memory(text).expect("fine"), Some(bytes), "{text}");
+    }
+    for text in ["", "MiB", "1TB", "-1", "99999999999GiB"] {
+        assert!(memory(text).is_err(), "{text}");
+    }
 }

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use peerage::server::discovery::sources::dns::{EntryError, ListLink};
-use peerage::server::wire::address;
+use peerage::server::gossip::Topic;
+use peerage::server::wire::{CapabilityError, address};
 use peerage::{
-    ForkId, IpNet, Mode, Nat, NatError, NetworkSecret, NodeId, PeerAddress, SharedAddress, StaticAddress,
-    StaticAddressError, ToListenAddress,
+    Admitted, Capability, ForkId, IpNet, Mode, Nat, NatError, NetworkSecret, NodeId, PeerAddress, SharedAddress,
+    StaticAddress, StaticAddressError, ToListenAddress,
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +37,21 @@ pub(super) fn external(text: &str) -> Result<StaticAddress, String> {
 
 pub(super) fn nat(text: &str) -> Result<Nat, String> {
     text.parse().map_err(|error: NatError| error.to_string())
+}
+
+pub(super) fn capability(text: &str) -> Result<Capability, String> {
+    text.parse().map_err(|error: CapabilityError| error.to_string())
+}
+
+/// A topic whose large messages travel as shards, and whose they are.
+pub(super) fn coded(text: &str) -> Result<(Topic, Admitted), String> {
+    let (name, publishers) = text.split_once('=').map_or((text, None), |(name, ids)| (name, Some(ids)));
+    let topic = Topic::new(name).map_err(|error| error.to_string())?;
+    let admitted = match publishers {
+        None => Admitted::Everybody,
+        Some(ids) => Admitted::These(ids.split(',').map(id).collect::<Result<_, _>>()?),
+    };
+    Ok((topic, admitted))
 }
 
 pub(super) fn gossip_mode(text: &str) -> Result<Mode, String> {
@@ -93,6 +109,27 @@ pub(super) fn shared(text: &str) -> Result<SharedAddress, String> {
     let factor = factor.parse().ok().filter(|factor| (1..=10_000).contains(factor));
     let factor = factor.ok_or("what follows the = is how many times, from 1 to 10000")?;
     Ok(SharedAddress { network: ip_net(network)?, factor })
+}
+
+/// Bytes, with a unit or without.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "B" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let bytes = shift.and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "write it like 512MiB or 2GiB".into())
+}
+
+/// Bytes a second, likewise; none at all would be no limit to some, and no traffic to others.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    let bytes = size(text).ok().filter(|bytes| (1..=1 << 40).contains(bytes));
+    bytes.ok_or_else(|| "write it like 512KiB or 10MiB, from 1 to 1024GiB; leave it out for no limit".into())
 }
 
 /// The secret in a file, without the end of its last line, which editors add.

@@ -3,6 +3,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `format` | u64: [`FORMAT`] |
+//! | `meta` | `expires/` log | u64: when all that a log has is too old, in milliseconds since the Unix epoch |
 //! | `logs` | log | u64: the position of its next entry |
 //! | `heads` | log, position | publisher, 32 ‖ sequence, 8 ‖ id, 32 ‖ at, 8 ‖ length of the body, 4; big-endian |
 //! | `bodies` | log, position | the body |
@@ -17,10 +18,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_wire::NodeId;
-use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use super::index::Index;
-use super::{Appended, Done, Head, Job, LogBounds, LogEntry, LogError, MAX_CURSORS, OpenedLog, ReadLimit, cursor_fits};
+use super::{
+    Appended, Done, Head, Job, LogBounds, LogEntry, LogError, MAX_CURSORS, OpenedLog, ReadLimit, SelectLimit, Selected,
+    Wanted, cursor_fits,
+};
 use crate::disk::file::{self, Opener};
 
 /// The version of everything here.
@@ -32,6 +36,8 @@ const LOGS: TableDefinition<'static, &str, u64> = TableDefinition::new("logs");
 const HEADS: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("heads");
 const BODIES: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("bodies");
 const CURSORS: TableDefinition<'static, (&str, &str), u64> = TableDefinition::new("cursors");
+
+const EXPIRES: &str = "expires/";
 
 /// Jobs that wait for the thread. Who submits them has a few under way for each log.
 const JOBS: usize = 4_096;
@@ -134,14 +140,21 @@ impl Writer {
                 }
                 Job::Append { log, entries, now, done } => appends.push((log, entries, now, done)),
                 Job::Cursor { log, name, position, done } => cursors.push((log, name, position, done)),
-                Job::Read { .. } => reads.push(job),
+                Job::Read { .. } | Job::Select { .. } => reads.push(job),
             }
         }
         self.write(appends, cursors);
         for job in reads {
-            if let Job::Read { log, after, limit, done } = job {
-                let read = self.guarded(|writer| writer.read(&log, after, limit));
-                done(read);
+            match job {
+                Job::Read { log, after, limit, done } => {
+                    let read = self.guarded(|writer| writer.read(&log, after, limit));
+                    done(read);
+                }
+                Job::Select { log, after, wanted, limit, done } => {
+                    let selected = self.guarded(|writer| writer.select(&log, after, &wanted, limit));
+                    done(selected);
+                }
+                _ => {}
             }
         }
     }
@@ -231,6 +244,7 @@ impl Writer {
         }
         let transaction = self.database()?.begin_write().map_err(broken)?;
         self.append(&transaction, log, Vec::new(), now)??;
+        self.sweep(&transaction, now)?;
         transaction.commit().map_err(broken)?;
         let (index, cursors) = self.logs.get(log).ok_or(LogError::NotOpen)?;
         let Appended { oldest, bytes, .. } = index.appended(0);
@@ -305,6 +319,9 @@ impl Writer {
             heads.remove((log, position)).map_err(broken)?;
         }
         transaction.open_table(LOGS).map_err(broken)?.insert(log, index.next()).map_err(broken)?;
+        let expires = millis(now.saturating_add(index.bounds.heads_for));
+        let mut meta = transaction.open_table(META).map_err(broken)?;
+        meta.insert(&*format!("{EXPIRES}{log}"), expires).map_err(broken)?;
         Ok(Ok(index.appended(dropped)))
     }
 
@@ -345,6 +362,46 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Lets go of what logs have that nobody opens any more, once all of it is too old. Their positions and cursors stay.
+    fn sweep(&self, transaction: &WriteTransaction, now: Duration) -> Result<(), LogError> {
+        let mut meta = transaction.open_table(META).map_err(broken)?;
+        let mut expired = Vec::new();
+        for row in meta.range(EXPIRES..).map_err(broken)? {
+            let (key, at) = row.map_err(broken)?;
+            let Some(log) = key.value().strip_prefix(EXPIRES) else { break };
+            if at.value() < millis(now) && !self.bounds.contains_key(log) {
+                expired.push(log.to_owned());
+            }
+        }
+        for log in expired {
+            let all = (&*log, 0)..=(&*log, u64::MAX);
+            transaction.open_table(HEADS).map_err(broken)?.retain_in(all.clone(), |_, _| false).map_err(broken)?;
+            transaction.open_table(BODIES).map_err(broken)?.retain_in(all, |_, _| false).map_err(broken)?;
+            meta.remove(&*format!("{EXPIRES}{log}")).map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    fn select(&mut self, log: &str, after: u64, wanted: &Wanted, limit: SelectLimit) -> Result<Selected, LogError> {
+        self.load(log)?;
+        let (index, _) = self.logs.get(log).ok_or(LogError::NotOpen)?;
+        let (heads, after, more) = index.select(after, wanted, limit);
+        if heads.is_empty() {
+            return Ok(Selected { entries: Vec::new(), after, more });
+        }
+        let transaction = self.database()?.begin_read().map_err(broken)?;
+        let bodies = transaction.open_table(BODIES).map_err(broken)?;
+        let mut entries = Vec::with_capacity(heads.len());
+        for head in heads {
+            let body = bodies.get((log, head.position)).map_err(broken)?;
+            let body = body.ok_or_else(|| malformed(log, head.position))?;
+            entries.push(LogEntry { head, body: Bytes::copy_from_slice(body.value()) });
+        }
+        Ok(Selected { entries, after, more })
+    }
+}
+
 /// Makes the tables of a new file, and checks the version of an old one. Says what is wrong with it.
 fn prepare(database: &Database) -> Result<Option<String>, redb::Error> {
     let read = database.begin_read()?;
@@ -364,6 +421,10 @@ fn prepare(database: &Database) -> Result<Option<String>, redb::Error> {
         Err(error) => return Err(error.into()),
     };
     Ok((format != Some(FORMAT)).then(|| format!("its format is {format:?}, and this program reads {FORMAT}")))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Its owner's alone, as everything in a data directory; redb fills an empty file.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Appended, Head, LogBounds, LogEntry, LogError};
+use super::{Appended, Head, LogBounds, LogEntry, LogError, SelectLimit};
 
 /// What an append removes, by position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,35 @@ impl Index {
     fn at(&self, position: u64) -> Option<&Head> {
         let first = self.next - self.heads.len() as u64;
         self.heads.get(usize::try_from(position.checked_sub(first)?).ok()?)
+    }
+
+    /// The heads of entries after a position that are there and wanted; up to which position that is all of them, and
+    /// whether there are others behind it.
+    pub(super) fn select(
+        &self,
+        after: u64,
+        wanted: impl Fn(&Head) -> bool,
+        limit: SelectLimit,
+    ) -> (Vec<Head>, u64, bool) {
+        let from = after.saturating_add(1).max(self.oldest);
+        let first = self.next - self.heads.len() as u64;
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX).min(self.heads.len());
+        let (mut selected, mut bytes, mut through) = (Vec::new(), 0, (from - 1).min(self.next - 1));
+        for (looked, head) in self.heads.range(skip..).enumerate() {
+            if looked >= limit.heads {
+                return (selected, through, true);
+            }
+            if wanted(head) {
+                bytes += head.len as usize;
+                let full = selected.len() >= limit.read.entries || bytes > limit.read.bytes;
+                if full && !selected.is_empty() {
+                    return (selected, through, true);
+                }
+                selected.push(*head);
+            }
+            through = head.position;
+        }
+        (selected, through, false)
     }
 
     /// Takes new entries, whose positions follow, and answers what goes for them.

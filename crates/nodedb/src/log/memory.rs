@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::index::Index;
-use super::{Job, LogEntry, LogError, OpenedLog, ReadLimit, cursor_fits, fail};
+use super::{Head, Job, LogEntry, LogError, OpenedLog, ReadLimit, SelectLimit, Selected, Wanted, cursor_fits, fail};
 
 #[derive(Debug)]
 struct MemoryLog {
@@ -49,6 +49,10 @@ impl MemoryLogs {
                 None => done(Err(LogError::NotOpen)),
                 Some(log) => done(Ok(log.read(after, limit))),
             },
+            Job::Select { log, after, wanted, limit, done } => match self.0.get(&log) {
+                None => done(Err(LogError::NotOpen)),
+                Some(log) => done(Ok(log.select(after, &wanted, limit))),
+            },
             Job::Cursor { ref log, ref name, position, .. } => match self.0.get_mut(log) {
                 None => fail(job, LogError::NotOpen),
                 Some(log) if !cursor_fits(&log.cursors, name) => fail(job, LogError::Cursor),
@@ -71,6 +75,12 @@ impl MemoryLog {
         let dropped = trim.bodies.end - trim.bodies.start;
         trim.bodies.for_each(|position| drop(self.bodies.remove(&position)));
         dropped
+    }
+
+    fn select(&self, after: u64, wanted: &Wanted, limit: SelectLimit) -> Selected {
+        let (heads, after, more) = self.index.select(after, wanted, limit);
+        let entry = |head: Head| Some(LogEntry { head, body: self.bodies.get(&head.position)?.clone() });
+        Selected { entries: heads.into_iter().filter_map(entry).collect(), after, more }
     }
 
     fn read(&self, after: u64, limit: ReadLimit) -> Vec<LogEntry> {

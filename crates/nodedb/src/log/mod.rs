@@ -107,6 +107,29 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
+/// Which entries a selection is of, by their heads.
+pub type Wanted = Box<dyn Fn(&Head) -> bool + Send>;
+
+/// Most that a selection looks at and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectLimit {
+    /// Heads that are looked at.
+    pub heads: usize,
+    /// What is answered.
+    pub read: ReadLimit,
+}
+
+/// Entries that somebody wants, of a part of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    /// Those that were wanted, oldest first.
+    pub entries: Vec<LogEntry>,
+    /// All that were wanted up to this position are among them, or are no longer there.
+    pub after: u64,
+    /// Whether there are entries behind it that nobody has looked at.
+    pub more: bool,
+}
+
 /// Why a job failed. The node goes on; the job may be tried again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
@@ -157,6 +180,7 @@ pub(crate) enum Job {
     Open { log: String, bounds: LogBounds, now: Duration, done: Done<OpenedLog> },
     Append { log: String, entries: Vec<LogEntry>, now: Duration, done: Done<Appended> },
     Read { log: String, after: u64, limit: ReadLimit, done: Done<Vec<LogEntry>> },
+    Select { log: String, after: u64, wanted: Wanted, limit: SelectLimit, done: Done<Selected> },
     Cursor { log: String, name: String, position: u64, done: Done<()> },
 }
 
@@ -211,6 +235,11 @@ impl Logs {
         self.submit(Job::Read { log: log.to_owned(), after, limit, done });
     }
 
+    /// Those of the entries after a position that are wanted. Heads are in memory, so what is not wanted costs no disk.
+    pub fn select(&self, log: &str, after: u64, wanted: Wanted, limit: SelectLimit, done: Done<Selected>) {
+        self.submit(Job::Select { log: log.to_owned(), after, wanted, limit, done });
+    }
+
     /// Moves a cursor forward; backward it does not go.
     pub fn set_cursor(&self, log: &str, name: &str, position: u64, done: Done<()>) {
         self.submit(Job::Cursor { log: log.to_owned(), name: name.to_owned(), position, done });
@@ -261,6 +290,7 @@ pub(crate) fn fail(job: Job, error: LogError) {
         Job::Open { done, .. } => done(Err(error)),
         Job::Append { done, .. } => done(Err(error)),
         Job::Read { done, .. } => done(Err(error)),
+        Job::Select { done, .. } => done(Err(error)),
         Job::Cursor { done, .. } => done(Err(error)),
     }
 }

@@ -36,6 +36,12 @@ fn read(logs: &Logs, after: u64, limit: ReadLimit) -> Vec<LogEntry> {
     answer(|done| logs.read("t", after, limit, done)).expect("reads")
 }
 
+/// Of those whose position is a multiple of `modulus`.
+fn select(logs: &Logs, after: u64, modulus: u64, limit: SelectLimit) -> Selected {
+    let wanted: Wanted = Box::new(move |head| head.position.is_multiple_of(modulus));
+    answer(|done| logs.select("t", after, wanted, limit, done)).expect("selects")
+}
+
 fn cursor(logs: &Logs, name: &str, position: u64) -> Result<(), LogError> {
     answer(|done| logs.set_cursor("t", name, position, done))
 }
@@ -89,6 +95,32 @@ fn cursors_go_forward_and_are_bounded() {
     assert_eq!((cursors["0"], cursors["1"], cursors.len()), (5, 8, MAX_CURSORS));
 }
 
+#[test]
+fn a_selection_goes_on_where_it_ended_and_looks_at_so_many_heads() {
+    let logs = Logs::memory();
+    open(&logs, START);
+    append(&logs, (1..=50).map(|n| entry(n, 10, START)).collect(), START).expect("appended");
+    let positions = |selected: &Selected| selected.entries.iter().map(|entry| entry.head.position).collect::<Vec<_>>();
+    let limit = SelectLimit { heads: 12, read: ReadLimit { entries: 2, bytes: 1_000 } };
+    let (mut after, mut got, mut rounds) = (0, Vec::new(), 0);
+    loop {
+        let part = select(&logs, after, 5, limit);
+        assert!(part.entries.len() <= 2 && part.after <= after + 12 && part.after > after);
+        got.extend(positions(&part));
+        (after, rounds) = (part.after, rounds + 1);
+        if !part.more {
+            break;
+        }
+    }
+    assert_eq!((got, after), ((1..=10).map(|n| 5 * n).collect::<Vec<_>>(), 50));
+    assert!(rounds >= 5);
+    let none = SelectLimit { heads: 50, read: ReadLimit { entries: 0, bytes: 0 } };
+    assert_eq!(positions(&select(&logs, 49, 1, none)), [50], "one of any size");
+    assert_eq!(select(&logs, u64::MAX, 1, limit), Selected { entries: Vec::new(), after: 50, more: false });
+    append(&logs, (51..=150).map(|n| entry(n, 10, START)).collect(), START).expect("appended");
+    assert_eq!(positions(&select(&logs, 0, 1, limit)), [101, 102], "from the oldest that is there");
+}
+
 #[cfg(feature = "disk")]
 mod on_disk {
     use std::fs;
@@ -134,6 +166,10 @@ mod on_disk {
                 let (after, entries) = (next.saturating_sub(rng.below(40)), rng.below(10) as usize);
                 let limit = ReadLimit { entries, bytes: 500 };
                 assert_eq!(read(&memory, after, limit), read(&disk, after, limit), "seed {seed} step {step}");
+                let (modulus, heads) = (1 + rng.below(3), 1 + rng.below(30) as usize);
+                let both =
+                    [&memory, &disk].map(|logs| select(logs, after, modulus, SelectLimit { heads, read: limit }));
+                assert_eq!(both[0], both[1], "seed {seed} step {step}");
             }
             disk.close();
         }
@@ -156,6 +192,36 @@ mod on_disk {
         logs.close();
         let names = fs::read_dir(folder.path()).expect("a folder").flatten().map(|file| file.file_name());
         assert_eq!(names.filter(|name| name.to_string_lossy().contains("unusable")).count(), 1);
+    }
+
+    #[test]
+    fn a_log_that_nobody_opens_goes_when_all_of_it_is_too_old_and_its_positions_stay() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("logs.redb");
+        let logs = Logs::at(&path);
+        open(&logs, START);
+        append(&logs, vec![entry(1, 100, START), entry(2, 100, START)], START).expect("appended");
+        assert_eq!(cursor(&logs, "c", 2), Ok(()));
+        logs.close();
+        let other = |seconds| {
+            let (logs, now) = (Logs::at(&path), START + Duration::from_secs(seconds));
+            answer(|done| logs.open("another", BOUNDS, now, done)).expect("opens");
+            logs.close();
+        };
+        let rows = || {
+            let database = Database::open(&path).expect("opens");
+            let read = redb::ReadableDatabase::begin_read(&database).expect("reads");
+            let table = |name| redb::TableDefinition::<(&str, u64), &[u8]>::new(name);
+            ["heads", "bodies"].map(|name| {
+                redb::ReadableTableMetadata::len(&read.open_table(table(name)).expect("a table")).expect("a length")
+            })
+        };
+        other(200);
+        assert_eq!(rows(), [2, 2], "its messages are too old, and its heads not yet");
+        other(301);
+        assert_eq!(rows(), [0, 0]);
+        let again = open(&Logs::at(&path), START + Duration::from_secs(302));
+        assert_eq!((again.heads.len(), again.next, again.cursors["c"]), (0, 3, 2));
     }
 
     static FULL: AtomicBool = AtomicBool::new(false);

@@ -38,6 +38,8 @@ pub enum In {
     Disconnect(DisconnectReason),
     /// A stream is read, and its window may have to grow: the round trip should be known.
     Measure,
+    /// Whether reading waits, because the peer has used its bandwidth: what it does not say meanwhile is not its fault.
+    Held(bool),
     /// Nothing is queued any more, after [`Out::Drain`].
     Drained,
     /// The connection ended or broke.

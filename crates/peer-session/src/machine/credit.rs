@@ -162,6 +162,13 @@ impl Credit {
         self.reclaiming.map(|(_, since)| since)
     }
 
+    /// Nothing was read for so long: an answer may have lain there.
+    pub(crate) fn postpone(&mut self, waited: Duration) {
+        if let Some((_, since)) = &mut self.reclaiming {
+            *since += waited;
+        }
+    }
+
     /// The other end says which limit holds now. Returns what need no longer be reserved.
     pub(crate) fn reclaimed(&mut self, limit: u64, initial: u64) -> Result<u64, Exceeded> {
         // What the sender had sent when it was asked came before its answer: it has nothing else to keep credit for.

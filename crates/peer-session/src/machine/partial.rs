@@ -1,5 +1,7 @@
 //! A message under reassembly: how it grows, and by when more of it must come.
 
+use std::time::Duration;
+
 use peerage_machine::Time;
 
 use crate::Config;
@@ -28,6 +30,14 @@ impl Partial {
             self.bytes.reserve_exact(room.max(needed) - self.bytes.len());
         }
         self.bytes.extend_from_slice(fragment);
+    }
+
+    /// Nothing was read for so long: what comes next has lain there.
+    pub(super) fn postpone(&mut self, waited: Duration) {
+        self.touched += waited;
+        if let Some((since, _)) = &mut self.allowed {
+            *since += waited;
+        }
     }
 
     /// By when more must have come. A message that its peer may send all of must come at the slowest rate there is; what

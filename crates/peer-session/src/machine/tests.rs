@@ -439,3 +439,29 @@ fn of_many_causes_of_death_the_first_counts_and_nothing_follows() {
         }
     }
 }
+
+#[test]
+fn time_in_which_nothing_is_read_is_not_held_against_the_peer() {
+    let mut world = World::new();
+    world.begin(90_000);
+    // Nearly all of its time has passed, and the rest does not while its frames wait to be read.
+    world.wait(15);
+    assert_eq!(world.input(In::Held(true)), []);
+    let outs = world.wait(300);
+    assert!(!outs.iter().any(|out| matches!(out, Out::End(..))), "{outs:?}");
+    assert_eq!(world.input(In::Held(false)), []);
+    let outs = world.wait(3);
+    assert!(!outs.iter().any(|out| matches!(out, Out::End(..))), "{outs:?}");
+    let outs = world.wait(30);
+    assert!(outs.contains(&Out::End(DisconnectReason::Stalled, EndedBy::Us)), "then it has had it: {outs:?}");
+}
+
+#[test]
+fn an_answer_that_lay_unread_says_nothing_of_the_distance() {
+    let mut world = World::new();
+    world.input(In::Held(true));
+    world.wait(5);
+    world.input(In::Held(false));
+    assert_eq!(world.own(Kind::Pong, &1u64.to_be_bytes()), []);
+    assert_eq!(world.driver.machine().round_trip(), None);
+}

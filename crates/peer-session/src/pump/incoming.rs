@@ -22,6 +22,25 @@ struct Route {
     tally: (u64, u64),
 }
 
+impl Route {
+    /// Hands on so many at most; how many the protocol took, and whether it is gone.
+    fn hand_on(&mut self, cx: &mut Context<'_>, allowed: usize) -> (usize, bool) {
+        let Some(outlet) = &self.outlet else { return (0, true) };
+        if allowed >= self.backlog.len() {
+            let before = self.backlog.len();
+            let gone = matches!(outlet.poll_offer_all(cx, &mut self.backlog), Poll::Ready(Err(_)));
+            return (before - self.backlog.len(), gone);
+        }
+        let mut some: VecDeque<Inbound> = self.backlog.drain(..allowed).collect();
+        let gone = matches!(outlet.poll_offer_all(cx, &mut some), Poll::Ready(Err(_)));
+        let handed = allowed - some.len();
+        while let Some(back) = some.pop_back() {
+            self.backlog.push_front(back);
+        }
+        (handed, gone)
+    }
+}
+
 /// Where messages go, by channel.
 pub(super) struct Routes(Vec<Route>);
 
@@ -57,11 +76,18 @@ impl Pump {
         self.carry.clear();
         let mut moved = 0;
         while self.ended.is_none() && moved < super::BUDGET / 2 {
-            let mut free = ReadBuf::new(&mut buffer[len..]);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut free) {
+            let room = self.may_read(now, buffer.len() - len);
+            if room == 0 {
+                break;
+            }
+            let mut free = ReadBuf::new(&mut buffer[len..len + room]);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
+            let filled = free.filled().len();
+            self.have_read(now, filled);
+            match read {
                 Poll::Pending => break,
-                Poll::Ready(Ok(())) if !free.filled().is_empty() => {
-                    let read = free.filled().len();
+                Poll::Ready(Ok(())) if filled > 0 => {
+                    let read = filled;
                     self.counters.received(read);
                     moved += read;
                     let end = len + read;
@@ -157,21 +183,33 @@ impl Pump {
         }
     }
 
-    /// Hands messages to the protocols that have room. Those that have none keep their peer waiting for credit, and
-    /// nobody else.
-    pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>) {
-        for (route, channel) in self.routes.0.iter_mut().zip(1..) {
-            if route.backlog.is_empty() {
-                continue;
-            }
-            let waiting = route.backlog.len() as u64;
-            let gone = match &route.outlet {
-                Some(outlet) => matches!(outlet.poll_offer_all(cx, &mut route.backlog), Poll::Ready(Err(_))),
-                None => true,
-            };
-            if gone {
-                self.metrics.undeliverable(peerage_queue::ChannelId(channel), waiting);
-                route.backlog.clear();
+    /// Hands messages to the protocols that have room, as many and as long as their peer may have handled. Those that wait
+    /// keep their peer waiting for credit, and nobody else.
+    pub(super) fn poll_deliver(&mut self, now: Time, cx: &mut Context<'_>) {
+        if !self.routes.are_waiting() {
+            return;
+        }
+        self.returned.register(cx.waker());
+        if !self.throttle.has_time(now, &self.returned) {
+            return;
+        }
+        let Pump { routes, throttle, returned, metrics, .. } = self;
+        for (at, route) in routes.0.iter_mut().enumerate() {
+            while !route.backlog.is_empty() {
+                let waiting = route.backlog.len();
+                let allowed = throttle.may_hand_on(now, at, waiting, returned);
+                if allowed == 0 {
+                    break;
+                }
+                let (handed, gone) = route.hand_on(cx, allowed);
+                throttle.kept(now, at, allowed - handed);
+                if gone {
+                    metrics.undeliverable(peerage_queue::ChannelId(at as u16 + 1), waiting as u64);
+                    route.backlog.clear();
+                }
+                if handed < allowed {
+                    break;
+                }
             }
         }
     }

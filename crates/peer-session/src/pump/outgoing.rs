@@ -149,8 +149,17 @@ impl Pump {
     /// Seals the session's own frames and then as much of the lanes as a turn takes, many frames a record.
     fn seal(&mut self, now: Time, cx: &mut Context<'_>) {
         let mut out = self.buffers.write();
-        let Pump { keys, own, lanes, metrics, tap, batch, turn, .. } = self;
+        let Pump { keys, own, lanes, metrics, tap, batch, turn, throttle, .. } = self;
         turn.last = false;
+        // Own frames go in any case, and are paid for later; who has nothing else to send asks for nothing.
+        let idle = throttle.limits_upload() && lanes.is_empty();
+        let size = if idle {
+            // What it waited to write was dropped meanwhile.
+            throttle.writes_nothing(now);
+            turn.size
+        } else {
+            throttle.may_write(now, turn.size)
+        };
         let mut ends = Vec::new();
         loop {
             let start = keys.sealer.begin(&mut out);
@@ -162,10 +171,11 @@ impl Pump {
                 out.extend_from_slice(&payload);
             }
             // Own frames come first and do not count: a turn of them alone would never reach the lanes.
-            let room = (MAX_PLAIN - (out.len() - text)).min(turn.size.saturating_sub(text).max(SMALLEST / 2));
-            turn.last = !lanes.pop_batch(now, room, cx, batch);
+            let room = (MAX_PLAIN - (out.len() - text)).min(size.saturating_sub(text).max(SMALLEST / 2));
+            // Who waits for bandwidth has its alarm.
+            turn.last = size == 0 || !lanes.pop_batch(now, room, cx, batch);
             if let Some(tap) = tap {
-                batch.iter().filter(|fragment| fragment.flow.stream == 0).for_each(|fragment| tap.sealed(fragment));
+                batch.iter().for_each(|fragment| tap.sealed(fragment));
             }
             for fragment in batch.drain(..) {
                 let total = fragment.total.map(u32::to_be_bytes);
@@ -186,14 +196,18 @@ impl Pump {
             }
             let nothing = out.len() == text;
             keys.sealer.finish(&mut out, start);
-            if nothing || (turn.last && own.is_empty()) || out.len() >= turn.size {
+            if nothing || (turn.last && own.is_empty()) || out.len() >= size {
                 break;
             }
         }
+        throttle.have_written(now, out.len());
         if out.is_empty() {
             return self.buffers.give_write(out);
         }
         self.turn.bytes = out;
+        if self.own.is_empty() {
+            self.stream_ends_said(now);
+        }
         self.stream_ends_sent(now, ends);
     }
 

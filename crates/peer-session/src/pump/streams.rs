@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use peerage_machine::{Driver, Time};
-use peerage_mailbox::Outlet;
+use peerage_mailbox::{Outlet, Refused};
 use peerage_queue::stream::{AcceptedStream, Change, OpenRequest, StreamCode, StreamEnd, StreamError};
 use peerage_queue::{Account, ChannelId, Flow, SessionId};
 use peerage_wire::frame::{CHANNEL_WINDOW, Header, Kind};
@@ -14,6 +14,7 @@ use crate::actor::Args;
 use crate::handshake::Direction;
 use crate::machine::In;
 use crate::streams::{Room, StreamIn, StreamOut, StreamsMachine};
+use crate::traffic::TrafficDirection;
 
 /// A session's streams, as its pump has them.
 pub(super) struct Streams {
@@ -77,6 +78,9 @@ impl Pump {
         let mut room = InPool(inbound.beyond());
         if streams.driver().with(|machine, fx| machine.receive(now, header, payload, &mut room, fx)) {
             self.streams.end.deliver(header.stream, payload);
+            if let Some(tap) = &mut self.tap {
+                tap.stream_received(header.stream, payload.len());
+            }
             self.tally(header.channel, payload.len());
         }
         self.perform_streams(now);
@@ -100,6 +104,9 @@ impl Pump {
         self.perform_streams(now);
         if let Ok(stream) = opened {
             self.metrics.streams_opened.increment(1);
+            if let Some(tap) = &mut self.tap {
+                tap.opened(Flow { channel, stream, lane }, TrafficDirection::Sent);
+            }
             self.watch_stream(now, stream);
         }
         request.answer(halves);
@@ -107,7 +114,7 @@ impl Pump {
 
     fn stream_changed(&mut self, now: Time, change: Change) {
         let Change { stream, read, stop, reset } = change;
-        let round_trip = self.driver.machine().round_trip();
+        let round_trip = self.stream_distance();
         if round_trip.is_none() && stop.is_none() {
             self.input(now, In::Measure);
         }
@@ -124,6 +131,11 @@ impl Pump {
         self.watch_stream(now, stream);
     }
 
+    /// What a stream's window is sized for: nothing where bandwidth is limited, so that it does not grow.
+    fn stream_distance(&self) -> Option<std::time::Duration> {
+        self.driver.machine().round_trip().filter(|_| !self.throttle.limits_download())
+    }
+
     /// Wants to be told when the peer may be granted more.
     fn watch_stream(&mut self, now: Time, stream: u64) {
         let watched = |streams: &mut Streams| match streams.driver().machine().wake_at(stream) {
@@ -132,11 +144,18 @@ impl Pump {
         };
         while !watched(&mut self.streams) && self.ended.is_none() {
             let Some(Change { read, .. }) = self.streams.end.change(stream) else { return };
-            let round_trip = self.driver.machine().round_trip();
+            let round_trip = self.stream_distance();
             let Pump { streams, inbound, .. } = self;
             let mut room = InPool(inbound.beyond());
             streams.driver().with(|machine, fx| machine.read(now, stream, read, round_trip, &mut room, fx));
             self.perform_streams(now);
+        }
+    }
+
+    /// What was to be said of ends of streams was sealed.
+    pub(super) fn stream_ends_said(&mut self, now: Time) {
+        if let Some(driver) = &mut self.streams.driver {
+            driver.handle(now, StreamIn::Said);
         }
     }
 
@@ -190,7 +209,12 @@ impl Pump {
                 StreamOut::MaySend(flow, limit) => self.lanes.grant(flow, limit),
                 StreamOut::Yield(flow, limit) => self.own.reclaimed(flow, self.lanes.reclaim(flow, limit)),
                 StreamOut::GiveBack(bytes) => self.inbound.beyond().give_back(bytes as usize),
-                StreamOut::Closed(stream) => self.streams.end.remove(stream),
+                StreamOut::Closed(stream) => {
+                    self.streams.end.remove(stream);
+                    if let Some(tap) = &mut self.tap {
+                        tap.closed(stream);
+                    }
+                }
                 StreamOut::Late => self.metrics.late.increment(1),
                 StreamOut::End(reason) => self.input(now, In::Disconnect(reason)),
             }
@@ -199,17 +223,21 @@ impl Pump {
 
     fn accept(&mut self, now: Time, flow: Flow) {
         self.metrics.streams_accepted.increment(1);
+        if let Some(tap) = &mut self.tap {
+            tap.opened(flow, TrafficDirection::Received);
+        }
         let Pump { streams, lanes, .. } = self;
         lanes.open_stream(flow);
         let (writer, reader) = streams.end.add(flow, lanes.door());
         let accepted = AcceptedStream { session: streams.session, channel: flow.channel, writer, reader };
-        let taken = streams.accept.get(&flow.channel).is_some_and(|outlet| outlet.offer(accepted).is_ok());
-        if taken {
-            self.watch_stream(now, flow.stream);
-        } else {
-            self.metrics.streams_refused.increment(1);
-            self.streams.driver().handle(now, StreamIn::Refuse(flow.stream, StreamCode::REFUSED));
-            self.perform_streams(now);
-        }
+        let code = match streams.accept.get(&flow.channel).map(|outlet| outlet.offer(accepted)) {
+            Some(Ok(())) => return self.watch_stream(now, flow.stream),
+            // The protocol is behind, which is not the peer's doing.
+            Some(Err(Refused::Full(_))) => StreamCode::NO_ROOM,
+            Some(Err(Refused::Closed(_))) | None => StreamCode::REFUSED,
+        };
+        self.metrics.streams_refused.increment(1);
+        self.streams.driver().handle(now, StreamIn::Refuse(flow.stream, code));
+        self.perform_streams(now);
     }
 }

@@ -15,8 +15,11 @@ pub enum StreamIn {
     Stop(u64, StreamCode),
     /// The application drops its outgoing direction.
     Reset(u64, StreamCode),
-    /// The protocol did not take a stream that was [accepted](StreamOut::Accept) for it.
+    /// The protocol did not take a stream that was [accepted](StreamOut::Accept) for it: with
+    /// [`NO_ROOM`](StreamCode::NO_ROOM) because it is behind, which is not held against the peer.
     Refuse(u64, StreamCode),
+    /// All frames that were asked for have been sealed.
+    Said,
 }
 
 /// What the rules ask for.

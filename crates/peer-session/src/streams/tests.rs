@@ -313,6 +313,34 @@ fn a_flood_of_streams_that_are_opened_and_aborted_ends_the_session_and_leaves_no
 }
 
 #[test]
+fn want_of_room_here_is_not_held_against_the_peer_unless_it_does_not_read_the_refusals() {
+    let mut world = World::with(Config::recommended(), 0, 0);
+    for n in 0..10_000u64 {
+        let outs = world.opened(2 * n + 1);
+        assert!(matches!(outs[..], [StreamOut::Stop(_, StreamCode::NO_ROOM), StreamOut::Reset(..)]), "{outs:?}");
+        if n % 256 == 255 {
+            world.input(StreamIn::Said);
+        }
+    }
+    let mut world = World::new();
+    for n in 0..10_000u64 {
+        world.opened(2 * n + 1);
+        let outs = world.input(StreamIn::Refuse(2 * n + 1, StreamCode::NO_ROOM));
+        assert!(!outs.contains(&BREACH), "its protocol is behind");
+        world.input(StreamIn::Said);
+    }
+    let mut world = World::with(Config::recommended(), 0, 0);
+    let breach = (0..1000u64).position(|n| world.opened(2 * n + 1).contains(&BREACH));
+    assert_eq!(breach, Some(256), "who opens more has not read what became of the others");
+    let mut world = World::new();
+    let refused = |n: &u64| {
+        world.opened(2 * n + 1);
+        !world.input(StreamIn::Refuse(2 * n + 1, StreamCode::REFUSED)).contains(&BREACH)
+    };
+    assert_eq!((0..10_000u64).take_while(refused).count(), ABORTS.burst() as usize, "a protocol that takes none");
+}
+
+#[test]
 fn streams_that_come_and_go_properly_are_no_flood_and_cost_nothing_when_they_are_over() {
     let mut world = World::new();
     for n in 0..10_000u64 {

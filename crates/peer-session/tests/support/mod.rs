@@ -12,6 +12,7 @@ pub(crate) use ends::{UNIX, keys, presented, stream};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use peerage_peer_session::handshake::{HandshakeError, Keys, Presented};
 use peerage_peer_session::peerage_mailbox::{Capacity, Clock, Inlet, Meter, Port, Supervisor, data_queue};
+use peerage_peer_session::peerage_queue::throttle::{ThrottleLimits, Throttles};
 use peerage_peer_session::peerage_queue::{
     ChannelId, Door, Inbound, InboundPool, LanesConfig, Message, Pool, PoolConfig, SessionId, lanes,
 };
@@ -117,6 +118,7 @@ impl Node {
             established,
             lanes: lane_end,
             inbound: share,
+            throttle: Throttles::new(self.clock, ThrottleLimits::recommended()).peer(self.clock.now(), 0),
             accept: BTreeMap::new(),
             buffers: self.buffers.clone(),
             routes: (1..).map(ChannelId).zip(outlets).collect(),

@@ -1,7 +1,7 @@
 use peerage_mailbox::{Capacity, Inlet, data_queue};
 
 use super::*;
-use crate::PoolConfig;
+use crate::{PoolConfig, Shed};
 use peerage_wire::frame::MAX_FRAGMENT;
 
 fn message(len: usize, tag: u64, failures: &Outlet<SendFailed>) -> Message {
@@ -329,4 +329,71 @@ fn closed_lanes_have_no_share_whatever_weight_they_are_given() {
     account.give_back(100);
     gone.set_weight(u64::MAX);
     assert!(account.charge(100));
+}
+
+#[test]
+fn lanes_that_rest_refuse_bulk_first_and_never_what_is_urgent() {
+    let Bench { pool, door, end: _end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    let offer = |lane| {
+        let message =
+            Message::new(ChannelId(1), lane, Bytes::from_static(b"x")).report(failures.clone(), SessionId(9), 1);
+        door.offer(message)
+    };
+    for (shed, refused) in [
+        (Shed::Nothing, &[][..]),
+        (Shed::Bulk, &[Lane::Bulk]),
+        (Shed::Normal, &[Lane::Normal, Lane::Bulk]),
+        (Shed::Nothing, &[]),
+    ] {
+        pool.shed(shed);
+        for lane in Lane::ALL {
+            let expected = if refused.contains(&lane) { Err(Refusal::Shed) } else { Ok(()) };
+            assert_eq!(offer(lane), expected, "{shed:?} {lane:?}");
+        }
+    }
+    assert_eq!(failed(&reported), [(1, Refusal::Shed); 3], "each is told of once");
+    assert_eq!(door.tally(), Tally::default(), "what rests has not failed");
+}
+
+#[tokio::test]
+async fn a_blocking_push_waits_until_its_lane_rests_no_more_or_the_session_ends() {
+    let Bench { pool, door, end: _end, failures, reported } = bench(LanesConfig::recommended(), 1000);
+    let push = |number| {
+        let message = Message::new(ChannelId(1), Lane::Bulk, Bytes::from_static(b"x"));
+        let (door, message) = (door.clone(), message.report(failures.clone(), SessionId(9), number));
+        tokio::spawn(async move { door.offer_when_room(message).await })
+    };
+    pool.shed(Shed::Bulk);
+    let waiting = push(1);
+    settle().await;
+    pool.shed(Shed::Normal);
+    settle().await;
+    assert!(!waiting.is_finished(), "it is worse now");
+    pool.shed(Shed::Nothing);
+    assert_eq!(waiting.await.expect("no panic"), Ok(()));
+    pool.shed(Shed::Bulk);
+    let waiting = push(2);
+    settle().await;
+    door.close();
+    assert_eq!(waiting.await.expect("no panic"), Err(Refusal::SessionEnded));
+    assert_eq!(failed(&reported), [1, 2].map(|number| (number, Refusal::SessionEnded)), "each once");
+    assert_eq!((door.0.lock().senders.len(), door.0.account.senders()), (0, 0));
+}
+
+#[test]
+fn a_peers_tally_counts_what_went_out_and_what_found_no_room_or_no_time() {
+    let Bench { pool, door, mut end, failures, .. } = bench(LanesConfig { items: 2, bytes: 1000 }, 1000);
+    for tag in 0..3 {
+        door.offer(message(10, tag, &failures).when_full(WhenFull::DropOldest)).expect("the oldest makes room");
+    }
+    assert_eq!(door.offer(message(10, 3, &failures)), Err(Refusal::LaneFull));
+    assert_eq!(door.offer(message(2000, 4, &failures)), Err(Refusal::PoolFull));
+    assert_eq!(door.tally(), Tally { sent: 0, failed: 3 });
+    while end.pop(Time::ZERO).is_some() {}
+    assert_eq!(door.tally(), Tally { sent: 2, failed: 3 });
+    door.offer(message(10, 5, &failures).expires(Time::ZERO)).expect("room");
+    assert!(end.pop(Time::ZERO + Duration::from_secs(1)).is_none());
+    pool.set_config(5);
+    assert_eq!(door.offer(message(10, 6, &failures)), Err(Refusal::PoolFull), "a smaller pool holds from now on");
+    assert_eq!(door.tally(), Tally { sent: 2, failed: 5 });
 }

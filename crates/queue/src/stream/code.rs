@@ -18,7 +18,7 @@ impl StreamCode {
     pub const REFUSED: StreamCode = StreamCode(0xffff_ff01);
     /// More streams are open than the peer may open.
     pub const TOO_MANY: StreamCode = StreamCode(0xffff_ff02);
-    /// The node has no memory for another window.
+    /// The node has no memory for another window, or its protocol is behind in taking streams.
     pub const NO_ROOM: StreamCode = StreamCode(0xffff_ff03);
 
     /// A word for those that have one.

@@ -1,19 +1,24 @@
 //! What this node asks: each request goes through its attempts and is completed exactly once.
 
+mod choosing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_machine::Time;
 use peerage_queue::SessionId;
-use peerage_wire::NodeId;
+use peerage_wire::{NodeId, Penalty};
 
+use super::answers::Claims;
 use super::attempts::{Attempt, Attempts};
-use super::contract::{Answer, Count, Fault, Out, Request, RequestError, Stats, Target, Timer};
+use super::contract::{Answer, Broken, Count, Fault, Out, Payload, Request, RequestError, Stats, Target, Timer};
+use super::streams::{Claim, refuse};
 use super::{Cx, Fx};
 use crate::config::Config;
 use crate::handler::HandlerId;
-use crate::resilience::{Breaker, Class, Next, PeerTracker, Rates, Retries};
+use crate::resilience::{Breaker, Class, Next, Pace, Pacer, PeerTracker, Rates, Retries};
+use crate::wire::streams::codes;
 use crate::wire::{self, ErrorCode};
 
 /// A pause is as long as this at least: a policy without pauses must not make a loop.
@@ -38,6 +43,8 @@ struct Operation {
     /// Peers that failed it.
     tried: Vec<NodeId>,
     waits: Waits,
+    /// The peer at whose pace it waits for its place.
+    paced: Option<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +65,11 @@ pub(super) struct Asking {
     operations: BTreeMap<u64, Operation>,
     bytes: usize,
     attempts: Attempts,
+    pub(super) claims: Claims,
     due: BTreeSet<(Time, Due)>,
     armed: Option<Time>,
     breaker: Breaker,
+    pacer: Option<Pacer>,
     /// By handlers that this node asks: as many as it may serve, and the others are not measured.
     books: BTreeMap<HandlerId, Book>,
 }
@@ -71,9 +80,11 @@ impl Asking {
             operations: BTreeMap::new(),
             bytes: 0,
             attempts: Attempts::new(epoch),
+            claims: Claims::default(),
             due: BTreeSet::new(),
             armed: None,
             breaker: Breaker::new(config.breaker),
+            pacer: config.pacing.map(Pacer::new),
             books: BTreeMap::new(),
         }
     }
@@ -109,53 +120,28 @@ impl Asking {
             self.books.insert(request.handler, book);
         }
         let retries = Retries::new(request.terms.retry);
-        let operation =
-            Operation { request, began, ends, retries, at: None, tried: Vec::new(), waits: Waits::ForRetry(began) };
+        let waits = Waits::ForRetry(began);
+        let operation = Operation { request, began, ends, retries, at: None, tried: Vec::new(), waits, paced: None };
         self.bytes += bytes;
         self.operations.insert(token, operation);
         self.attempt(cx, token);
     }
 
-    /// Whom to ask now, or why nobody.
-    fn choose(&self, cx: &mut Cx<'_>, operation: &Operation) -> Result<(NodeId, SessionId), RequestError> {
-        let handler = operation.request.handler;
-        let id = match &operation.request.target {
-            Target::Peer(id) => *id,
-            Target::Any(pool) => {
-                let may = |id: &&NodeId| pool.has(id, &cx.peers.members);
-                let all: Vec<NodeId> = cx.peers.sampler.peers().iter().filter(may).copied().collect();
-                if all.is_empty() {
-                    return Err(RequestError::NoPeers);
-                }
-                let well = |id: &&NodeId| self.breaker.admits(cx.now, id, handler);
-                let roomy =
-                    |id: &&NodeId| self.attempts.has_room(&cx.config.asked, id, operation.request.payload.len());
-                let well: Vec<NodeId> = all.iter().filter(well).filter(roomy).copied().collect();
-                if well.is_empty() {
-                    return Err(RequestError::CircuitOpen);
-                }
-                let new: Vec<NodeId> = well.iter().filter(|id| !operation.tried.contains(id)).copied().collect();
-                let among = if new.is_empty() { &well } else { &new };
-                let chosen = match self.books.get(&handler) {
-                    Some(book) => book.tracker.choose(among, cx.rng),
-                    None => cx.rng.index(among.len()).and_then(|at| among.get(at).copied()),
-                };
-                chosen.ok_or(RequestError::NoPeers)?
-            }
-        };
-        let session = cx.peers.session(&id).ok_or(RequestError::NotConnected)?;
-        Ok((id, session))
-    }
-
     fn attempt(&mut self, cx: &mut Cx<'_>, token: u64) {
+        // A place is good for one attempt, whatever comes of it.
+        let place = self.operations.get_mut(&token).and_then(|operation| operation.paced.take());
         let Some(operation) = self.operations.get(&token) else { return };
         let handler = operation.request.handler;
-        let (peer, session) = match self.choose(cx, operation) {
+        let (peer, session) = match self.choose(cx, operation, place) {
             Ok(chosen) => chosen,
             Err(error) => {
-                let open = error == RequestError::CircuitOpen;
-                cx.count(if open { Count::CircuitOpen } else { Count::NoPeers });
-                return self.failed(cx, token, error, Class::Unreachable);
+                let (count, class) = match error {
+                    RequestError::Busy => (Count::Busy, Class::Throttled),
+                    RequestError::CircuitOpen => (Count::CircuitOpen, Class::Unreachable),
+                    _ => (Count::NoPeers, Class::Unreachable),
+                };
+                cx.count(count);
+                return self.failed(cx, token, error, class);
             }
         };
         let bytes = operation.request.payload.len();
@@ -169,6 +155,21 @@ impl Asking {
         let ends = (cx.now + terms.attempt.unwrap_or_else(measured)).min(since + terms.request).min(operation.ends);
         if ends <= cx.now {
             return self.finish(cx, token, Err(RequestError::TimedOut));
+        }
+        let latest = operation.ends.min(since + terms.request);
+        // Half of its time is for the answer: a place at its end would be a time-out, and taken for the peer's.
+        let latest = cx.now + latest.since(cx.now) / 2;
+        if place != Some(peer)
+            && let Some(pacer) = &mut self.pacer
+        {
+            match pacer.begin(cx.now, peer, handler, latest) {
+                Pace::Now => {}
+                Pace::At(at) => return self.wait_its_turn(cx, token, peer, at),
+                Pace::Never => {
+                    cx.count(Count::Paced);
+                    return self.failed(cx, token, RequestError::Busy, Class::Throttled);
+                }
+            }
         }
         if !self.breaker.begin(cx.now, &peer, handler) {
             cx.count(Count::CircuitOpen);
@@ -193,28 +194,64 @@ impl Asking {
     }
 
     /// Takes an attempt out of all tables, as far as it is this session's.
-    fn end(&mut self, id: u64, session: Option<SessionId>) -> Option<Attempt> {
+    fn end(&mut self, cx: &mut Cx<'_>, id: u64, session: Option<SessionId>) -> Option<Attempt> {
         let attempt = self.attempts.end(id, session)?;
         self.due.remove(&(attempt.ends, Due::Attempt(id)));
+        self.claims.ended(cx, id);
         Some(attempt)
+    }
+
+    /// A stream claims to bring an answer. Its length is judged before a byte of it is read.
+    pub(super) fn claimed(&mut self, cx: &mut Cx<'_>, claim: Claim) {
+        let Claim { stream, session, id, length, .. } = claim;
+        if !self.attempts.is_out(id, session) || self.claims.has(id) {
+            self.unexpected(cx, session, id);
+            return refuse(cx, stream, codes::UNWANTED);
+        }
+        if length > cx.config.max_payload {
+            cx.count(Count::AnswerTooLarge);
+            cx.fx.emit(Out::Report { session, penalty: Penalty::MalformedMessage });
+            refuse(cx, stream, codes::TOO_LARGE);
+            return self.answered(cx, session, id, Err(Fault::new(ErrorCode::TooLarge, "")));
+        }
+        self.claims.add(cx, claim);
+    }
+
+    /// A stream has brought its answer, or never will.
+    pub(super) fn answer_came(&mut self, cx: &mut Cx<'_>, stream: u64, answer: Result<Payload, Broken>) {
+        let Some(Claim { session, id, .. }) = self.claims.came(cx, stream) else { return };
+        let answer = answer.map(|Payload(payload)| payload).map_err(|broken| {
+            cx.count(Count::AnswerBroken);
+            if broken == Broken::Length {
+                cx.fx.emit(Out::Report { session, penalty: Penalty::MalformedMessage });
+            }
+            Fault::new(ErrorCode::Internal, "the answer broke off")
+        });
+        self.answered(cx, session, id, answer);
+    }
+
+    /// An answer to a request that is not out.
+    fn unexpected(&mut self, cx: &mut Cx<'_>, session: SessionId, id: u64) {
+        if self.attempts.late(id, session) {
+            return cx.count(Count::LateAnswer);
+        }
+        let of_this_life = self.attempts.is_of_this_life(id);
+        let count = if of_this_life { Count::Unrequested } else { Count::EarlierLife };
+        cx.peers.forgive(cx.now, session, count, cx.fx);
     }
 
     /// An answer, or an error in its place, came.
     pub(super) fn answered(&mut self, cx: &mut Cx<'_>, session: SessionId, id: u64, answer: Result<Bytes, Fault>) {
-        let Some(attempt) = self.end(id, Some(session)) else {
-            if self.attempts.late(id, session) {
-                return cx.count(Count::LateAnswer);
-            }
-            let of_this_life = self.attempts.is_of_this_life(id);
-            let count = if of_this_life { Count::Unrequested } else { Count::EarlierLife };
-            return cx.peers.forgive(cx.now, session, count, cx.fx);
-        };
+        let Some(attempt) = self.end(cx, id, Some(session)) else { return self.unexpected(cx, session, id) };
         let Attempt { token, peer, handler, sent, .. } = attempt;
         let took = cx.now.since(sent);
         let book = self.books.get_mut(&handler);
         match answer {
             Ok(payload) => {
                 self.breaker.succeeded(&peer, handler);
+                if let Some(pacer) = &mut self.pacer {
+                    pacer.answered(cx.now, &peer, handler);
+                }
                 if let Some(book) = book {
                     book.tracker.answered(cx.now, &peer, payload.len(), took);
                     // An answer without bytes is an answer.
@@ -235,7 +272,12 @@ impl Asking {
                 match code {
                     ErrorCode::Internal => self.fails(cx, &peer, handler),
                     // It is busy, not broken.
-                    ErrorCode::Throttled => self.breaker.forgive(&peer, handler),
+                    ErrorCode::Throttled => {
+                        self.breaker.forgive(&peer, handler);
+                        if let Some(pacer) = &mut self.pacer {
+                            pacer.throttled(cx.now, &peer, handler);
+                        }
+                    }
                     _ => self.breaker.succeeded(&peer, handler),
                 }
                 if let Some(book) = self.books.get_mut(&handler) {
@@ -257,7 +299,7 @@ impl Asking {
     }
 
     pub(super) fn not_sent(&mut self, cx: &mut Cx<'_>, session: SessionId, tag: u64) {
-        let Some(attempt) = self.end(tag, Some(session)) else { return };
+        let Some(attempt) = self.end(cx, tag, Some(session)) else { return };
         cx.count(Count::NotSent);
         self.release(&attempt);
         self.failed(cx, attempt.token, RequestError::NotSent, Class::Throttled);
@@ -274,7 +316,7 @@ impl Asking {
     pub(super) fn cancel(&mut self, cx: &mut Cx<'_>, token: u64) {
         let Some(operation) = self.operations.get(&token) else { return };
         if let Waits::ForAnswer(id) = operation.waits
-            && let Some(attempt) = self.end(id, None)
+            && let Some(attempt) = self.end(cx, id, None)
         {
             self.release(&attempt);
             self.attempts.retire(id, attempt.session, cx.now + cx.config.grace, cx.config.max_retired);
@@ -287,7 +329,7 @@ impl Asking {
     pub(super) fn disconnected(&mut self, cx: &mut Cx<'_>, session: SessionId, gone: Option<NodeId>) {
         self.attempts.forget(session);
         for id in self.attempts.of(session) {
-            let Some(attempt) = self.end(id, None) else { continue };
+            let Some(attempt) = self.end(cx, id, None) else { continue };
             cx.count(Count::Disconnected);
             self.fails(cx, &attempt.peer, attempt.handler);
             if let Some(book) = self.books.get_mut(&attempt.handler) {
@@ -296,6 +338,9 @@ impl Asking {
             self.failed(cx, attempt.token, RequestError::Disconnected, Class::Unreachable);
         }
         if let Some(peer) = gone {
+            if let Some(pacer) = &mut self.pacer {
+                pacer.forget(&peer);
+            }
             for book in self.books.values_mut() {
                 book.tracker.forget(&peer);
                 book.rates.forget(&peer);
@@ -368,7 +413,8 @@ impl Asking {
     }
 
     fn timed_out(&mut self, cx: &mut Cx<'_>, id: u64) {
-        let Some(Attempt { token, session, peer, handler, sent, .. }) = self.end(id, None) else { return };
+        let ended = self.end(cx, id, None);
+        let Some(Attempt { token, session, peer, handler, sent, .. }) = ended else { return };
         cx.count(Count::TimedOut);
         self.attempts.retire(id, session, cx.now + cx.config.grace, cx.config.max_retired);
         self.fails(cx, &peer, handler);
@@ -392,6 +438,7 @@ impl Asking {
 
     pub(super) fn stats(&self, stats: &mut Stats) {
         self.attempts.stats(stats);
+        self.claims.stats(stats);
         stats.operations = self.operations.len();
         stats.operation_bytes = self.bytes;
         stats.deadlines += self.due.len();

@@ -62,6 +62,11 @@ impl Attempts {
         count < limits.per_peer && held + bytes <= limits.per_peer_bytes
     }
 
+    /// Whether it is out with this session.
+    pub(super) fn is_out(&self, id: u64, session: SessionId) -> bool {
+        self.out.get(&id).is_some_and(|attempt| attempt.session == session)
+    }
+
     pub(super) fn has(&self, id: u64) -> bool {
         self.out.contains_key(&id)
     }

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_machine::labelled;
+use peerage_queue::stream::StreamCode;
 use peerage_queue::{ChannelId, Recipient, SessionId};
 use peerage_wire::frame::Lane;
 use peerage_wire::{NodeId, Penalty, codec};
 use serde::{Deserialize, Serialize};
 
-use crate::handler::{AddError, HandlerConfig, HandlerId};
+pub use super::counts::{Count, Stats};
+use crate::config::Limits;
+use crate::handler::{AddError, HandlerConfig, HandlerId, StreamHandlerConfig};
 use crate::resilience::{Pool, RetryPolicy, Sample, Sampled};
 use crate::wire::ErrorCode;
+use crate::wire::streams::{Header, HeaderError};
 
 /// What may happen to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,6 +79,11 @@ pub enum In {
         /// Its answer.
         answer: Result<Payload, Fault>,
     },
+    /// A handler panicked at what a peer sent.
+    HandlerPanicked {
+        /// The peer's session.
+        session: SessionId,
+    },
     /// A push did not reach its recipient.
     SendFailed {
         /// The recipient.
@@ -83,6 +91,87 @@ pub enum In {
         /// The push's.
         tag: u64,
     },
+    /// From the root: how much may be under way from now on. What is goes on.
+    Limits {
+        /// What this node asks.
+        asked: Limits,
+        /// What it is asked.
+        served: Limits,
+    },
+    /// This node serves a handler of streams from now on.
+    AddStreams {
+        /// The shell's name for the question.
+        token: u64,
+        /// The handler's name.
+        name: String,
+        /// What it may use.
+        config: StreamHandlerConfig,
+    },
+    /// This node does not serve a handler of streams any more. Streams that it has go on.
+    RemoveStreams(HandlerId),
+    /// The application opens a stream. Answered by [`Out::Opened`].
+    OpenStream {
+        /// The shell's name for it. None that is under way.
+        stream: u64,
+        /// To whom.
+        peer: NodeId,
+        /// To which of its handlers.
+        handler: HandlerId,
+    },
+    /// A peer opened a stream.
+    StreamCame {
+        /// The shell's name for it. None that is under way.
+        stream: u64,
+        /// The peer's session.
+        session: SessionId,
+    },
+    /// What a stream that came begins with.
+    StreamHeader {
+        /// The stream's.
+        stream: u64,
+        /// Its header, or why there is none.
+        header: Result<Header, HeaderError>,
+    },
+    /// The application has dropped a stream that it opened or was handed, or could not open it.
+    StreamOver {
+        /// The stream's.
+        stream: u64,
+    },
+    /// How it went with an answer on a stream. To be told of every [`Out::SendAnswer`] once, also of one that was
+    /// [withdrawn](Out::WithdrawAnswer).
+    AnswerSent {
+        /// The call's.
+        call: u64,
+        /// How.
+        sent: AnswerSent,
+    },
+    /// An answer that was claimed on a stream is here whole, or will never be.
+    AnswerCame {
+        /// The stream's.
+        stream: u64,
+        /// The answer.
+        answer: Result<Payload, Broken>,
+    },
+}
+
+/// How it went with an answer on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerSent {
+    /// The asker has it.
+    Whole,
+    /// The asker does not want it, or is gone.
+    Dropped,
+    /// There is no room for another stream, here or there.
+    NoStream,
+}
+
+/// Why an answer on a stream is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Broken {
+    /// The peer reset it, or the session ended.
+    Off,
+    /// It has fewer or more bytes than it said.
+    Length,
 }
 
 /// A payload that journals can read back.
@@ -285,6 +374,67 @@ pub enum Out {
         /// To whom, or why to nobody.
         result: Result<Sampled, RequestError>,
     },
+    /// The answer to [`In::AddStreams`].
+    StreamsAdded {
+        /// The question's.
+        token: u64,
+        /// Whether it is served.
+        result: Result<HandlerId, AddError>,
+    },
+    /// The answer to [`In::OpenStream`]: open it on this channel and write its header. It has a place until
+    /// [`In::StreamOver`].
+    Opened {
+        /// The stream's.
+        stream: u64,
+        /// Where, and how it begins.
+        result: Result<(Recipient, Header), OpenStreamError>,
+    },
+    /// Read the header of a stream that came, and say it with [`In::StreamHeader`].
+    ReadHeader {
+        /// The stream's.
+        stream: u64,
+    },
+    /// Stop and reset a stream that came, whoever reads it. Nothing more need be said of it.
+    RefuseStream {
+        /// The stream's.
+        stream: u64,
+        /// Why, for the peer.
+        code: StreamCode,
+    },
+    /// Hand a stream to its handler. It has a place until [`In::StreamOver`].
+    ServeStream {
+        /// The stream's.
+        stream: u64,
+        /// The handler.
+        handler: HandlerId,
+        /// Who opened it.
+        from: NodeId,
+        /// By which session.
+        session: SessionId,
+    },
+    /// Read the answer that a stream brings, of so many bytes and no more, and say it with [`In::AnswerCame`].
+    ReadAnswer {
+        /// The stream's.
+        stream: u64,
+        /// The answer's bytes.
+        length: usize,
+    },
+    /// Send an answer on a stream of its own, and say with [`In::AnswerSent`] how it went.
+    SendAnswer {
+        /// The call's.
+        call: u64,
+        /// On a stream of this channel.
+        to: Recipient,
+        /// How the stream begins.
+        header: Header,
+        /// The answer.
+        payload: Bytes,
+    },
+    /// Nobody waits for this answer any more. [`In::AnswerSent`] is still to be said.
+    WithdrawAnswer {
+        /// The call's.
+        call: u64,
+    },
     /// The set of members is old: say it again with [`In::Members`]. Nothing need be said; then the old one stays.
     MembersWanted,
     /// A peer misbehaved.
@@ -296,6 +446,23 @@ pub enum Out {
     },
     /// Count this.
     Count(Count),
+}
+
+/// Why there is no stream to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenStreamError {
+    /// The peer is not connected, or does not speak this protocol.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// This node has as many streams open, to this peer or in all, as it may have.
+    #[error("too many streams are open; wait for one to end")]
+    Busy,
+    /// The node has no memory for another stream.
+    #[error("there is no room for another stream; try again later")]
+    NoRoom,
+    /// The router restarted meanwhile.
+    #[error("the router restarted meanwhile; try again")]
+    Restarted,
 }
 
 /// A session message for some peers.
@@ -320,99 +487,6 @@ pub enum Timer {
     Served,
     /// Handlers that had their turn go on.
     Turn,
-}
-
-labelled! {
-    /// Something to count.
-    Count {
-        /// A request of this node was sent.
-        Asked = "asked",
-        /// It was answered.
-        Answered = "answered",
-        /// It completed with its fallback.
-        FellBack = "fell_back",
-        /// It is tried again.
-        Retried = "retried",
-        /// No answer in time.
-        TimedOut = "timed_out",
-        /// The peer went.
-        Disconnected = "disconnected",
-        /// The peer's lane was full.
-        NotSent = "not_sent",
-        /// Whoever asked does not wait any more.
-        Cancelled = "cancelled",
-        /// This node had too many under way.
-        Busy = "busy",
-        /// Nobody to ask.
-        NoPeers = "no_peers",
-        /// A handler of a peer is given a rest.
-        CircuitOpened = "circuit_opened",
-        /// A request was not sent because of that.
-        CircuitOpen = "circuit_open",
-        /// A peer answered with an error.
-        Refused = "refused",
-        /// A message without an answer was sent.
-        Sent = "sent",
-        /// A call was handed to its handler.
-        Called = "called",
-        /// Its answer was sent.
-        Served = "served",
-        /// Its handler answered with an error.
-        Failed = "failed",
-        /// A request for a handler that is not here.
-        UnknownHandler = "unknown_handler",
-        /// A request of a node that is no member.
-        NotMember = "not_member",
-        /// A request beyond a limit.
-        Throttled = "throttled",
-        /// A request whose time was over before it was begun.
-        Expired = "expired",
-        /// A call whose time was over before it was answered.
-        Overdue = "overdue",
-        /// A call that its asker cancelled.
-        Withdrawn = "withdrawn",
-        /// A call whose asker went.
-        Orphaned = "orphaned",
-        /// A cancellation of what is not here: it crossed with the answer.
-        CancelledNothing = "cancelled_nothing",
-        /// A request with the id of one under way.
-        DuplicateId = "duplicate_id",
-        /// An answer after its request had ended, in the time of grace.
-        LateAnswer = "late_answer",
-        /// An answer to what an earlier life of this router asked, most likely.
-        EarlierLife = "earlier_life",
-        /// An answer that nobody asked for.
-        Unrequested = "unrequested",
-        /// A session message that does not decode.
-        Malformed = "malformed",
-        /// An item of a kind this version does not know.
-        UnknownKind = "unknown_kind",
-        /// From a session this machine was not told of, or not any more.
-        UnknownSession = "unknown_session",
-    }
-}
-
-/// How much a machine holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Sessions.
-    pub peers: usize,
-    /// Requests that the application waits for.
-    pub operations: usize,
-    /// Bytes of their payloads.
-    pub operation_bytes: usize,
-    /// Requests that are out.
-    pub attempts: usize,
-    /// Peers that have such.
-    pub asked_peers: usize,
-    /// Requests whose late answers are expected.
-    pub retired: usize,
-    /// Calls.
-    pub calls: usize,
-    /// Bytes of their payloads.
-    pub call_bytes: usize,
-    /// Peers that have such.
-    pub served_peers: usize,
-    /// Deadlines.
-    pub deadlines: usize,
+    /// The header of a stream that came.
+    Header,
 }

@@ -1,10 +1,13 @@
 //! The router's rules: what is asked, what is served, and that each ends exactly once.
 
+mod answers;
 mod asking;
 mod attempts;
 mod contract;
+mod counts;
 mod peers;
 mod serving;
+mod streams;
 
 use bytes::Bytes;
 use peerage_machine::{Effects, Machine, Rng, Time};
@@ -14,10 +17,12 @@ use peerage_wire::frame::Lane;
 
 use self::asking::Asking;
 pub use self::contract::{
-    Answer, Call, Count, Fault, In, Out, Outgoing, Payload, PeerUp, Request, RequestError, Stats, Target, Terms, Timer,
+    Answer, AnswerSent, Broken, Call, Count, Fault, In, OpenStreamError, Out, Outgoing, Payload, PeerUp, Request,
+    RequestError, Stats, Target, Terms, Timer,
 };
 use self::peers::Peers;
 use self::serving::{Arrived, Serving};
+use self::streams::Streams;
 use crate::config::Config;
 use crate::resilience::Sampled;
 use crate::wire::{self, Item};
@@ -36,6 +41,7 @@ pub struct RouterMachine {
     peers: Peers,
     asking: Asking,
     serving: Serving,
+    streams: Streams,
     handling: Option<SessionId>,
 }
 
@@ -74,6 +80,7 @@ impl RouterMachine {
             peers: Peers::new(&config),
             asking: Asking::new(&config, epoch),
             serving: Serving::new(epoch),
+            streams: Streams::default(),
             handling: None,
             config,
         }
@@ -89,6 +96,7 @@ impl RouterMachine {
         let mut stats = Stats { peers: self.peers.len(), ..Stats::default() };
         self.asking.stats(&mut stats);
         self.serving.stats(&mut stats);
+        self.streams.stats(&mut stats);
         stats
     }
 
@@ -96,6 +104,12 @@ impl RouterMachine {
     /// nothing.
     pub fn capacity(&self, peer: &peerage_wire::NodeId, handler: crate::HandlerId) -> u64 {
         self.asking.capacity(peer, handler)
+    }
+
+    fn arm(&mut self, fx: &mut Fx) {
+        self.asking.arm(fx);
+        self.serving.arm(fx);
+        self.streams.arm(fx);
     }
 
     fn inbound(&mut self, now: Time, session: SessionId, payload: Bytes, fx: &mut Fx) {
@@ -178,9 +192,24 @@ impl Machine for RouterMachine {
                 self.inbound(now, session, payload, fx);
                 self.handling = None;
             }
+            In::StreamHeader { stream, header } => {
+                self.handling = self.streams.session(stream);
+                let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+                if let Some(claim) = self.streams.header(&mut cx, stream, header) {
+                    self.asking.claimed(&mut cx, claim);
+                }
+                self.handling = None;
+            }
+            In::AnswerCame { stream, answer } => {
+                self.handling = self.asking.claims.session(stream);
+                let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
+                self.asking.answer_came(&mut cx, stream, answer);
+                self.handling = None;
+            }
+            In::Limits { asked, served } => (self.config.asked, self.config.served) = (asked, served),
             In::Send { token, to, handler, payload } => self.send(now, token, Send { to, handler, payload }, fx),
             input => {
-                let (asking, serving) = (&mut self.asking, &mut self.serving);
+                let (asking, serving, streams) = (&mut self.asking, &mut self.serving, &mut self.streams);
                 let mut cx = Cx { now, config: &self.config, peers: &mut self.peers, rng: &mut self.rng, fx };
                 match input {
                     In::PeerUp(up) => cx.peers.up(up),
@@ -188,6 +217,7 @@ impl Machine for RouterMachine {
                         if let Some((id, gone)) = cx.peers.down(session) {
                             asking.disconnected(&mut cx, session, gone.then_some(id));
                             serving.disconnected(&mut cx, session);
+                            streams.disconnected(&mut cx, session);
                         }
                     }
                     In::Members(weights) => cx.peers.members.say(now, weights),
@@ -197,12 +227,24 @@ impl Machine for RouterMachine {
                     In::Cancel { token } => asking.cancel(&mut cx, token),
                     In::Answered { call, answer } => serving.answered(&mut cx, call, answer),
                     In::SendFailed { session, tag } => asking.not_sent(&mut cx, session, tag),
-                    In::Inbound { .. } | In::Send { .. } => {}
+                    In::HandlerPanicked { session } => {
+                        cx.peers.forgive(cx.now, session, Count::HandlerPanicked, cx.fx);
+                    }
+                    In::AddStreams { token, name, config } => streams.add(&mut cx, token, name, config),
+                    In::RemoveStreams(handler) => streams.remove(handler),
+                    In::OpenStream { stream, peer, handler } => streams.open(&mut cx, stream, peer, handler),
+                    In::StreamCame { stream, session } => streams.came(&mut cx, stream, session),
+                    In::StreamOver { stream } => streams.over(stream),
+                    In::AnswerSent { call, sent } => serving.sent(&mut cx, call, sent),
+                    In::Inbound { .. }
+                    | In::Send { .. }
+                    | In::StreamHeader { .. }
+                    | In::AnswerCame { .. }
+                    | In::Limits { .. } => {}
                 }
             }
         }
-        self.asking.arm(fx);
-        self.serving.arm(fx);
+        self.arm(fx);
     }
 
     fn expire(&mut self, now: Time, timer: Timer, fx: &mut Fx) {
@@ -212,9 +254,9 @@ impl Machine for RouterMachine {
             Timer::Asked => asking.expire(&mut cx),
             Timer::Served => serving.expire(&mut cx),
             Timer::Turn => serving.turn(&mut cx),
+            Timer::Header => self.streams.expire(&mut cx),
         }
-        self.asking.arm(fx);
-        self.serving.arm(fx);
+        self.arm(fx);
     }
 }
 

@@ -8,10 +8,11 @@ use peerage_machine::Time;
 use peerage_queue::SessionId;
 use peerage_wire::{NodeId, Penalty};
 
-use super::contract::{Call, Count, Fault, Out, Payload, Stats, Timer};
+use super::answers::{Sending, Sendings};
+use super::contract::{AnswerSent, Call, Count, Fault, Out, Payload, Stats, Timer};
 use super::{Cx, Fx};
 use crate::handler::{AddError, HandlerConfig, HandlerId, Order};
-use crate::resilience::SlidingWindow;
+use crate::resilience::{SlidingWindow, fair_limit};
 use crate::wire::{self, ErrorCode};
 
 /// Peers whose rates a handler keeps apart.
@@ -67,6 +68,8 @@ pub(super) struct Serving {
     ids: BTreeMap<(SessionId, u64), u64>,
     load: BTreeMap<NodeId, (usize, usize)>,
     bytes: usize,
+    /// Large answers.
+    sendings: Sendings,
     due: BTreeSet<(Time, u64)>,
     armed: Option<Time>,
     /// Handlers that go on in the next turn.
@@ -82,6 +85,7 @@ impl Serving {
             ids: BTreeMap::new(),
             load: BTreeMap::new(),
             bytes: 0,
+            sendings: Sendings::default(),
             due: BTreeSet::new(),
             armed: None,
             resting: BTreeSet::new(),
@@ -97,27 +101,22 @@ impl Serving {
 
     fn add_checked(&mut self, cx: &Cx<'_>, name: String, config: HandlerConfig) -> Result<HandlerId, AddError> {
         let id = config.check(&name)?;
-        match self.handlers.get(&id) {
-            Some(there) if there.name == name => Err(AddError::Taken(name)),
-            Some(there) => Err(AddError::Clash { name, other: there.name.clone() }),
-            None if self.handlers.len() >= cx.config.max_handlers => Err(AddError::TooMany(cx.config.max_handlers)),
-            None => {
-                let handler = Handler {
-                    name,
-                    config,
-                    generation: self.next,
-                    window: config.rate.map(|rate| SlidingWindow::new(rate, RATED_PEERS)),
-                    load: BTreeMap::new(),
-                    total: 0,
-                    waiting: BTreeSet::new(),
-                    working: false,
-                    turn: (cx.now, 0),
-                };
-                self.next += 1;
-                self.handlers.insert(id, handler);
-                Ok(id)
-            }
-        }
+        let there = self.handlers.get(&id).map(|there| &*there.name);
+        AddError::unless_free(&name, there, self.handlers.len(), cx.config.max_handlers)?;
+        let handler = Handler {
+            name,
+            config,
+            generation: self.next,
+            window: config.rate.map(|rate| SlidingWindow::new(rate, RATED_PEERS)),
+            load: BTreeMap::new(),
+            total: 0,
+            waiting: BTreeSet::new(),
+            working: false,
+            turn: (cx.now, 0),
+        };
+        self.next += 1;
+        self.handlers.insert(id, handler);
+        Ok(id)
     }
 
     pub(super) fn remove(&mut self, cx: &mut Cx<'_>, handler: HandlerId) {
@@ -131,7 +130,7 @@ impl Serving {
 
     pub(super) fn arrived(&mut self, cx: &mut Cx<'_>, arrived: Arrived) {
         let Arrived { session, from, id, handler, deadline, payload } = arrived;
-        if id.is_some_and(|id| self.ids.contains_key(&(session, id))) {
+        if id.is_some_and(|id| self.ids.contains_key(&(session, id)) || self.sendings.has(session, id)) {
             // An error in answer would end the request that has this id.
             cx.count(Count::DuplicateId);
             return cx.fx.emit(Out::Report { session, penalty: Penalty::ControlFlood });
@@ -177,7 +176,12 @@ impl Serving {
         if served.config.members_only && !cx.peers.members.has(from) {
             return Err((ErrorCode::NotMember, Count::NotMember));
         }
-        let in_rate = served.window.as_mut().is_none_or(|window| window.take(cx.now, from));
+        let members = u32::try_from(cx.peers.members.len()).unwrap_or(u32::MAX);
+        let limit = |calls| if served.config.fair { fair_limit(calls, members) } else { calls };
+        let in_rate = match (&mut served.window, served.config.rate) {
+            (Some(window), Some(rate)) => window.take_within(cx.now, from, limit(rate.calls)),
+            _ => true,
+        };
         let of_peer = served.load.get(from).copied().unwrap_or_default();
         let (count, held) = self.load.get(from).copied().unwrap_or_default();
         let room = of_peer < served.config.per_peer
@@ -287,6 +291,7 @@ impl Serving {
     pub(super) fn cancelled(&mut self, cx: &mut Cx<'_>, session: SessionId, id: u64) {
         match self.ids.get(&(session, id)) {
             Some(call) => self.abandon(cx, *call, Count::Withdrawn, Count::Withdrawn),
+            None if self.sendings.cancelled(cx, session, id) => cx.count(Count::Withdrawn),
             None => cx.count(Count::CancelledNothing),
         }
     }
@@ -297,6 +302,7 @@ impl Serving {
         for call in calls {
             self.abandon(cx, call, Count::Orphaned, Count::Orphaned);
         }
+        self.sendings.disconnected(cx, session);
     }
 
     pub(super) fn answered(&mut self, cx: &mut Cx<'_>, call: u64, answer: Result<Payload, Fault>) {
@@ -310,15 +316,7 @@ impl Serving {
             cx.count(Count::Overdue);
         }
         if let Some(id) = open.id.filter(|_| open.wanted && !late) {
-            let (bytes, count) = match &answer {
-                Ok(Payload(payload)) if payload.len() <= cx.config.max_payload => {
-                    (wire::response(id, payload), Count::Served)
-                }
-                Ok(_) => (wire::error(id, ErrorCode::TooLarge, ""), Count::Failed),
-                Err(Fault { code, text }) => (wire::error(id, *code, text), Count::Failed),
-            };
-            cx.count(count);
-            cx.push(open.session, cx.lane(bytes.len()), bytes, None);
+            self.answer(cx, call, &open, id, answer);
         }
         if let Some(served) = self.handlers.get_mut(&open.handler).filter(|it| it.generation == open.generation) {
             served.working = false;
@@ -326,8 +324,52 @@ impl Serving {
         }
     }
 
+    /// Sends an answer: a large one on a stream of its own.
+    fn answer(&mut self, cx: &mut Cx<'_>, call: u64, open: &Open, id: u64, answer: Result<Payload, Fault>) {
+        let (session, to, ends) = (open.session, open.from, open.ends);
+        let error = match answer {
+            Ok(Payload(payload)) if payload.len() > cx.config.max_payload => (ErrorCode::TooLarge, String::new()),
+            Ok(Payload(payload)) if payload.len() <= cx.config.stream_above => {
+                cx.count(Count::Served);
+                let bytes = wire::response(id, &payload);
+                return cx.push(session, cx.lane(bytes.len()), bytes, None);
+            }
+            Ok(Payload(payload)) if self.sendings.has_room(&cx.config.answers, &to, payload.len()) => {
+                return self.sendings.begin(cx, call, Sending { session, to, id, payload, ends });
+            }
+            // It takes its answers too slowly, or all of them do.
+            Ok(_) => (ErrorCode::Throttled, String::new()),
+            Err(Fault { code, text }) => (code, text),
+        };
+        cx.count(Count::Failed);
+        let bytes = wire::error(id, error.0, &error.1);
+        cx.push(session, cx.lane(bytes.len()), bytes, None);
+    }
+
+    /// The shell is done with an answer on a stream.
+    pub(super) fn sent(&mut self, cx: &mut Cx<'_>, call: u64, sent: AnswerSent) {
+        let Some(Sending { session, id, payload, .. }) = self.sendings.sent(cx, call) else { return };
+        match sent {
+            AnswerSent::Whole => {
+                cx.count(Count::Served);
+                cx.count(Count::AnswerStreamed);
+            }
+            AnswerSent::Dropped => cx.count(Count::Failed),
+            AnswerSent::NoStream => {
+                // Slower for all, but it arrives.
+                cx.count(Count::Served);
+                cx.count(Count::AnswerNotStreamed);
+                let bytes = wire::response(id, &payload);
+                cx.push(session, cx.lane(bytes.len()), bytes, None);
+            }
+        }
+    }
+
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
         self.armed = None;
+        for _ in 0..self.sendings.expire(cx) {
+            cx.count(Count::Overdue);
+        }
         while let Some((ends, call)) = self.due.first().copied() {
             if ends > cx.now {
                 break;
@@ -338,7 +380,7 @@ impl Serving {
     }
 
     pub(super) fn arm(&mut self, fx: &mut Fx) {
-        let next = self.due.first().map(|(at, _)| *at);
+        let next = self.due.first().map(|(at, _)| *at).into_iter().chain(self.sendings.next_expiry()).min();
         if next != self.armed {
             match next {
                 Some(at) => fx.arm(Timer::Served, at),
@@ -353,6 +395,7 @@ impl Serving {
         stats.call_bytes = self.bytes;
         stats.served_peers = self.load.len().max(self.handlers.values().map(|served| served.load.len()).sum());
         stats.deadlines += self.due.len();
+        self.sendings.stats(stats);
     }
 }
 

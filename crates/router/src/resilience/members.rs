@@ -8,8 +8,8 @@ use peerage_wire::NodeId;
 
 /// A set of members as the application last said it.
 ///
-/// It is told, and never fetches: whoever knows the members fetches them in a task of its own, when the set is
-/// [stale](Members::stale), and no lock is held meanwhile. If that fails, the old set stays.
+/// It is told, and never fetches: whoever knows the members ([`Membership`](super::Membership)) fetches them in a task of
+/// its own, when the set is [stale](Members::stale), and no lock is held meanwhile. If that fails, the old set stays.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     weights: BTreeMap<NodeId, u64>,

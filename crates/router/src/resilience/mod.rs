@@ -5,6 +5,8 @@
 mod average;
 mod breaker;
 mod members;
+mod membership;
+mod pacing;
 mod rates;
 mod retry;
 mod sampler;
@@ -14,6 +16,8 @@ mod tracker;
 pub use average::Average;
 pub use breaker::{Breaker, BreakerConfig};
 pub use members::Members;
+pub use membership::{AfterFetch, Fetched, Fetches, Fetching, Membership};
+pub use pacing::{Pace, Pacer, PacingConfig};
 pub use rates::{Rates, RatesConfig};
 pub use retry::{Class, Next, Retries, RetryPolicy};
 pub use sampler::{Pool, Sample, Sampled, Sampler};

@@ -33,6 +33,11 @@ impl SlidingWindow {
     /// Whether a call of this peer is within the limit. It counts in any case: whoever goes on calling is refused until
     /// it has been quiet.
     pub fn take(&mut self, now: Time, peer: &NodeId) -> bool {
+        self.take_within(now, peer, self.rate.calls)
+    }
+
+    /// The same, within another limit than the rate's: one that follows the number of members, say.
+    pub fn take_within(&mut self, now: Time, peer: &NodeId, limit: u32) -> bool {
         let length = self.rate.period.as_nanos().max(1);
         let (period, within) = (now.running().as_nanos() / length, now.running().as_nanos() % length);
         if !self.peers.contains_key(peer) && self.peers.len() >= self.remembered {
@@ -49,7 +54,7 @@ impl SlidingWindow {
         let overlap = u128::from(windows.previous) * (length - within) / length;
         let calls = u128::from(windows.current) + overlap;
         windows.current = windows.current.saturating_add(1);
-        calls < u128::from(self.rate.calls)
+        calls < u128::from(limit)
     }
 
     /// Peers that are kept apart.
@@ -124,6 +129,15 @@ mod tests {
         assert!(window.take(at(0), &id(1)) && window.take(at(0), &id(2)));
         assert!(!window.take(at(0), &id(3)) && window.len() == 2);
         assert!(window.take(at(5_000), &id(3)) && window.len() == 1);
+    }
+
+    #[test]
+    fn a_limit_that_changes_holds_from_the_next_call_on() {
+        let mut window = window(100);
+        assert!((0..22).all(|_| window.take_within(at(0), &PEER, fair_limit(100, 10))));
+        assert!(!window.take_within(at(0), &PEER, fair_limit(100, 10)));
+        assert!(window.take_within(at(0), &PEER, fair_limit(100, 2)), "fewer share it now");
+        assert!(!window.take_within(at(0), &PEER, fair_limit(100, 0)), "nobody is a member");
     }
 
     #[test]

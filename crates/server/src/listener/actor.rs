@@ -100,11 +100,6 @@ impl Actor for ListenerActor {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<ListenerMsg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let mailbox = ListenerMailbox::new(myself.clone());
-        let mut loops = JoinSet::new();
-        for socket in &args.sockets {
-            loops.spawn(accept(socket.clone(), mailbox.clone(), args.clock, args.metrics.clone()));
-        }
         let genesis = ListenerGenesis { config: args.config.clone(), exempt_local: args.exempt_local };
         let recorder = args.journals.begin(args.clock.now(), || genesis.clone(), codec::encode, codec::encode);
         let mut state = State {
@@ -116,9 +111,10 @@ impl Actor for ListenerActor {
             matched: None,
             setups: BTreeMap::new(),
             tasks: JoinSet::new(),
-            loops,
+            loops: JoinSet::new(),
             args,
         };
+        state.accept(&myself);
         state.feed(In::Admission(state.args.admission.clone()));
         state.feed(In::Privileged(state.args.privileged.clone()));
         Ok(state)
@@ -126,7 +122,7 @@ impl Actor for ListenerActor {
 
     async fn handle(
         &self,
-        _myself: ActorRef<ListenerMsg>,
+        myself: ActorRef<ListenerMsg>,
         message: ListenerMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
@@ -150,7 +146,12 @@ impl Actor for ListenerActor {
             ListenerMsg::Admission(admission) => state.feed(In::Admission(admission)),
             ListenerMsg::Privileged(addresses) => state.feed(In::Privileged(addresses)),
             // What has begun goes on: the root refuses it.
-            ListenerMsg::Pause => state.loops.abort_all(),
+            ListenerMsg::Pause => state.loops = JoinSet::new(),
+            ListenerMsg::Resume => state.accept(&myself),
+            ListenerMsg::Limits(config) => {
+                state.args.config = ListenerConfig::clone(&config);
+                state.feed(In::Limits(config));
+            }
             #[cfg(feature = "fault-injection")]
             ListenerMsg::Panic => panic!("injected"),
         }
@@ -162,6 +163,18 @@ impl Actor for ListenerActor {
 }
 
 impl State {
+    /// Accepts, unless it does already.
+    fn accept(&mut self, myself: &ActorRef<ListenerMsg>) {
+        if !self.loops.is_empty() {
+            return;
+        }
+        let mailbox = ListenerMailbox::new(myself.clone());
+        for socket in &self.args.sockets {
+            let (clock, metrics) = (self.args.clock, self.args.metrics.clone());
+            self.loops.spawn(accept(socket.clone(), mailbox.clone(), clock, metrics));
+        }
+    }
+
     fn accepted(&mut self, stream: Stream) {
         let conn = Conn(self.next);
         self.next += 1;

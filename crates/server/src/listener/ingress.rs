@@ -10,7 +10,7 @@ use peerage_transport::Stream;
 use peerage_wire::Admission;
 use ractor::ActorRef;
 
-use super::{Doors, SlotMsg};
+use super::{Doors, ListenerConfig, SlotMsg};
 use crate::ingress::ANSWER;
 
 /// The listener's control messages.
@@ -26,6 +26,10 @@ pub(crate) enum ListenerMsg {
     Admission(Arc<Admission>),
     Privileged(BTreeSet<IpAddr>),
     Pause,
+    // ---------- from the root: one a change of its level of shedding ----------
+    Resume,
+    // ---------- from the root: one for each change that the application makes ----------
+    Limits(Box<ListenerConfig>),
     #[cfg(feature = "fault-injection")]
     Panic,
 }
@@ -61,6 +65,16 @@ impl ListenerMailbox {
     /// Accepts nobody any more.
     pub(crate) fn pause(&self) {
         drop(self.0.cast(ListenerMsg::Pause));
+    }
+
+    /// Accepts again.
+    pub(crate) fn resume(&self) {
+        drop(self.0.cast(ListenerMsg::Resume));
+    }
+
+    /// The limits from now on.
+    pub(crate) fn limits(&self, config: ListenerConfig) {
+        drop(self.0.cast(ListenerMsg::Limits(Box::new(config))));
     }
 
     #[cfg(feature = "fault-injection")]

@@ -25,6 +25,11 @@ impl Limit {
         Limit { quota, recovered_at: BTreeMap::new(), capacity: 2 * ceiling.within(quota.period()) }
     }
 
+    /// The quota from now on. What was charged stays: at most for the longer one of the two periods.
+    pub(crate) fn limit(&mut self, quota: Quota, ceiling: &Ceiling) {
+        (self.quota, self.capacity) = (quota, 2 * ceiling.within(quota.period()));
+    }
+
     /// When the network's burst will have recovered if it takes one more cell of a burst `factor` times as large;
     /// `None` if it has none left.
     fn after(&self, now: Time, network: &IpNet, factor: u32) -> Option<Time> {
@@ -69,6 +74,11 @@ impl Ceiling {
     pub(crate) fn new(accepts_per_second: u32) -> Ceiling {
         let burst = accepts_per_second.div_ceil(4).max(1);
         Ceiling { burst, interval: Duration::from_secs(1) / accepts_per_second.max(1), recovered_at: Time::ZERO }
+    }
+
+    /// The rate from now on; what was taken stays.
+    pub(crate) fn limit(&mut self, accepts_per_second: u32) {
+        *self = Ceiling { recovered_at: self.recovered_at, ..Ceiling::new(accepts_per_second) };
     }
 
     /// Takes a cell, of the future if there is none now.

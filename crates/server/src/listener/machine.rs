@@ -79,6 +79,8 @@ pub enum In {
     Admission(Arc<Admission>),
     /// From the root: the addresses of static and trusted peers.
     Privileged(BTreeSet<IpAddr>),
+    /// From the root: the limits from now on. Who has a slot keeps it.
+    Limits(Box<ListenerConfig>),
 }
 
 /// What the listener's shell is to do.
@@ -161,6 +163,13 @@ impl ListenerMachine {
         }
     }
 
+    fn limit(&mut self, config: ListenerConfig) {
+        self.ceiling.limit(config.accepts_per_second);
+        self.hosts.limit(config.per_host, &self.ceiling);
+        self.sites.limit(config.per_site, &self.ceiling);
+        self.config = config;
+    }
+
     /// How long to accept nobody. Each socket may go over it by the one connection that it accepted meanwhile.
     pub fn wait(&self, now: Time) -> Duration {
         self.ceiling.wait(now)
@@ -204,7 +213,7 @@ impl ListenerMachine {
         }
         let (open, reserved) = self.in_use();
         let privileged = self.privileged.contains(&ip) && reserved < self.config.reserved;
-        if !privileged && open >= self.config.slots - self.config.reserved {
+        if !privileged && open >= self.config.slots.saturating_sub(self.config.reserved) {
             let Some(evicted) = self.gives_way(now, ip) else {
                 return fx.emit(Out::Refuse(conn, Refusal::NoSlot));
             };
@@ -293,6 +302,7 @@ impl Machine for ListenerMachine {
                 self.admission = admission;
                 self.enforce(fx);
             }
+            In::Limits(config) => self.limit(*config),
             In::Privileged(addresses) => {
                 self.privileged = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
             }

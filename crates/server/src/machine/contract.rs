@@ -11,6 +11,8 @@ use peerage_queue::SessionId;
 use peerage_wire::{Admission, Banned, DisconnectReason, ForkId, NodeId, Penalty};
 use serde::{Deserialize, Serialize};
 
+use crate::Limits;
+
 /// One connection's set-up, from its first checkpoint on. Ids rise and are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Setup(pub u64);
@@ -129,6 +131,8 @@ pub enum In {
     Forks(BTreeSet<ForkId>),
     /// End everything.
     Shutdown,
+    /// The limits from now on. Peers beyond them stay.
+    Limits(Box<Limits>),
 }
 
 /// What the root asks of its shell.

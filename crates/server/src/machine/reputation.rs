@@ -44,6 +44,11 @@ impl Reputations {
         }
     }
 
+    /// What is held against whom stays, and counts by the new weights and thresholds from now on.
+    pub(super) fn limit(&mut self, config: Reputation) {
+        self.config = config;
+    }
+
     pub(super) fn blamed(&self) -> usize {
         self.blamed.len()
     }

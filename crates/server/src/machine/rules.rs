@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peerage_dialer::dial_share;
 use peerage_wire::address::is_local;
 
-use crate::{Churn, Config, SharedAddress};
+use crate::{Churn, Config, Limits, SharedAddress};
 
 pub(super) struct Rules {
     pub(super) max_peers: u32,
@@ -38,6 +39,16 @@ impl Rules {
             drain_timeout: config.drain_timeout,
             shared_addresses: config.listener.shared_addresses.clone(),
         }
+    }
+
+    /// The limits from now on.
+    pub(super) fn limit(&mut self, limits: &Limits) {
+        self.max_peers = limits.max_peers;
+        self.max_static_peers = limits.max_static_peers;
+        self.inbound_per_host = limits.inbound_per_host;
+        self.inbound_per_site = limits.inbound_per_site;
+        self.dial_share = if self.dialing_on { dial_share(limits.max_peers, limits.dial_ratio) } else { 0 };
+        self.shared_addresses = limits.listener.shared_addresses.clone();
     }
 
     /// Whether limits by address spare this one.

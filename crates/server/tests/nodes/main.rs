@@ -4,6 +4,8 @@ mod address;
 mod dialling;
 mod hostile;
 mod listening;
+mod members;
 mod net;
 mod run_loop;
 mod support;
+mod watching;

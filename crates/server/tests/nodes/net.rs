@@ -41,6 +41,8 @@ pub(crate) fn args(n: u8, listen: SocketAddr, transport: Transport, clock: Clock
         trusted: Vec::new(),
         doors: Vec::new(),
         foreign: None,
+        protocols: Vec::new(),
+        membership: None,
         transport,
         clock,
         meter: Meter::none(),

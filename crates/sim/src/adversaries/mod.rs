@@ -7,12 +7,15 @@
 //! | `withholding` | free riders, and covert swarms once they turn: messages kept back |
 //! | `publishing` | spammers and equivocators: messages of their own |
 //! | `floods` | invalid signatures, grafts and topic changes, announcements, requests |
+//! | `shards` | shard pollution and non-codewords: coded broadcast |
+//! | `asking` | request floods and slow answers |
 //! | `hostile` | the machine that all of them are: a real one, and a mind that changes what it hears and says |
 //! | `den`, `crowd`, `pace`, `settings` | what attackers know, whom they reach, how often they act, what a scenario asks |
 //!
 //! A staller needs no mind: its host stops to read. Attackers know who is honest and where, as a crawler does, and
 //! each other's records; they sign in nobody's name but their own, and forge no more than anybody could.
 
+mod asking;
 mod crowd;
 mod den;
 mod dialling;
@@ -22,6 +25,7 @@ mod lying;
 mod pace;
 mod publishing;
 mod settings;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod withholding;
@@ -35,9 +39,11 @@ use peerage_dialer::DialerMachine;
 use peerage_discovery::{Bootnode, DiscoveryMachine, Families};
 use peerage_gossip::{GossipMachine, Mode, Policy, Topic};
 use peerage_machine::{Machine, Rng, Time};
+use peerage_router::{HandlerId, RouterMachine};
 use peerage_server::{Config, ServerMachine};
 use peerage_wire::{Keypair, NodeId, NodeRecord, Verified};
 
+use self::asking::{Asker, Dawdler};
 use self::den::Den;
 use self::dialling::{Dials, Leaver};
 use self::floods::{Flood, Heard, Of};
@@ -47,9 +53,10 @@ use self::pace::Pace;
 use self::publishing::{Equivocator, Numbers, Spammer};
 pub(crate) use self::settings::Aim;
 use self::settings::Settings;
+use self::shards::{Forger, Polluter};
 use self::withholding::FreeRider;
 use crate::engine::HostId;
-use crate::node::{Cast, Foreign, ForeignParts};
+use crate::node::{Cast, Foreign, ForeignParts, Service, weigh};
 use crate::scenario::{Adversary, Kind};
 
 /// Places of an attacker that wants to be everybody's peer.
@@ -70,6 +77,7 @@ pub(crate) struct Recruit<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) topics: &'a [(Topic, Policy)],
     pub(crate) bootnodes: &'a [Bootnode],
+    pub(crate) services: &'a [Service],
     pub(crate) cast: &'a Rc<Cast>,
     /// By its own clock.
     pub(crate) now: Time,
@@ -91,6 +99,10 @@ impl Swarm {
         if needs_topics && !topics.iter().any(|policy| !needs_signed || *policy == Policy::Signed) {
             let signed = if needs_signed { "a signed" } else { "a" };
             return Err(format!("{kind} needs {signed} topic: there is no such [[traffic]]"));
+        }
+        let is_coded = matches!(kind, Kind::ShardPollution | Kind::NonCodeword);
+        if is_coded && config.gossip.coded.admitted.is_empty() {
+            return Err(format!("{kind} needs a coded topic: there is no such [[traffic]]"));
         }
         let config = match kind {
             Kind::Eclipser | Kind::ColdBoot | Kind::Flapper => {
@@ -189,6 +201,18 @@ impl Swarm {
                 parts.discovery = self.discovery(who, record, self.liar(den, Lies::Fellows, turn, who));
                 parts.gossip = self.gossip(who, FreeRider { from: turn });
             }
+            Kind::ShardPollution => parts.gossip = self.gossip(who, Polluter::new(from)),
+            Kind::NonCodeword => {
+                let admitted = &self.config.gossip.coded.admitted;
+                if let Some((topic, _)) = who.topics.iter().find(|(topic, _)| admitted.contains_key(topic)) {
+                    parts.gossip = self.gossip(who, Forger::new(topic.clone(), pace(), numbers));
+                }
+            }
+            Kind::RequestFlood => {
+                let handlers = who.services.iter().map(|service| HandlerId::of(&service.name)).collect();
+                parts.router = self.router(who, Asker::new(handlers, pace(), settings.size));
+            }
+            Kind::SlowAnswers => parts.router = self.router(who, Dawdler::new(from)),
         }
         Ok(parts)
     }
@@ -227,13 +251,18 @@ impl Swarm {
         Ok(boxed(real.map_err(|error| error.to_string())?, mind, peerage_dialer::Timer::Sweep))
     }
 
+    fn router(&self, who: &Recruit<'_>, mind: impl Mind<RouterMachine> + 'static) -> Option<Foreign<RouterMachine>> {
+        let real = RouterMachine::new(self.config.router.clone(), who.seed ^ 9, who.seed as u32);
+        boxed(real, mind, peerage_router::Timer::Asked)
+    }
+
     /// Gossip that pushes to every peer: attackers save nothing.
     fn gossip(&self, who: &Recruit<'_>, mind: impl Mind<GossipMachine> + 'static) -> Option<Foreign<GossipMachine>> {
         let mut config = self.config.gossip.clone();
         if self.kind == Kind::Spammer {
             (config.mode, config.flood_publish) = (Mode::Gossipsub, usize::MAX);
         }
-        let real = GossipMachine::new(config, who.keys.id(), who.seed ^ 8);
+        let real = GossipMachine::new(config, who.keys.id(), who.seed ^ 8).weighing(weigh);
         boxed(real, mind, peerage_gossip::Timer::Heartbeat)
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::HostId;
 use crate::node::Descriptor;
 
 /// Tokens from here on are the attacker's own; a shell's are small.
-const OWN: u64 = 1 << 63;
+pub(super) const OWN: u64 = 1 << 63;
 
 /// Numbers what an attacker publishes.
 pub(super) struct Numbers {
@@ -29,7 +29,7 @@ impl Numbers {
         Numbers { host, used: 0, size }
     }
 
-    fn draw(&mut self) -> Descriptor {
+    pub(super) fn draw(&mut self) -> Descriptor {
         self.used += 1;
         Descriptor { number: Descriptor::HOSTILE | (u64::from(self.host.0) << 32) | self.used, size: self.size }
     }

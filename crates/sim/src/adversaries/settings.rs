@@ -8,7 +8,7 @@ use crate::scenario::{Kind, OptionValue, Size, Span};
 /// What an adversary's options say, or their defaults.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// How often it does what it does, a second: messages, ids, topic changes or dials.
+    /// How often it does what it does, a second: messages, ids, topic changes, dials or requests.
     pub(super) rate: u64,
     /// Bytes of what it publishes.
     pub(super) size: u32,
@@ -46,6 +46,10 @@ fn known(kind: Kind) -> (&'static [&'static str], u64) {
         Kind::IHaveFlood | Kind::IWantFlood => (&["rate", "after"], 4_000),
         Kind::ColdBoot => (&["rate", "after"], 10),
         Kind::CovertFlash => (&["turn"], 0),
+        Kind::ShardPollution => (&["after"], 0),
+        Kind::NonCodeword => (&["rate", "size", "after"], 1),
+        Kind::RequestFlood => (&["rate", "size", "after"], 1_000),
+        Kind::SlowAnswers => (&["after"], 0),
     }
 }
 
@@ -72,6 +76,8 @@ impl Settings {
             Some(_) => return Err(format!("{kind}: `rate` is a whole number a second, from 1 to 1000000")),
         };
         let size = match options.get("size") {
+            // Smaller ones are not coded.
+            None if kind == Kind::NonCodeword => Some(128 << 10),
             None => Some(1_024),
             Some(OptionValue::Text(text)) => Size::read(text).and_then(|size| u32::try_from(size.bytes()).ok()),
             Some(OptionValue::Number(_)) => None,

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use bytes::Bytes;
 use peerage_dialer::{Attempt, DialOutcome};
 use peerage_discovery::wire::{Cookie, Message, Nonce, Packet};
 use peerage_discovery::{Inbound, Key};
-use peerage_gossip::wire::{self, Item, Parcel};
+use peerage_gossip::coded::{Admitted, Coding, Header, Job, Shape};
+use peerage_gossip::wire::{self, Item, Parcel, Shard};
 use peerage_gossip::{Check, Origin, Out};
 use peerage_machine::Driver;
 use peerage_queue::{ChannelId, SessionId};
 use peerage_wire::NetworkId;
 
 use super::*;
+use crate::node::{Descriptor, Oracle};
 use crate::report::Report;
 use crate::run::run;
 use crate::scenario::{Number, OptionValue, Scenario, Sites};
@@ -35,11 +38,19 @@ fn at(millis: u64) -> Time {
     Time::ZERO + Duration::from_millis(millis)
 }
 
+fn service() -> Service {
+    let terms = peerage_router::Terms::within(Duration::from_secs(1));
+    let limits = peerage_router::HandlerConfig::in_order();
+    Service { name: "height/1".into(), limits, answer: 3, takes: Duration::ZERO, terms }
+}
+
 /// A swarm of this kind that knows three honest nodes, and its first member's machines.
 fn member(kind: Kind, options: &[(&str, i64)]) -> (Rc<Cast>, ForeignParts) {
     let options = options.iter().map(|(name, value)| (String::from(*name), OptionValue::Number(*value))).collect();
     let adversary = Adversary { kind, number: Number::Count(1), sites: Sites::Own, at: None, options };
-    let mut swarm = Swarm::new(&adversary, &Rc::new(Config::recommended()), &[Policy::Signed]).expect("it is known");
+    let mut config = Config::recommended();
+    config.gossip.coded.admitted = BTreeMap::from([(topic(), Admitted::Everybody)]);
+    let mut swarm = Swarm::new(&adversary, &Rc::new(config), &[Policy::Signed]).expect("it is known");
     let cast = Rc::new(Cast::new(NetworkId::named("test"), 1));
     let honest: Vec<_> = (1..4).map(|number| (keys(number).id(), address(number))).collect();
     let victim = honest.last().copied();
@@ -50,6 +61,7 @@ fn member(kind: Kind, options: &[(&str, i64)]) -> (Rc<Cast>, ForeignParts) {
         address: address(9),
         topics: &[(topic(), Policy::Signed)],
         bootnodes: &[],
+        services: &[service()],
         cast: &cast,
         now: Time::ZERO,
         at: Duration::ZERO,
@@ -75,7 +87,7 @@ impl Gossip {
         for number in 1..3 {
             let session = SessionId(number.into());
             gossip.told(0, In::PeerUp(peerage_gossip::PeerUp::new(session, keys(number).id(), ChannelId(1))));
-            gossip.told(0, In::Inbound { session, payload: wire::topics(false, [&topic()]) });
+            gossip.told(0, In::Inbound { session, payload: wire::topics_of(false, true, [&topic()]) });
         }
         gossip
     }
@@ -96,6 +108,10 @@ impl Gossip {
                     }
                     Out::Verify { token, check } => {
                         Some(peerage_gossip::In::Verified { token: *token, ok: self.cast.holds(check) })
+                    }
+                    Out::Code { token, job } => {
+                        let coding = job.clone().run(&Oracle).map(Box::new);
+                        Some(peerage_gossip::In::Coded { token: *token, coding })
                     }
                     _ => None,
                 };
@@ -242,6 +258,80 @@ fn floods_send_what_they_say_at_their_rates() {
     assert_eq!(ids(&outs, |item| usize::from(matches!(item, Item::Topics { want_reply: true, .. }))), 10);
 }
 
+/// The header and the shards of what was sent.
+fn coded(outs: &[Out]) -> (Option<Header>, Vec<(Shard, Vec<u64>)>) {
+    let (mut header, mut shards) = (None, Vec::new());
+    for (item, to) in sent(outs) {
+        match item {
+            Item::Header(said) => header = Some(*said),
+            Item::Shard(shard) => shards.push((shard, to)),
+            _ => {}
+        }
+    }
+    (header, shards)
+}
+
+#[test]
+fn a_polluter_sends_damaged_shards_to_all_others_and_none_as_it_was() {
+    let mut polluter = Gossip::of(Kind::ShardPollution, &[]);
+    let what = Descriptor { number: 1, size: 128 << 10 };
+    // What an honest publisher sends.
+    let shape = Shape::of(what.size as usize, 100).expect("it can be cut");
+    let coding = Coding::of(what.payload(), shape, &Oracle).expect("it can be coded");
+    let publisher = keys(3).id();
+    let id = peerage_gossip::MessageId::signed(&topic(), &publisher, 1, &what.payload());
+    let message_signature = polluter.cast.sign(publisher, &peerage_gossip::Claim { id, issued: 0 });
+    let (topic, root) = (topic(), coding.tree().root());
+    let unsigned = Header {
+        topic,
+        publisher,
+        sequence: 1,
+        issued: 0,
+        message_signature,
+        id,
+        shape,
+        root,
+        expires: 60_000,
+        signature: [0; 64],
+    };
+    let signature = polluter.cast.sign(publisher, &unsigned.claim());
+    let header = Header { signature, ..unsigned };
+    let bytes = coding.shard(3).expect("there is one");
+    let genuine = Shard { key: header.key(), index: 3, has: Default::default(), proof: coding.tree().proof(3), bytes };
+    let payload = wire::shard(Some(&wire::header(&header)), &genuine);
+    let mut outs = polluter.told(10, peerage_gossip::In::Inbound { session: SessionId(1), payload });
+    outs.extend(polluter.until(2_000));
+    let (said, shards) = coded(&outs);
+    assert_eq!(said, Some(header));
+    let [(damaged, to)] = shards.as_slice() else { panic!("one shard: {shards:?}") };
+    assert_eq!(to.as_slice(), [2]);
+    assert_eq!((damaged.index, &damaged.proof), (3, &genuine.proof));
+    assert_ne!(damaged.bytes, genuine.bytes);
+    assert_eq!(weigh(&damaged.bytes), weigh(&genuine.bytes));
+}
+
+#[test]
+fn a_forgers_shards_are_under_its_root_and_no_payloads() {
+    let mut forger = Gossip::of(Kind::NonCodeword, &[("rate", 1)]);
+    let outs = forger.until(1_500);
+    assert_eq!(messages(&outs).len(), 0, "never whole");
+    let (header, shards) = coded(&outs);
+    let header = header.expect("it published");
+    assert!(forger.cast.holds(&header.check()) && forger.cast.holds(&header.message_check()));
+    let what = Descriptor { number: Descriptor::HOSTILE | (9 << 32) | 1, size: 128 << 10 };
+    let sound = Coding::of(what.payload(), header.shape, &Oracle).expect("it can be coded");
+    assert_ne!(header.root, sound.tree().root());
+    for (shard, _) in &shards {
+        let is_cut = shard.index < header.shape.data;
+        assert_eq!(sound.shard(shard.index.into()) == Some(shard.bytes.clone()), is_cut, "{}", shard.index);
+    }
+    let (mut indices, data) = (shards.iter().map(|(shard, _)| shard.index), header.shape.data);
+    assert!(indices.clone().any(|index| index < data) && indices.any(|index| index >= data));
+    // Whoever has enough of those that are sound finds a payload, and that it is not what was signed.
+    let shards = (0..data).filter_map(|index| Some((index, sound.shard(index.into())?))).collect();
+    assert_eq!(Job::Rebuild { header: Box::new(header), shards }.run(&Oracle), None);
+}
+
 /// A question to an attacker's discovery, and what it sends back to who asked.
 fn asked(driver: &mut Driver<Foreign<DiscoveryMachine>>, from: u8, message: Message) -> Vec<Message> {
     let nonce = Nonce { counter: 1, mac: [0; 8] };
@@ -370,8 +460,34 @@ fn a_flapper_leaves_a_second_after_it_came() {
 
 // ---- Runs.
 
+const REQUESTS: &str = r#"
+[[requests]]
+handler = "height/1"
+rate = 10
+question = "64B"
+answer = "256B"
+allowance = 20
+deadline = "5s"
+from = "7s"
+until = "11s"
+"#;
+
+const CODED: &str = r#"
+[[traffic]]
+topic = "bodies"
+rate = 1
+size = "128KiB"
+coded = true
+from = "7s"
+until = "11s"
+"#;
+
 /// A small network with a quarter of it hostile.
 fn small(kind: Kind, more: &str) -> Report {
+    let asking = matches!(kind, Kind::RequestFlood | Kind::SlowAnswers);
+    let requests = if asking { REQUESTS } else { "" };
+    let is_coded = matches!(kind, Kind::ShardPollution | Kind::NonCodeword);
+    let coded = if is_coded { CODED } else { "" };
     let text = format!(
         r#"
 name = "small"
@@ -390,6 +506,8 @@ rate = 2
 size = "1KiB"
 from = "7s"
 until = "11s"
+{coded}
+{requests}
 
 [[adversaries]]
 kind = "{kind}"
@@ -420,9 +538,12 @@ fn a_small_network_lives_with_each_kind() {
         assert_eq!(count(&report, "bans.honest"), 0, "{kind}");
         assert_eq!(count(&report, "delivered"), 1_000_000, "{kind}: {:?}", report.metrics);
         assert_eq!(count(&report, "duplicates-delivered"), 0, "{kind}");
+        if matches!(kind, Kind::RequestFlood | Kind::SlowAnswers) {
+            assert!(count(&report, "requests.answered") >= 800_000, "{kind}: {:?}", report.metrics);
+        }
         let hostile = count(&report, "hostile.delivered") > 0;
         assert_eq!(hostile, matches!(kind, Kind::Spammer | Kind::Equivocator), "{kind}");
-        if kind == Kind::InvalidSignatures {
+        if matches!(kind, Kind::InvalidSignatures | Kind::ShardPollution | Kind::NonCodeword) {
             assert!(count(&report, "blames") > 0 && count(&report, "blames.honest") == 0, "{kind}");
         }
     }
@@ -441,4 +562,66 @@ fn an_option_that_a_kind_does_not_have_is_an_error_that_says_so() {
     };
     assert!(scenario("size = 3").contains("eclipser has no option `size`: it has victim, rate, after"));
     assert!(scenario("victim = 2").contains("there is no honest node 2"));
+}
+
+/// The router of an attacker with two peers.
+fn router(kind: Kind, options: &[(&str, i64)]) -> Driver<Foreign<RouterMachine>> {
+    use peerage_router::{In, PeerUp};
+    let (_, parts) = member(kind, options);
+    let mut driver = Driver::new(parts.router.expect("it has a router of its own"));
+    for number in 1..3 {
+        let up = PeerUp { session: SessionId(number.into()), id: keys(number).id(), channel: ChannelId(2) };
+        driver.handle(at(0), In::PeerUp(up));
+    }
+    driver
+}
+
+/// What it pushes to how many until then.
+fn pushes(driver: &mut Driver<Foreign<RouterMachine>>, until: u64) -> Vec<(usize, Bytes)> {
+    let mut pushed = Vec::new();
+    loop {
+        pushed.extend(driver.drain().filter_map(|out| match out {
+            peerage_router::Out::Push(outgoing) => Some((outgoing.to.len(), outgoing.bytes)),
+            _ => None,
+        }));
+        match driver.next_deadline().filter(|due| *due <= at(until)) {
+            Some(due) => driver.expire_due(due),
+            None => return pushed,
+        }
+    }
+}
+
+#[test]
+fn a_request_flood_asks_every_peer_as_often_as_it_is_told_with_an_id_for_each() {
+    use peerage_router::wire::{Item, items};
+    let mut driver = router(Kind::RequestFlood, &[("rate", 70)]);
+    let pushed = pushes(&mut driver, 1_000);
+    let mut asked = BTreeSet::new();
+    for (to, bytes) in pushed {
+        assert_eq!(to, 2);
+        for item in items(bytes, 1 << 20) {
+            let Ok(Item::Request { id, handler, .. }) = item else { panic!("{item:?}") };
+            assert_eq!(handler, HandlerId::of("height/1"));
+            asked.insert(id);
+        }
+    }
+    assert_eq!(asked.len(), 70);
+}
+
+#[test]
+fn slow_answers_come_a_byte_a_second() {
+    use peerage_router::{In, Payload, wire};
+    let mut driver = router(Kind::SlowAnswers, &[]);
+    let token = 1;
+    driver.handle(at(0), In::AddHandler { token, name: service().name, config: service().limits });
+    let question = wire::request(7, HandlerId::of("height/1"), Duration::from_secs(60), b"?");
+    driver.handle(at(0), In::Inbound { session: SessionId(1), payload: question });
+    let call = driver.drain().find_map(|out| match out {
+        peerage_router::Out::Call(call) => Some(call.call),
+        _ => None,
+    });
+    let answer = Descriptor { number: 1, size: 30 }.payload();
+    driver.handle(at(0), In::Answered { call: call.expect("it is asked"), answer: Ok(Payload(answer)) });
+    assert_eq!(pushes(&mut driver, 29_999).len(), 0);
+    assert_eq!(pushes(&mut driver, 30_000).len(), 1);
 }

@@ -14,10 +14,10 @@ pub(super) struct FreeRider {
     pub(super) from: Time,
 }
 
-/// Whether a session message has something in it for others: messages, or the promise of some.
+/// Whether a session message has something in it for others: messages, parts of them, or the promise of some.
 pub(super) fn gives(outgoing: &Outgoing) -> bool {
     let mut items = wire::items(outgoing.bytes.clone(), LARGEST);
-    items.any(|item| matches!(item, Ok(Item::Message(_) | Item::IHave { .. })))
+    items.any(|item| matches!(item, Ok(Item::Message(_) | Item::Shard(_) | Item::IHave { .. })))
 }
 
 impl Mind<GossipMachine> for FreeRider {

@@ -27,11 +27,13 @@ pub enum Message {
     Bye(DisconnectReason),
     /// A message of the gossip channel.
     Gossip(Parcel),
+    /// A message of the router's channel.
+    Request(Parcel),
     /// A fragment of a message that comes whole with its last one.
     Fragment(u32),
 }
 
-/// A message of the gossip channel.
+/// A message of a session's channel.
 #[derive(Clone, Debug)]
 pub struct Parcel {
     /// Its bytes; a payload in it is a [`Descriptor`].
@@ -65,7 +67,7 @@ impl Payload for Message {
             Message::Asks => SEGMENT + 36,
             Message::Answers(ours) | Message::Shows(ours) => SEGMENT + presented(ours),
             Message::Accepted | Message::Bye(_) => SEGMENT + FRAME + 2,
-            Message::Gossip(parcel) => SEGMENT + FRAME + parcel.size as usize,
+            Message::Gossip(parcel) | Message::Request(parcel) => SEGMENT + FRAME + parcel.size as usize,
             Message::Fragment(size) => SEGMENT + FRAME + *size as usize,
         }
     }
@@ -79,6 +81,7 @@ impl Payload for Message {
             Message::Accepted => 4,
             Message::Bye(reason) => mix(5 + u64::from(reason.code())),
             Message::Gossip(parcel) => parcel.mark,
+            Message::Request(parcel) => mix(parcel.mark ^ 6),
             Message::Fragment(size) => mix(u64::from(*size)),
         }
     }
@@ -142,7 +145,7 @@ impl Descriptor {
 }
 
 impl Parcel {
-    /// A message of the gossip channel, with the size that it would have.
+    /// A message of a channel, with the size that it would have.
     pub fn new(bytes: Bytes, lane: Lane) -> Parcel {
         let more =
             Descriptor::at_end_of(&bytes).map_or(0, |stands| (stands.size as usize).saturating_sub(Descriptor::BYTES));

@@ -3,6 +3,7 @@
 //! | file | what of a real node it stands for |
 //! |---|---|
 //! | `services` | the shells of discovery, dialer and gossip |
+//! | `requests` | the router's shell, and its handlers' work |
 //! | `root` | the server's shell: what the run loop decides |
 //! | `setup` | listener, connector and handshake tasks, without cryptography |
 //! | `sessions` | the sessions' pumps: lanes, stalls, farewells |
@@ -13,6 +14,7 @@ mod cast;
 mod coding;
 mod message;
 mod part;
+mod requests;
 mod root;
 mod services;
 mod sessions;
@@ -22,6 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerage_dialer::{Attempt, DialerMachine, StaticPeer};
 use peerage_discovery::{Bootnode, DiscoveryMachine, Families, Gate, Secrets};
@@ -31,6 +34,7 @@ use peerage_nodedb::NodeDb;
 use peerage_peer_session::Ended;
 use peerage_peer_session::handshake::Presented;
 use peerage_queue::SessionId;
+use peerage_router::RouterMachine;
 use peerage_server::listening::ListenerMachine;
 use peerage_server::remembered;
 use peerage_server::{Config, ServerMachine, Setup};
@@ -45,11 +49,16 @@ pub(crate) use self::coding::{Oracle, weigh};
 pub use self::message::{Descriptor, Message, Parcel};
 pub use self::part::Foreign;
 use self::part::Part;
+use self::requests::Requests;
+pub(crate) use self::requests::RouterArgs;
+pub use self::requests::Service;
 use self::sessions::Session;
 use self::setup::{Dial, SettingUp};
 
 /// The capability under which gossip runs.
 const GOSSIP: (&str, u16) = ("gossip", 1);
+/// The capability under which requests run.
+const ROUTER: (&str, u16) = ("router", 1);
 
 /// What a node of the world is started with.
 pub struct NodeArgs {
@@ -69,6 +78,8 @@ pub struct NodeArgs {
     pub db: NodeDb,
     /// Of all its decisions.
     pub seed: u64,
+    /// What it can be asked, and asks; nothing if it has no router.
+    pub services: Rc<[Service]>,
     /// Machines in place of its own: what makes it hostile.
     pub foreign: ForeignParts,
 }
@@ -84,6 +95,8 @@ pub struct ForeignParts {
     pub gossip: Option<Foreign<GossipMachine>>,
     /// In place of the run loop.
     pub server: Option<Foreign<ServerMachine>>,
+    /// In place of the router.
+    pub router: Option<Foreign<RouterMachine>>,
 }
 
 /// The bugs that machines have on demand, to show that the world catches them.
@@ -116,6 +129,13 @@ pub enum Command {
         token: u64,
         /// The node.
         target: NodeId,
+    },
+    /// Ask any peer.
+    Ask {
+        /// Which of the services, from 0.
+        service: usize,
+        /// The question.
+        what: Descriptor,
     },
     /// End it in good order: peers are told.
     Shutdown,
@@ -164,6 +184,13 @@ pub enum Note {
     },
     /// A dial began.
     Dials(NodeId),
+    /// A request of its own ended: with an answer after so long, or without one.
+    Completed {
+        /// From the request to its answer.
+        took: Option<Duration>,
+    },
+    /// It was asked, and a handler has it.
+    Called,
 }
 
 /// What a node has counted, of this life.
@@ -221,6 +248,7 @@ enum Todo {
     Dialer(peerage_dialer::In),
     Discovery(peerage_discovery::In),
     Gossip(peerage_gossip::In),
+    Router(peerage_router::In),
     Verdict(Setup, Result<Option<SessionId>, DisconnectReason>),
     Connected(Attempt),
 }
@@ -240,6 +268,7 @@ enum Clockwork {
     Root,
     Gossip,
     Own,
+    Router,
 }
 
 /// A whole node.
@@ -259,6 +288,8 @@ pub struct PeerageNode {
     root: Part<ServerMachine>,
     listener: Driver<ListenerMachine>,
     gossip: Part<GossipMachine>,
+    /// Most scenarios have none.
+    requests: Option<Box<Requests>>,
     dials: BTreeMap<Attempt, Box<Dial>>,
     /// Asked for every message, and never gone through.
     uses: FxHashMap<Conn, Use>,
@@ -273,7 +304,7 @@ pub struct PeerageNode {
     usable: bool,
     todo: VecDeque<Todo>,
     /// By [`Clockwork`].
-    due: [Option<Time>; 5],
+    due: [Option<Time>; 6],
     queued_bytes: usize,
     tally: Tally,
 }
@@ -284,7 +315,7 @@ impl PeerageNode {
     /// # Errors
     /// In words, what does not fit.
     pub fn new(args: NodeArgs, now: Time, address: SocketAddr) -> Result<PeerageNode, String> {
-        let NodeArgs { cast, config, keys, bootnodes, statics, topics, db, seed, foreign } = args;
+        let NodeArgs { cast, config, keys, bootnodes, statics, topics, db, seed, services, foreign } = args;
         let mut rng = Rng::new(seed);
         let id = keys.id();
         let record = cast.record(&keys, now.unix_millis(), address).map_err(|error| error.to_string())?;
@@ -294,7 +325,12 @@ impl PeerageNode {
             fork_id: config.fork_id,
             instance: rng.next_u64(),
             agent: Text::new(config.agent.clone()).ok_or("agent is longer than 64 bytes")?,
-            capabilities: List::truncated(Capability::new(GOSSIP.0, GOSSIP.1)),
+            capabilities: List::truncated(
+                [GOSSIP]
+                    .into_iter()
+                    .chain((!services.is_empty()).then_some(ROUTER))
+                    .filter_map(|(name, version)| Capability::new(name, version)),
+            ),
         };
         let accepted_forks = List::truncated(config.accepted_forks.iter().copied());
         let presented = Rc::new(Presented { record: record.clone(), hello, accepted_forks });
@@ -311,6 +347,8 @@ impl PeerageNode {
         let mut dialling = config.dialer.clone();
         dialling.max_dial_peers = config.dial_share();
         dialling.max_static_peers = config.max_static_peers;
+        let router = RouterArgs { config: config.router.clone(), services, seed: mix(seed), foreign: foreign.router };
+        let requests = (!router.services.is_empty()).then(|| Box::new(Requests::new(router)));
         let dialer = DialerMachine::new(dialling, id, Rng::new(for_dialer)).map_err(|error| error.to_string())?;
         Ok(PeerageNode {
             gate: Gate::new(config.discovery.clone(), id, cast.network(), secrets.clone()),
@@ -322,6 +360,7 @@ impl PeerageNode {
                 || GossipMachine::new(config.gossip.clone(), id, for_gossip).weighing(weigh),
                 foreign.gossip,
             ),
+            requests,
             cast,
             config,
             id,
@@ -342,7 +381,7 @@ impl PeerageNode {
             asked: BTreeMap::new(),
             usable: false,
             todo: VecDeque::new(),
-            due: [None; 5],
+            due: [None; 6],
             queued_bytes: 0,
             tally: Tally::default(),
         })
@@ -381,6 +420,11 @@ impl PeerageNode {
     /// Its gossip, if it is the real one.
     pub fn gossip(&self) -> Option<&GossipMachine> {
         self.gossip.own()
+    }
+
+    /// Its router, if it has one and that is the real one.
+    pub fn router(&self) -> Option<&RouterMachine> {
+        self.requests.as_ref()?.own()
     }
 
     /// Its peers, and whether it dialled them.
@@ -426,6 +470,7 @@ impl PeerageNode {
             let token = self.token();
             self.tell_gossip(now, peerage_gossip::In::Subscribe { token, topic, policy }, net);
         }
+        self.serve(now, net);
         self.tell_discovery(now, peerage_discovery::In::Start, net);
         let bootnodes = self.bootnodes.iter().map(|boot| StaticPeer::new(boot.id, [boot.addr])).collect();
         self.tell_dialer(now, peerage_dialer::In::Bootnodes(bootnodes), net);
@@ -456,6 +501,9 @@ impl PeerageNode {
             self.gossip.expire_due(now);
             self.carry_out_gossip(now, net);
         }
+        if due(&self.due[Clockwork::Router as usize]) {
+            self.wake_router(now, net);
+        }
         if due(&self.due[Clockwork::Own as usize]) {
             self.expire_own(now, net);
         }
@@ -469,6 +517,7 @@ impl PeerageNode {
                 Todo::Dialer(input) => self.tell_dialer(now, input, net),
                 Todo::Discovery(input) => self.tell_discovery(now, input, net),
                 Todo::Gossip(input) => self.tell_gossip(now, input, net),
+                Todo::Router(input) => self.tell_router(now, input, net),
                 Todo::Verdict(setup, verdict) => self.verdict(now, setup, verdict, net),
                 Todo::Connected(attempt) => self.connected(now, attempt, net),
             }

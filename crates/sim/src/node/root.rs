@@ -110,6 +110,7 @@ impl PeerageNode {
     ) {
         self.forget_session(session);
         self.todo.push_back(Todo::Gossip(peerage_gossip::In::PeerDown { session }));
+        self.todo.push_back(Todo::Router(peerage_router::In::PeerDown { session }));
         let consequence = ended.reason.consequence(ended.by == EndedBy::Us);
         let (id, dialled) = (meta.id, meta.dialled());
         self.todo.push_back(Todo::Dialer(peerage_dialer::In::PeerDown { id, dialled, lived, consequence }));

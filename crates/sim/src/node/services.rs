@@ -197,6 +197,8 @@ impl PeerageNode {
                     Out::Count(Count::RequestedOut(ids)) => self.tally.asked += ids as u64,
                     // Nothing is validated, confirmed or kept in the world.
                     Out::Validate { .. } | Out::Confirmed { .. } | Out::Keep { .. } => {}
+                    // Nor is a topic durable.
+                    Out::History { .. } | Out::ReadHistory { .. } | Out::CatchUp { .. } => {}
                     Out::Count(_) | Out::Subscribed { .. } | Out::Remember(_) | Out::Crashed { .. } => {}
                 }
             }
@@ -220,6 +222,7 @@ impl PeerageNode {
                 self.asked.insert(token, Asked::Scenario(named));
                 self.tell_discovery(now, peerage_discovery::In::Lookup { token, target }, net);
             }
+            Command::Ask { service, what } => self.ask(now, service, what, net),
             Command::Shutdown => self.tell_root(now, peerage_server::In::Shutdown, net),
         }
     }

@@ -9,18 +9,28 @@ use peerage_gossip::Outgoing;
 use peerage_machine::Time;
 use peerage_peer_session::handshake::Remote;
 use peerage_peer_session::{Ended, EndedBy};
-use peerage_queue::{ChannelId, Flow, Lanes, Offer, SessionId};
+use peerage_queue::{ChannelId, Flow, Lanes, Offer, Recipient, SessionId};
 use peerage_server::Meta;
 use peerage_wire::frame::Lane;
 use peerage_wire::{DisconnectReason, NodeRecord, Verified};
 
-use super::{GOSSIP, Message, Parcel, PeerageNode, Todo, Use};
+use super::{GOSSIP, Message, Parcel, PeerageNode, ROUTER, Todo, Use};
 use crate::engine::{Conn, Net};
 
 /// What waits in a lane, besides the bytes that stand for it.
 pub(super) struct Waiting {
-    parcel: Parcel,
-    tag: u64,
+    message: Message,
+    /// Its sender's name for it, if that wants to know that it failed.
+    tag: Option<u64>,
+}
+
+impl Waiting {
+    fn size(&self) -> usize {
+        match &self.message {
+            Message::Gossip(parcel) | Message::Request(parcel) => parcel.size as usize,
+            _ => 0,
+        }
+    }
 }
 
 /// What waits for a connection that takes no more for now.
@@ -37,13 +47,13 @@ pub(super) struct Session {
     pub(super) since: Time,
     /// Bytes that it brought.
     pub(super) received: u64,
-    channel: Option<ChannelId>,
+    gossip: Option<ChannelId>,
     /// Most sessions have none.
     backlog: Option<Box<Backlog>>,
 }
 
 impl Session {
-    /// Enters a session; returns its gossip channel, if it has one.
+    /// Enters a session; returns its channels for gossip and requests, if it has them.
     pub(super) fn open(
         sessions: &mut BTreeMap<SessionId, Session>,
         now: Time,
@@ -51,12 +61,15 @@ impl Session {
         conn: Conn,
         meta: Meta,
         remote: &Remote,
-    ) -> Option<(SessionId, ChannelId)> {
-        let gossip = remote.channels.iter().find(|matched| &*matched.capability.name == GOSSIP.0);
-        let channel = gossip.map(|matched| ChannelId(matched.channel));
+    ) -> (SessionId, Option<ChannelId>, Option<ChannelId>) {
+        let channel = |name: &str| {
+            let matched = remote.channels.iter().find(|matched| &*matched.capability.name == name);
+            matched.map(|matched| ChannelId(matched.channel))
+        };
+        let (gossip, router) = (channel(GOSSIP.0), channel(ROUTER.0));
         let record = remote.record.clone();
-        sessions.insert(id, Session { conn, meta, record, since: now, received: 0, channel, backlog: None });
-        channel.map(|channel| (id, channel))
+        sessions.insert(id, Session { conn, meta, record, since: now, received: 0, gossip, backlog: None });
+        (id, gossip, router)
     }
 }
 
@@ -66,9 +79,14 @@ impl PeerageNode {
             Message::Gossip(parcel) => {
                 let Some(running) = self.sessions.get_mut(&session) else { return };
                 running.received += u64::from(parcel.size);
-                if running.channel.is_some() {
+                if running.gossip.is_some() {
                     self.tell_gossip(now, peerage_gossip::In::Inbound { session, payload: parcel.bytes }, net);
                 }
+            }
+            Message::Request(parcel) => {
+                let Some(running) = self.sessions.get_mut(&session) else { return };
+                running.received += u64::from(parcel.size);
+                self.tell_router(now, peerage_router::In::Inbound { session, payload: parcel.bytes }, net);
             }
             Message::Fragment(size) => {
                 if let Some(running) = self.sessions.get_mut(&session) {
@@ -117,44 +135,68 @@ impl PeerageNode {
 
     fn unsent(&mut self, session: SessionId, waiting: &Waiting) {
         self.tally.refused += 1;
-        self.queued_bytes = self.queued_bytes.saturating_sub(waiting.parcel.size as usize);
-        self.todo.push_back(Todo::Gossip(peerage_gossip::In::SendFailed { session, tag: waiting.tag }));
+        self.queued_bytes = self.queued_bytes.saturating_sub(waiting.size());
+        self.not_sent(session, &waiting.message, waiting.tag);
     }
 
+    fn not_sent(&mut self, session: SessionId, message: &Message, tag: Option<u64>) {
+        let Some(tag) = tag else { return };
+        self.todo.push_back(match message {
+            Message::Request(_) => Todo::Router(peerage_router::In::SendFailed { session, tag }),
+            _ => Todo::Gossip(peerage_gossip::In::SendFailed { session, tag }),
+        });
+    }
+
+    /// Sends a message of gossip's.
     pub(super) fn push(&mut self, now: Time, outgoing: Outgoing, net: &mut Net<'_, PeerageNode>) {
         let Outgoing { to, lane, bytes, drop_oldest, tag } = outgoing;
         let parcel = Parcel::new(bytes, lane);
         let payload = parcel.size as usize - parcel.bytes.len().min(parcel.size as usize);
         for recipient in to {
-            let Some(session) = self.sessions.get_mut(&recipient.session) else {
-                self.todo.push_back(Todo::Gossip(peerage_gossip::In::SendFailed { session: recipient.session, tag }));
-                continue;
-            };
-            self.tally.gossip_bytes += u64::from(parcel.size);
-            self.tally.payload_bytes += payload as u64;
-            if session.backlog.is_none() && net.ready(session.conn) {
-                net.write(session.conn, Message::Gossip(parcel.clone()));
-                continue;
+            if self.sessions.contains_key(&recipient.session) {
+                self.tally.gossip_bytes += u64::from(parcel.size);
+                self.tally.payload_bytes += payload as u64;
             }
-            let stall = self.config.session.stall_timeout;
-            let fresh = session.backlog.is_none();
-            let backlog = session.backlog.get_or_insert_with(|| {
-                Box::new(Backlog { lanes: Lanes::new(self.config.queue.lanes), until: now + stall })
-            });
-            let bytes = self.cast.filling(parcel.size as usize);
-            let flow = Flow { channel: recipient.channel, stream: 0, lane };
-            let guard = Waiting { parcel: parcel.clone(), tag };
-            self.queued_bytes += parcel.size as usize;
-            let gone = match backlog.lanes.offer(Offer { flow, payload: bytes, expires: None, drop_oldest, guard }) {
-                Ok(overtaken) => overtaken,
-                Err(refused) => vec![refused.guard],
-            };
-            for waiting in gone {
-                self.unsent(recipient.session, &waiting);
-            }
-            if fresh {
-                self.own_deadline();
-            }
+            self.put(now, recipient, Message::Gossip(parcel.clone()), drop_oldest, Some(tag), net);
+        }
+    }
+
+    /// Writes a message to a session, or puts it into its lanes.
+    pub(super) fn put(
+        &mut self,
+        now: Time,
+        to: Recipient,
+        message: Message,
+        drop_oldest: bool,
+        tag: Option<u64>,
+        net: &mut Net<'_, PeerageNode>,
+    ) {
+        let (Message::Gossip(parcel) | Message::Request(parcel)) = &message else { return };
+        let (size, lane) = (parcel.size as usize, parcel.lane);
+        let Some(session) = self.sessions.get_mut(&to.session) else {
+            return self.not_sent(to.session, &message, tag);
+        };
+        if session.backlog.is_none() && net.ready(session.conn) {
+            net.write(session.conn, message);
+            return;
+        }
+        let stall = self.config.session.stall_timeout;
+        let fresh = session.backlog.is_none();
+        let backlog = session.backlog.get_or_insert_with(|| {
+            Box::new(Backlog { lanes: Lanes::new(self.config.queue.lanes), until: now + stall })
+        });
+        let flow = Flow { channel: to.channel, stream: 0, lane };
+        let (payload, guard) = (self.cast.filling(size), Waiting { message, tag });
+        self.queued_bytes += size;
+        let gone = match backlog.lanes.offer(Offer { flow, payload, expires: None, drop_oldest, guard }) {
+            Ok(overtaken) => overtaken,
+            Err(refused) => vec![refused.guard],
+        };
+        for waiting in gone {
+            self.unsent(to.session, &waiting);
+        }
+        if fresh {
+            self.own_deadline();
         }
     }
 
@@ -163,9 +205,10 @@ impl PeerageNode {
         let Some(backlog) = self.sessions.get_mut(&session).and_then(|running| running.backlog.as_deref_mut()) else {
             return;
         };
-        for waiting in backlog.lanes.take_back(Lane::Normal, |waiting| waiting.tag == tag) {
-            self.queued_bytes = self.queued_bytes.saturating_sub(waiting.parcel.size as usize);
-            self.tally.gossip_bytes -= u64::from(waiting.parcel.size);
+        let gossips = |waiting: &Waiting| matches!(waiting.message, Message::Gossip(_)) && waiting.tag == Some(tag);
+        for waiting in backlog.lanes.take_back(Lane::Normal, gossips) {
+            self.queued_bytes = self.queued_bytes.saturating_sub(waiting.size());
+            self.tally.gossip_bytes -= waiting.size() as u64;
         }
     }
 
@@ -180,9 +223,14 @@ impl PeerageNode {
             took = true;
             let size = u32::try_from(fragment.payload.len()).unwrap_or(u32::MAX);
             match whole {
-                Some(Waiting { parcel, .. }) => {
-                    self.queued_bytes = self.queued_bytes.saturating_sub(parcel.size as usize);
-                    net.write(running.conn, Message::Gossip(Parcel { size, ..parcel }));
+                Some(waiting) => {
+                    self.queued_bytes = self.queued_bytes.saturating_sub(waiting.size());
+                    let whole = match waiting.message {
+                        Message::Request(parcel) => Message::Request(Parcel { size, ..parcel }),
+                        Message::Gossip(parcel) => Message::Gossip(Parcel { size, ..parcel }),
+                        other => other,
+                    };
+                    net.write(running.conn, whole);
                 }
                 None => net.write(running.conn, Message::Fragment(size)),
             }

@@ -274,7 +274,11 @@ impl PeerageNode {
         let meta = Meta::of(&remote, direction(of), address.ip());
         let (id, ip, outbound) = (meta.id, meta.ip, meta.dialled());
         let session = Session::open(&mut self.sessions, now, session, conn, meta, &remote);
-        if let Some((session, channel)) = session {
+        let (session, gossip, router) = session;
+        if let Some(channel) = router {
+            self.router_up(session, id, channel);
+        }
+        if let Some(channel) = gossip {
             let up = peerage_gossip::PeerUp { session, id, channel, host: Some(ip), outbound };
             self.todo.push_back(Todo::Gossip(peerage_gossip::In::PeerUp(up)));
         }

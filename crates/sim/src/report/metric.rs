@@ -53,6 +53,7 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "delivered"
         | "lookup.answered"
         | "lookup.exact"
+        | "requests.answered"
         | "lookup.nearest"
         | "hostile.table"
         | "hostile.table.worst"
@@ -60,7 +61,10 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "victim.table"
         | "victim.slots" => Unit::Share,
         "bootstrap.p50" | "bootstrap.p99" | "bootstrap.last" | "first-peer.p50" | "first-peer.p99" | "delivery.p50"
-        | "delivery.p99" | "delivery.max" | "supplied.p50" | "supplied.p99" => Unit::Time,
+        | "delivery.p99" | "delivery.max" | "delivery.slow.p50" | "delivery.slow.p99" | "delivery.fast.p50"
+        | "delivery.fast.p99" | "requests.p50" | "requests.p99" | "requests.max" | "supplied.p50" | "supplied.p99" => {
+            Unit::Time
+        }
         "peers.mean" | "lookup.queries" | "table.mean" | "copies" | "bytes" => Unit::Ratio,
         "peers.min"
         | "peers.max"
@@ -73,6 +77,7 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "bans.honest"
         | "blames"
         | "victim.peers" => Unit::Count,
+        "requests.asked" | "requests.handled" => Unit::Count,
         name if name.starts_with("messages.") => Unit::Count,
         _ => return None,
     };

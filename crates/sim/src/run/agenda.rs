@@ -24,6 +24,8 @@ pub(super) enum Step {
     Stop(HostId),
     /// A message is published.
     Publish(usize),
+    /// Somebody asks.
+    Ask(usize),
     /// A node is looked for.
     Lookup(u64),
     /// An action of the timeline; also when one repeats.
@@ -62,6 +64,12 @@ impl Agenda {
             first = first.min(of.from.get());
             for index in 0..of.messages() {
                 agenda.enter(of.moment(index), Step::Publish(traffic));
+            }
+        }
+        for (requests, of) in scenario.requests.iter().enumerate() {
+            first = first.min(of.from.get());
+            for index in 0..of.requests() {
+                agenda.enter(of.moment(index), Step::Ask(requests));
             }
         }
         let mut number = 0;
@@ -121,6 +129,18 @@ impl Stage<'_> {
         let (host, policy) = (running[chosen], policy(of.policy));
         self.did(|| Act::Publish { host: host.0, topic: topic.clone(), policy, what });
         self.world.command(host, Command::Publish { topic, policy, what });
+    }
+
+    pub(super) fn ask(&mut self, service: usize) {
+        self.did(|| Act::Other("requests"));
+        let of = &self.scenario.requests[service];
+        let askers = of.askers.of(u64::from(self.scenario.population.nodes)).max(1);
+        let mut running: Vec<HostId> = (0..askers as u32).map(HostId).collect();
+        running.retain(|host| self.world.node(*host).is_some());
+        let Some(chosen) = self.agenda.rng.index(running.len()) else { return };
+        let size = u32::try_from(of.question.bytes()).unwrap_or(u32::MAX);
+        let what = Descriptor { number: self.watch.asks(), size };
+        self.world.command(running[chosen], Command::Ask { service, what });
     }
 
     pub(super) fn look_up(&mut self, number: u64) {

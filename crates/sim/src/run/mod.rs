@@ -206,6 +206,7 @@ impl<'a> Stage<'a> {
             Step::Restart { host, keep } => self.start(host, keep)?,
             Step::Stop(host) => self.stop(host),
             Step::Publish(traffic) => self.publish(traffic),
+            Step::Ask(service) => self.ask(service),
             Step::Lookup(number) => self.look_up(number),
             Step::Act(index) => self.act(index)?,
             Step::Read(host) => self.reads(host, true),

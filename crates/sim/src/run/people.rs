@@ -11,6 +11,7 @@ use peerage_gossip::coded::Admitted;
 use peerage_gossip::{Mode, Policy, Topic};
 use peerage_machine::{Rng, Time};
 use peerage_nodedb::NodeDb;
+use peerage_router::{HandlerConfig, Limits, Rate, Terms};
 use peerage_server::Config;
 use peerage_wire::{Keypair, NetworkId, NodeId};
 
@@ -18,7 +19,7 @@ use super::RunError;
 use super::agenda::joining;
 use crate::adversaries::{Aim, Recruit, Swarm};
 use crate::engine::{HostId, HostSpec, Links, World, mix};
-use crate::node::{Cast, ForeignParts, NodeArgs, PeerageNode, seed_of};
+use crate::node::{Cast, ForeignParts, NodeArgs, PeerageNode, Service, seed_of};
 use crate::scenario::{self, Preset, Regions, Scenario, Sites};
 
 /// The port of all nodes.
@@ -38,6 +39,8 @@ pub struct Person {
     pub address: SocketAddr,
     /// Which of the scenario's adversaries it is of; `None` for an honest one.
     pub hostile: Option<usize>,
+    /// Whether it is one of those with a slow line.
+    pub slow: bool,
     /// What it subscribes to.
     pub topics: Vec<(Topic, Policy)>,
     /// When it starts first.
@@ -59,6 +62,7 @@ pub struct People {
     /// Honest nodes that are there from the start, and how many others each keeps connected.
     nodes: u32,
     statics: u32,
+    services: Rc<[Service]>,
 }
 
 impl Index<HostId> for People {
@@ -96,6 +100,10 @@ pub fn config(scenario: &Scenario) -> Config {
         gossip.max_payload = largest;
         gossip.in_flight_bytes = gossip.in_flight_bytes.max(5 * largest);
         gossip.cache_bytes = gossip.cache_bytes.max(4 * largest);
+    }
+    if !population.limits.requests {
+        let unlimited = Limits { per_peer: 1 << 20, per_peer_bytes: 1 << 30, node: 1 << 20, node_bytes: 1 << 30 };
+        config.router.served = unlimited;
     }
     config.discovery.lookup_paths = population.limits.lookup_paths.max(1).into();
     if !population.limits.discovery_site_limits {
@@ -152,6 +160,13 @@ pub(super) fn populate(scenario: &Scenario, seed: u64) -> Result<(World<PeerageN
     let policies: Vec<Policy> = topics(scenario).into_iter().map(|(_, policy, _)| policy).collect();
     let swarms = scenario.adversaries.iter().map(|adversary| Swarm::new(adversary, &config, &policies));
     let swarms: Vec<Swarm> = swarms.collect::<Result<_, _>>().map_err(RunError::Unplayable)?;
+    let asking = |kind| matches!(kind, scenario::Kind::RequestFlood | scenario::Kind::SlowAnswers);
+    if let Some(lost) = scenario.adversaries.iter().find(|adversary| asking(adversary.kind))
+        && scenario.requests.is_empty()
+    {
+        let why = format!("{} needs a handler: there is no [[requests]]", lost.kind);
+        return Err(RunError::Unplayable(why));
+    }
     let mut all = Vec::new();
     let joining = joining(&scenario.timeline);
     let mut groups = vec![(None, population.nodes + joining, population.sites, Duration::ZERO)];
@@ -188,6 +203,7 @@ pub(super) fn populate(scenario: &Scenario, seed: u64) -> Result<(World<PeerageN
                 keys,
                 address,
                 hostile,
+                slow: slow.is_some(),
                 topics: wanted.map(|(topic, policy, _)| (topic.clone(), *policy)).collect(),
                 starts: if honest && nth >= population.nodes { Duration::MAX } else { starts },
                 deaf_after: hostile.and_then(|index| swarms[index].deaf_after()),
@@ -199,7 +215,8 @@ pub(super) fn populate(scenario: &Scenario, seed: u64) -> Result<(World<PeerageN
     let bootnode = |person: &Person| Bootnode { id: person.id, addr: person.address };
     let bootnodes = all.iter().take(population.bootnodes as usize).map(bootnode).collect();
     let (nodes, statics) = (population.nodes, population.statics);
-    let mut people = People { all, cast, config, bootnodes, swarms, victim: None, nodes, statics };
+    let services = services(scenario);
+    let mut people = People { all, cast, config, bootnodes, swarms, victim: None, nodes, statics, services };
     people.brief().map_err(RunError::Unplayable)?;
     Ok((world, people))
 }
@@ -228,6 +245,27 @@ fn topics(scenario: &Scenario) -> Vec<(Topic, Policy, scenario::Share)> {
         }
     }
     topics
+}
+
+/// What nodes of a scenario ask each other, and under which limits.
+fn services(scenario: &Scenario) -> Rc<[Service]> {
+    let limited = scenario.population.limits.requests;
+    let service = |of: &scenario::Requests| {
+        let at_once = of.takes.get().is_zero();
+        let limits = if at_once { HandlerConfig::in_order() } else { HandlerConfig::concurrent() };
+        let rate = of.allowance.map(|calls| Rate { calls, period: Duration::from_secs(1) });
+        Service {
+            name: of.handler.clone(),
+            limits: match limited {
+                true => HandlerConfig { rate, ..limits },
+                false => HandlerConfig { per_peer: usize::MAX, total: usize::MAX, ..limits },
+            },
+            answer: u32::try_from(of.answer.bytes()).unwrap_or(u32::MAX),
+            takes: of.takes.get(),
+            terms: if of.retry { Terms::trying(of.deadline.get()) } else { Terms::within(of.deadline.get()) },
+        }
+    };
+    scenario.requests.iter().map(service).collect()
 }
 
 pub(super) fn policy(policy: scenario::Policy) -> Policy {
@@ -316,6 +354,7 @@ impl People {
                     address: person.address,
                     topics: &person.topics,
                     bootnodes: &bootnodes,
+                    services: &self.services,
                     cast: &self.cast,
                     now,
                     at,
@@ -338,6 +377,7 @@ impl People {
             topics: person.topics.clone(),
             db: person.db.clone(),
             seed,
+            services: self.services.clone(),
             foreign,
         };
         PeerageNode::new(args, now, person.address)

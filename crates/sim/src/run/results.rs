@@ -30,6 +30,7 @@ impl Watch {
         let (mut metrics, mut curves) = (Metrics::new(), Curves::new());
         self.network(world, people, &mut metrics, &mut curves);
         self.gossip(world, people, &mut metrics, &mut curves);
+        self.requests(&mut metrics, &mut curves);
         self.hostile(world, people, &mut metrics);
         self.carried(world, &mut metrics);
         (metrics, curves)
@@ -117,6 +118,12 @@ impl Watch {
             add(metrics, "delivery.p50", Unit::Time, self.delivery.percentile(50));
             add(metrics, "delivery.p99", Unit::Time, self.delivery.percentile(99));
             add(metrics, "delivery.max", Unit::Time, self.delivery.max());
+            for (name, delivery) in [("slow", &self.slow_delivery), ("fast", &self.fast_delivery)] {
+                if delivery.count() > 0 {
+                    add(metrics, &format!("delivery.{name}.p50"), Unit::Time, delivery.percentile(50));
+                    add(metrics, &format!("delivery.{name}.p99"), Unit::Time, delivery.percentile(99));
+                }
+            }
             curve(curves, "delivery-cdf", "µs", "deliveries, ppm", self.delivery.shares());
         }
         let tally = self.tally(world, people);
@@ -131,6 +138,21 @@ impl Watch {
         }
         add(metrics, "messages.asked", Unit::Count, tally.asked);
         add(metrics, "messages.queue-refused", Unit::Count, tally.refused);
+    }
+
+    fn requests(&self, metrics: &mut Metrics, curves: &mut Curves) {
+        if self.asks == 0 {
+            return;
+        }
+        add(metrics, "requests.asked", Unit::Count, self.asks);
+        add(metrics, "requests.handled", Unit::Count, self.calls);
+        add(metrics, "requests.answered", Unit::Share, share(self.answers.count(), self.asks));
+        if self.answers.count() > 0 {
+            add(metrics, "requests.p50", Unit::Time, self.answers.percentile(50));
+            add(metrics, "requests.p99", Unit::Time, self.answers.percentile(99));
+            add(metrics, "requests.max", Unit::Time, self.answers.max());
+            curve(curves, "requests-cdf", "µs", "answers, ppm", self.answers.shares());
+        }
     }
 
     /// What honest nodes have counted.

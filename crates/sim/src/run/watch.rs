@@ -85,10 +85,19 @@ pub(super) struct Watch {
     pub(super) messages: Vec<Published>,
     pub(super) lives: Vec<Life>,
     pub(super) delivery: Histogram,
+    /// The same of nodes with slow lines, and who they are.
+    pub(super) slow_delivery: Histogram,
+    slow: Bits,
+    /// The same of all others, where there are such.
+    pub(super) fast_delivery: Histogram,
     pub(super) first_peer: Histogram,
     pub(super) settling: Histogram,
     pub(super) duplicates_delivered: u64,
     pub(super) refused: u64,
+    pub(super) asks: u64,
+    pub(super) answers: Histogram,
+    /// Calls that handlers of honest nodes were handed.
+    pub(super) calls: u64,
     pub(super) lookups: BTreeMap<u64, Lookup>,
     pub(super) found_all: u64,
     pub(super) found_nearest: u64,
@@ -125,14 +134,24 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(people: &People, more: Vec<Box<dyn Invariant>>) -> Watch {
         let who = people.iter().map(|(_, who)| (who.id, who.address.ip(), who.hostile.is_some()));
+        let mut slow = Bits::default();
+        for (host, _) in people.iter().filter(|(_, who)| who.slow) {
+            slow.set(host);
+        }
         Watch {
             messages: Vec::new(),
             lives: vec![Life::default(); people.len()],
             delivery: Histogram::default(),
+            slow_delivery: Histogram::default(),
+            fast_delivery: Histogram::default(),
+            slow,
             first_peer: Histogram::default(),
             settling: Histogram::default(),
             duplicates_delivered: 0,
             refused: 0,
+            asks: 0,
+            answers: Histogram::default(),
+            calls: 0,
             lookups: BTreeMap::new(),
             found_all: 0,
             found_nearest: 0,
@@ -205,6 +224,12 @@ impl Watch {
         self.messages.len() as u64 - 1
     }
 
+    /// Somebody is about to ask; returns the question's number.
+    pub(super) fn asks(&mut self) -> u64 {
+        self.asks += 1;
+        self.asks
+    }
+
     pub(super) fn sized(&mut self, now: Duration, what: Descriptor) {
         self.happened(now, Happening::Published(what));
         if let Some(message) = self.messages.get_mut(what.number as usize) {
@@ -256,6 +281,8 @@ impl Watch {
                 life.peers = life.peers.saturating_sub(1);
             }
             Note::Published(None) if honest => self.refused += 1,
+            Note::Completed { took: Some(took) } if honest => self.answers.add(took.as_micros() as u64),
+            Note::Called if honest => self.calls += 1,
             Note::Walked { hops, queries } => {
                 self.hops.add(hops.into());
                 self.queries.add(queries.into());
@@ -293,6 +320,8 @@ impl Watch {
             Note::Dialled { ok: false, .. } => self.dials_failed += 1,
             Note::Dials(_) => self.dials += 1,
             Note::Usable
+            | Note::Completed { .. }
+            | Note::Called
             | Note::Dialled { .. }
             | Note::Delivered(_)
             | Note::Published(_)
@@ -311,7 +340,13 @@ impl Watch {
         if !message.got.set(host) {
             self.duplicates_delivered += 1;
         } else if message.owed.has(host) {
-            self.delivery.add(at.saturating_sub(message.at).as_micros() as u64);
+            let took = at.saturating_sub(message.at).as_micros() as u64;
+            self.delivery.add(took);
+            if self.slow.has(host) {
+                self.slow_delivery.add(took);
+            } else if self.slow.len() > 0 {
+                self.fast_delivery.add(took);
+            }
         }
     }
 

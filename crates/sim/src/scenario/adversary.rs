@@ -65,11 +65,19 @@ pub enum Kind {
     ColdBoot,
     /// A swarm that behaves well until all of it turns at once.
     CovertFlash,
+    /// Damages the shards of coded messages that it is sent, and sends them on.
+    ShardPollution,
+    /// Signs shards that are those of no payload.
+    NonCodeword,
+    /// Asks every peer more than it may.
+    RequestFlood,
+    /// Answers what it is asked at a byte a second.
+    SlowAnswers,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Liar,
         Self::Eclipser,
         Self::Spammer,
@@ -83,6 +91,10 @@ impl Kind {
         Self::IWantFlood,
         Self::ColdBoot,
         Self::CovertFlash,
+        Self::ShardPollution,
+        Self::NonCodeword,
+        Self::RequestFlood,
+        Self::SlowAnswers,
     ];
 
     /// Its name in a file.
@@ -101,6 +113,10 @@ impl Kind {
             Self::IWantFlood => "iwant-flood",
             Self::ColdBoot => "cold-boot",
             Self::CovertFlash => "covert-flash",
+            Self::ShardPollution => "shard-pollution",
+            Self::NonCodeword => "non-codeword",
+            Self::RequestFlood => "request-flood",
+            Self::SlowAnswers => "slow-answers",
         }
     }
 }

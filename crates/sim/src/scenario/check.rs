@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::units::{Share, Span, WHOLE};
-use super::{Action, Adversary, Event, Expectation, Lookups, Number, Population, Scenario, Traffic};
+use super::{Action, Adversary, Event, Expectation, Lookups, Number, Population, Requests, Scenario, Traffic};
 use crate::report::{Metric, Unit};
 
 /// More nodes than that fit no computer's memory.
@@ -74,6 +74,20 @@ pub(super) fn traffic(traffic: &Traffic, end: Span, nodes: u32) -> Result<(), St
     }
     some("subscribers", traffic.subscribers, nodes)?;
     some("publishers", traffic.publishers, nodes)
+}
+
+pub(super) fn requests(requests: &Requests, end: Span, nodes: u32) -> Result<(), String> {
+    period(requests.from, requests.until, end)?;
+    if requests.handler.is_empty() || requests.handler.len() > peerage_router::MAX_NAME {
+        return Err(format!("`handler` needs a name of at most {} bytes", peerage_router::MAX_NAME));
+    }
+    if requests.deadline == Span::default() {
+        return Err("`deadline` is more than 0".to_owned());
+    }
+    if requests.allowance == Some(0) {
+        return Err("`allowance` is at least 1: with none, nobody could ask".to_owned());
+    }
+    some("askers", requests.askers, nodes)
 }
 
 pub(super) fn lookups(lookups: &Lookups, end: Span) -> Result<(), String> {
@@ -194,6 +208,7 @@ pub(super) fn expectation(expectation: &Expectation, scenario: &Scenario) -> Res
         "delivered" | "duplicates-delivered" | "delivery" | "copies" | "bytes" if scenario.traffic.is_empty() => {
             "[[traffic]]"
         }
+        "requests" if scenario.requests.is_empty() => "[[requests]]",
         "lookup" if scenario.lookups.is_empty() => "[[lookups]]",
         "hostile" | "victim" if scenario.adversaries.is_empty() => "[[adversaries]]",
         // Bans of hostile nodes; those of honest ones, `bans.honest`, every report has.

@@ -4,6 +4,7 @@ mod adversary;
 mod check;
 mod expect;
 mod population;
+mod requests;
 mod timeline;
 mod traffic;
 mod units;
@@ -17,6 +18,7 @@ pub use adversary::{Adversary, Kind, Number, OptionValue};
 pub use expect::{Bound, Expectation, Miss};
 pub use peerage_gossip::Mode;
 pub use population::{Limits, Links, Population, Preset, Regions, Sites, Slow};
+pub use requests::Requests;
 pub use timeline::{Action, Event};
 pub use traffic::{Lookups, Pace, Policy, Traffic};
 pub(crate) use units::decimal;
@@ -43,6 +45,8 @@ pub struct Scenario {
     pub links: Links,
     /// What is published.
     pub traffic: Vec<Traffic>,
+    /// What is asked.
+    pub requests: Vec<Requests>,
     /// What is looked for.
     pub lookups: Vec<Lookups>,
     /// What befalls the world, in the order of time; at one moment, in the file's order.
@@ -91,6 +95,8 @@ struct Raw {
     #[serde(default)]
     traffic: Vec<Spanned<traffic::RawTraffic>>,
     #[serde(default)]
+    requests: Vec<Spanned<requests::RawRequests>>,
+    #[serde(default)]
     lookups: Vec<Spanned<Lookups>>,
     #[serde(default)]
     timeline: Vec<Spanned<timeline::RawEvent>>,
@@ -135,6 +141,8 @@ impl Scenario {
             links.into_inner().checked().map_err(|what| Bad(place, what))
         })?;
         let traffic = each(raw.traffic, traffic::RawTraffic::checked, |traffic| check::traffic(traffic, end, nodes))?;
+        let requests =
+            each(raw.requests, requests::RawRequests::checked, |requests| check::requests(requests, end, nodes))?;
         let lookups = each(raw.lookups, Ok, |lookups| check::lookups(lookups, end))?;
         let mut timeline = each(raw.timeline, timeline::RawEvent::checked, |event| check::event(event, end, nodes))?;
         timeline.sort_by_key(|(_, event)| event.at);
@@ -151,6 +159,7 @@ impl Scenario {
             population,
             links,
             traffic: bare(traffic),
+            requests: bare(requests),
             lookups: bare(lookups),
             timeline: bare(timeline),
             adversaries: bare(adversaries),

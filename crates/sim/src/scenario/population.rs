@@ -72,11 +72,13 @@ pub struct Limits {
     pub discovery_site_limits: bool,
     /// Along how many paths a lookup goes. Default: three; one is Kademlia's plain walk.
     pub lookup_paths: u8,
+    /// Whether nodes limit how much they are asked. Default: yes.
+    pub requests: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { exempt_local: false, discovery_site_limits: true, lookup_paths: 3 }
+        Self { exempt_local: false, discovery_site_limits: true, lookup_paths: 3, requests: true }
     }
 }
 

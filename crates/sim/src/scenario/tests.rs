@@ -40,7 +40,10 @@ fn what_a_file_leaves_out_has_its_default() {
     assert_eq!((population.nodes, population.bootnodes, population.max_peers), (100, 1, None));
     assert_eq!((population.preset, population.sites), (Preset::Recommended, Sites::Own));
     assert_eq!((population.nat, population.skew, population.start), (Share::NONE, Span::default(), Span::default()));
-    assert_eq!(population.limits, Limits { exempt_local: false, discovery_site_limits: true, lookup_paths: 3 });
+    assert_eq!(
+        population.limits,
+        Limits { exempt_local: false, discovery_site_limits: true, lookup_paths: 3, requests: true }
+    );
     assert_eq!((links.regions, links.jitter.ppm(), links.loss), (Regions::World, 100_000, Share::NONE));
     assert!(!scenario.quick && scenario.traffic.is_empty() && scenario.adversaries.is_empty());
 }

@@ -116,15 +116,20 @@ pub(super) struct RawTraffic {
 
 impl RawTraffic {
     pub(super) fn checked(self) -> Result<Traffic, String> {
-        let pace = match (self.rate, self.every) {
-            (Some(rate), None) if rate > 0 => Pace::PerSecond(rate),
-            (None, Some(every)) if every > Span::default() => Pace::Every(every),
-            (None, None) => return Err("how often? say `rate = 10` (a second) or `every = \"4s\"`".to_owned()),
-            (Some(_), Some(_)) => return Err("`rate` and `every` say the same thing: keep one".to_owned()),
-            _ => return Err("no message would ever be published: `rate` and `every` are more than 0".to_owned()),
-        };
+        let pace = pace(self.rate, self.every, "message would ever be published")?;
         let Self { topic, policy, subscribers, publishers, coded, size, from, until, .. } = self;
         Ok(Traffic { topic, policy, subscribers, publishers, coded, pace, size, from, until })
+    }
+}
+
+/// How often, as a file says it.
+pub(super) fn pace(rate: Option<u32>, every: Option<Span>, never: &str) -> Result<Pace, String> {
+    match (rate, every) {
+        (Some(rate), None) if rate > 0 => Ok(Pace::PerSecond(rate)),
+        (None, Some(every)) if every > Span::default() => Ok(Pace::Every(every)),
+        (None, None) => Err("how often? say `rate = 10` (a second) or `every = \"4s\"`".to_owned()),
+        (Some(_), Some(_)) => Err("`rate` and `every` say the same thing: keep one".to_owned()),
+        _ => Err(format!("no {never}: `rate` and `every` are more than 0")),
     }
 }
 

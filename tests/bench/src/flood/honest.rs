@@ -5,22 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use peerage_machine::Rng;
-use peerage_server::gossip::{Message, Policy, Publish, PublishError, Topic};
-use peerage_server::journal::Journals;
-use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, ask, data_queue};
-use peerage_server::nodedb::NodeDb;
-use peerage_server::transport::Transport;
-use peerage_server::wire::{Keypair, NodeId};
-use peerage_server::{Args, Config, Event, Listen, PeerAddress, ServerMailbox, start};
+use peerage_server::gossip::{Message, Policy, Topic};
+use peerage_server::mailbox::{Capacity, Clock, Inlet, data_queue};
+use peerage_server::wire::NodeId;
+use peerage_server::{Args, Config, Event, PeerAddress, ServerMailbox, start};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::attack::{knock, was_answered};
 use super::connect;
-use crate::Failure;
 use crate::stats::percentile;
+use crate::{Failure, node};
 
 const HONEST: u8 = 20;
 /// Between two messages.
@@ -31,26 +27,7 @@ const KNOCK: Duration = Duration::from_secs(2);
 pub(super) fn args(n: u8, mut config: Config, statics: Vec<PeerAddress>) -> Result<Args, Failure> {
     // All are around one node, which sends on to all at once: announcements would be slower than any flood.
     (config.gossip.mesh.degree, config.gossip.mesh.high) = (2 * usize::from(HONEST), 2 * usize::from(HONEST));
-    Ok(Args {
-        config,
-        keys: Keypair::from_seed([100 + n; 32]),
-        listen: Listen::At(vec![(Ipv4Addr::LOCALHOST, 0).into()]),
-        bootnodes: Vec::new(),
-        statics,
-        trusted: Vec::new(),
-        doors: Vec::new(),
-        foreign: None,
-        secret: None,
-        transport: Transport::sockets(),
-        clock: Clock::system(),
-        meter: Meter::none(),
-        journals: Journals::off(),
-        seed: u64::from(n),
-        db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
-        min_record_seq: 0,
-        sources: Default::default(),
-        resolver: None,
-    })
+    Ok(Args { statics, ..node::args(100 + n, config) })
 }
 
 fn topic() -> Result<Topic, Failure> {
@@ -148,7 +125,7 @@ impl Honest {
                 tally.published.push(Instant::now());
             }
             let node = self.nodes[rng.below(self.nodes.len() as u64) as usize].clone();
-            publishing.spawn(publish(node, payload.into()));
+            publishing.spawn(async move { node::publish(&node, topic()?, payload.into()).await });
             if Instant::now() >= next_knock {
                 next_knock += KNOCK;
                 let from = Ipv4Addr::new(127, 200, knocking.len() as u8, 1).into();
@@ -203,21 +180,5 @@ fn octets(ip: std::net::IpAddr) -> [u8; 4] {
     match ip {
         std::net::IpAddr::V4(ip) => ip.octets(),
         std::net::IpAddr::V6(_) => [0; 4],
-    }
-}
-
-/// Publishes, and again while the node is busy.
-async fn publish(node: ServerMailbox, payload: Bytes) -> Result<(), Failure> {
-    loop {
-        let topic = topic()?;
-        let asked = ask(Duration::from_secs(10), |reply| {
-            // A full queue drops the reply, which is an answer too.
-            drop(node.publisher().offer(Publish { topic, policy: Policy::Signed, payload: payload.clone(), reply }));
-        });
-        match asked.await? {
-            Ok(_) => return Ok(()),
-            Err(PublishError::Busy { retry_after }) => tokio::time::sleep(retry_after).await,
-            Err(error) => return Err(error.to_string().into()),
-        }
     }
 }

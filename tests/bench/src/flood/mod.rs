@@ -26,7 +26,7 @@ use crate::report::Report;
 use crate::stats::Summary;
 
 /// Addresses that attack.
-const ATTACKERS: usize = 50;
+pub(crate) const ATTACKERS: usize = 50;
 /// How long an attacker holds on to a connection at most.
 const HOLD: Duration = Duration::from_secs(10);
 
@@ -77,7 +77,7 @@ struct Facts {
 type Spoils = BTreeMap<String, u32>;
 
 /// The address of an attacker: each in a network of its own, or all in two.
-fn attacker(spread: bool, n: usize) -> IpAddr {
+pub(crate) fn attacker(spread: bool, n: usize) -> IpAddr {
     match spread {
         true => Ipv4Addr::new(127, 10 + n as u8, 0, 1),
         false => Ipv4Addr::new(127, 1, (n % 2) as u8, n as u8),
@@ -86,7 +86,7 @@ fn attacker(spread: bool, n: usize) -> IpAddr {
 }
 
 /// Connects from a given address of this computer.
-async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<Stream> {
+pub(crate) async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<Stream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(from, 0))?;
     Ok(Stream::new(socket.connect(to).await?, to))

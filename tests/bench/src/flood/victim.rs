@@ -46,24 +46,17 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let mut told = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(_)) = told.next_line().await {
         let text = counted.render();
-        let Usage { cpu_us, rss_kib } = Usage::now();
+        let Usage { cpu_us, rss_kib, peak_kib } = Usage::now();
         let facts = Facts {
             cpu_us,
             rss_kib,
-            rss_peak_kib: peak_kib(),
+            rss_peak_kib: peak_kib,
             refused: labelled(&text, "peerage_inbound_refused_total{", "reason"),
             handshakes: labelled(&text, "peerage_handshakes_total{direction=\"inbound\"", "outcome"),
         };
         println!("{}", serde_json::to_string(&facts)?);
     }
     Ok(())
-}
-
-/// Most memory that was ever resident; zero where the system does not say.
-fn peak_kib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or_default()
 }
 
 /// The values of a Prometheus text's lines that begin so, by one of their labels.

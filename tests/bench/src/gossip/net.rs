@@ -1,22 +1,19 @@
 //! Whole nodes in this process: started, connected as told, and asked what they have sent.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use peerage_server::gossip::{self, Message, Policy, Publish, PublishError, Topic};
-use peerage_server::journal::Journals;
-use peerage_server::mailbox::{Capacity, Clock, Inlet, Meter, ask, data_queue};
-use peerage_server::nodedb::NodeDb;
-use peerage_server::transport::Transport;
-use peerage_server::wire::{Keypair, NodeId};
-use peerage_server::{Args, Config, Listen, PeerAddress, ServerMailbox, start};
+use peerage_server::mailbox::{Capacity, Inlet, Meter, ask, data_queue};
+use peerage_server::wire::NodeId;
+use peerage_server::{Args, Config, PeerAddress, ServerMailbox, start};
 use tokio::time::Instant;
 
 use super::tally::Tally;
-use crate::Failure;
+use crate::{Failure, node};
 
 /// What a mode changes of gossip's configuration.
 pub(super) type Change = fn(&mut gossip::Config);
@@ -55,26 +52,7 @@ impl Node {
         change(&mut config.gossip);
         let recorder = PrometheusBuilder::new().build_recorder();
         let counted = recorder.handle();
-        let args = Args {
-            config,
-            keys: Keypair::from_seed([number; 32]),
-            listen: Listen::At(vec![(Ipv4Addr::LOCALHOST, 0).into()]),
-            bootnodes: Vec::new(),
-            statics: Vec::new(),
-            trusted: Vec::new(),
-            doors: Vec::new(),
-            foreign: None,
-            secret: None,
-            transport: Transport::sockets(),
-            clock: Clock::system(),
-            meter: Meter::new(Arc::new(recorder)),
-            journals: Journals::off(),
-            seed: u64::from(number),
-            db: NodeDb::memory(peerage_server::nodedb::Config::recommended()),
-            min_record_seq: 0,
-            sources: Default::default(),
-            resolver: None,
-        };
+        let args = Args { meter: Meter::new(Arc::new(recorder)), ..node::args(number, config) };
         let server = start(args).await?;
         let local = PeerAddress::from(&*server.local().await?.record);
         let at = *local.addresses.first().ok_or("it listens nowhere")?;

@@ -151,3 +151,27 @@ fn with_dialling_off_nobody_is_dialled_looked_up_or_asked_for() {
     assert!(!status.enabled);
     assert_eq!((status.statics, status.free_slots), (2, 0));
 }
+
+#[test]
+fn nobody_is_dialled_while_it_is_paused_and_everybody_who_waits_is_afterwards() {
+    let mut rig = Rig::new(config());
+    rig.tell(In::Pause(true));
+    rig.take();
+    rig.tell(In::AddStatic(named(1)));
+    rig.tell(In::Candidates(records([2])));
+    assert_eq!(rig.take().iter().filter(|out| matches!(out, Out::Dial { .. } | Out::Want(_))).count(), 0);
+    rig.tell(In::Pause(false));
+    let dialled: Vec<NodeId> = rig.dials().into_iter().map(|(_, target)| target.id).collect();
+    assert_eq!(dialled, [node(1), node(2)]);
+}
+
+#[test]
+fn how_many_are_dialled_can_change_while_it_runs() {
+    let mut rig = Rig::new(Config { max_dial_peers: 1, ..config() });
+    rig.tell(In::Candidates(records([1, 2])));
+    assert_eq!((rig.dials().len(), rig.driver.machine().status().free_slots), (2, 0), "twice as many as places");
+    rig.tell(In::Limits { max_dial_peers: 2, max_static_peers: 32 });
+    assert_eq!(rig.driver.machine().status().free_slots, 2);
+    rig.tell(In::Limits { max_dial_peers: 0, max_static_peers: 32 });
+    assert_eq!(rig.cancels().len(), 2, "those under way that nobody wants any more");
+}

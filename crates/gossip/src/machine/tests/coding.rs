@@ -377,6 +377,34 @@ fn a_publisher_that_the_topic_does_not_admit_is_refused_and_sends_whole_messages
 }
 
 #[test]
+fn who_is_asked_for_what_it_has_just_sent_may_send_it_twice_and_nobody_may_unasked() {
+    let (mut node, message) = (node(1..=2, |_| {}), made(1, 0, &ReedSolomon));
+    node.inbound(at(0), 1, message.item(0));
+    node.inbound(at(0), 2, wire::status(message.key(), CodedStatus::Have));
+    let (mut now, mut wanted) = (at(0), Bits::default());
+    while wanted.is_empty() {
+        now += Duration::from_millis(50);
+        let asks = said(&node.expire(now)).into_iter();
+        let mut of = asks.filter_map(|(to, item)| match item {
+            Item::CodedNeed { shards, .. } if to == 2 => Some(shards),
+            _ => None,
+        });
+        wanted = of.next().unwrap_or_default();
+    }
+    assert!(wanted.len() > 16, "more than may come twice unasked");
+    let mut twice = Vec::new();
+    // Fewer than are enough: the message stays open.
+    for index in wanted.iter().take(usize::from(message.enough()) - 2) {
+        for _ in 0..2 {
+            twice.extend(node.inbound(now, 2, message.item(u16::try_from(index).expect("an index"))));
+        }
+    }
+    assert_eq!(blamed(&twice), [], "once as it was on its way, and once as it was asked for");
+    let again: Vec<_> = (0..16).flat_map(|_| node.inbound(now, 1, message.item(0))).collect();
+    assert_eq!(blamed(&again), [(1, Penalty::ControlFlood)]);
+}
+
+#[test]
 fn a_peer_that_says_to_have_all_and_sends_nothing_holds_nobody_up() {
     let (mut node, message) = (node(1..=3, |_| {}), made(1, 0, &ReedSolomon));
     for index in 0..5 {
@@ -424,4 +452,37 @@ fn of_a_peer_that_is_gone_nothing_is_left() {
     node.feed(at(1), In::PeerDown { session: SessionId(3) });
     let outs = node.inbound(at(2), 1, message.item(1));
     assert!(shards_to(&outs, 3).is_empty() && !shards_to(&outs, 2).is_empty());
+}
+
+/// Its shards are passed on as they come; the message itself waits for whoever judges.
+#[test]
+fn a_coded_message_is_delivered_after_the_verdict_and_one_that_is_rejected_bars_its_publisher() {
+    for verdict in [Verdict::Accept, Verdict::Reject] {
+        let (mut node, message) = (Node::with(0, config(|_| {})), made(1, 0, &ReedSolomon));
+        let signed = Box::new(crate::config::TopicConfig::signed());
+        node.feed(at(0), In::SubscribeWith { token: 1, topic: topic(), config: signed, validated: true });
+        for n in 1..=4 {
+            node.peer(n);
+            node.inbound(at(0), n, wire::topics_of(false, true, [&topic()]));
+        }
+        let mut all = Vec::new();
+        for index in 0..message.enough() {
+            let outs = node.inbound(at(1), 1, message.item(index));
+            all.extend(code(&mut node, at(1), outs));
+        }
+        let tokens: Vec<u64> = all
+            .iter()
+            .filter_map(|out| if let Out::Validate { token, .. } = out { Some(*token) } else { None })
+            .collect();
+        assert_eq!((tokens.len(), delivered(&all).len()), (1, 0), "asked once, and nothing before the answer");
+        assert!((2..=4).all(|peer| !shards_to(&all, peer).is_empty()));
+        let asked = node.inbound(at(2), 3, wire::i_want(&[message.header.id]));
+        assert!(!said(&asked).iter().any(|(_, item)| matches!(item, Item::Message(_))), "nor is it served whole");
+        let outs = node.feed(at(3), In::Verdict { token: tokens[0], verdict });
+        let other = made(2, 1, &ReedSolomon);
+        let next = node.inbound(at(4), 2, other.item(0));
+        let refused = !statuses(&next, CodedStatus::Refused).is_empty();
+        let accepted = verdict == Verdict::Accept;
+        assert_eq!((delivered(&outs).len(), refused), (usize::from(accepted), !accepted), "{verdict:?}");
+    }
 }

@@ -5,6 +5,7 @@ mod attacks;
 #[cfg(feature = "actor")]
 mod coding;
 mod confirming;
+mod histories;
 mod meshes;
 mod network;
 mod publishing;

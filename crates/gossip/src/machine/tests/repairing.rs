@@ -169,3 +169,29 @@ fn a_peer_that_asks_again_before_the_answer_is_told_again_of_all_it_was_told() {
     let told = told(&node.expire(at(2_500)));
     assert_eq!(told.iter().map(|(session, ids)| (*session, ids.len())).collect::<Vec<_>>(), [(1, 2)]);
 }
+
+#[test]
+fn what_this_node_sheds_is_announced_later_and_is_not_held_against_the_peer() {
+    let after = |input: fn(u64) -> In| {
+        let mut node = Node::subscribed(Policy::Signed, [1]);
+        let outs = node.publish(at(0), Policy::Signed, "hi");
+        let push = pushes(&outs).find(|push| push.lane == Lane::Normal).expect("pushed");
+        (0..10).for_each(|_| drop(node.feed(at(1_300), input(push.tag))));
+        let slow = node.driver.machine().standings(at(1_300))[0].score.slow;
+        (slow, told(&node.expire(at(2_500))).len())
+    };
+    assert!(after(|tag| In::SendFailed { session: SessionId(1), tag }).0 < 0, "a peer that does not read is slow");
+    assert_eq!(after(|tag| In::Shed { session: SessionId(1), tag }), (0, 1));
+}
+
+#[test]
+fn what_this_node_sheds_does_not_count_as_served() {
+    let (mut node, id) = holder([1]);
+    let ask = wire::i_want(&[id]);
+    for _ in 0..3 * Config::test().serves_per_peer {
+        let outs = node.inbound(at(1), 1, ask.clone());
+        let tag = pushes(&outs).next().expect("served").tag;
+        node.feed(at(1), In::Shed { session: SessionId(1), tag });
+    }
+    assert_eq!(pushed(&node.inbound(at(1), 1, ask)), [1], "as soon as there is room again");
+}

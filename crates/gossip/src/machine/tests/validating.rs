@@ -201,3 +201,21 @@ fn parameters_that_are_refused_leave_no_trace() {
     assert!(matches!(outs[..], [Out::Subscribed { result: Err(SubscribeError::Config(_)), .. }]), "{outs:?}");
     assert!(node.driver.machine().parameters.is_empty());
 }
+
+#[test]
+fn one_publisher_has_a_quarter_of_the_room_whoever_relays_its_messages() {
+    let mut node = judging(1..=40);
+    let quarter = Config::test().in_flight / 4;
+    let asked: usize =
+        (1..=40).map(|n| asked_about(&node.inbound(at(1), n, parcel(50, n, at(0), b"a lot").bytes)).len()).sum();
+    assert_eq!((asked, node.stats().validating), (quarter, quarter));
+    let outs = node.inbound(at(2), 1, parcel(51, 1, at(0), b"another's").bytes);
+    let token = asked_about(&outs)[0];
+    node.feed(at(3), In::Verdict { token, verdict: Verdict::Accept });
+    for token in 0..quarter as u64 {
+        node.feed(at(3), In::Verdict { token, verdict: Verdict::Accept });
+    }
+    assert_eq!(node.stats().validating, 0);
+    let outs = node.inbound(at(4), 40, parcel(50, 40, at(0), b"a lot").bytes);
+    assert_eq!(asked_about(&outs).len(), 1, "it has room again");
+}

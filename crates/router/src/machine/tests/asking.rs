@@ -332,3 +332,59 @@ fn a_stale_set_of_members_is_asked_for() {
     node.ask(2, once());
     assert_eq!(node.others, [Out::MembersWanted]);
 }
+
+#[test]
+fn where_any_peer_would_do_and_all_are_full_the_node_is_busy_and_no_circuit_is_open() {
+    let mut config = Config::recommended();
+    config.asked.per_peer = 1;
+    let mut node = Node::with(config);
+    (1..=2).for_each(|n| node.up(n));
+    for token in 1..=2 {
+        node.ask(token, ask(Target::Any(Pool::Everyone), Terms::within(10 * SECOND)));
+    }
+    assert_eq!((node.requests().len(), node.completed.len()), (2, 0));
+    node.ask(3, ask(Target::Any(Pool::Everyone), Terms::within(10 * SECOND)));
+    assert_eq!(node.completed, [(3, Err(RequestError::Busy))]);
+    assert_eq!((node.counted(Count::Busy), node.counted(Count::CircuitOpen)), (1, 0));
+}
+
+/// A node whose peers are throttled: each had so many requests at once, and refused them all.
+fn throttled(peers: u8, asked: u64) -> Node {
+    let mut node = Node::new(peers);
+    for n in 1..=peers {
+        (0..asked).for_each(|token| node.ask(token, ask(Target::Peer(peer(n)), Terms::within(10 * SECOND))));
+        let asked = node.requests();
+        node.sent.clear();
+        for (_, id) in asked {
+            node.hear(n, wire::error(id, ErrorCode::Throttled, ""));
+        }
+    }
+    (node.sent, node.completed, node.counts) = Default::default();
+    node
+}
+
+#[test]
+fn a_throttled_peer_is_asked_at_half_the_pace_and_what_has_no_place_in_its_time_is_refused() {
+    let mut node = throttled(1, 20);
+    (0..20).for_each(|token| node.ask(token, ask(Target::Peer(peer(1)), Terms::within(SECOND))));
+    // One may go now, four more in the half of their second that is not for the answer.
+    assert_eq!((node.requests().len(), node.counted(Count::Paced)), (1, 19));
+    assert_eq!(node.completed.len(), 15, "all others know at once: {:?}", node.completed);
+    assert!(node.completed.iter().all(|(_, result)| *result == Err(RequestError::Busy)));
+    node.wait(SECOND / 4);
+    assert_eq!(node.requests().len(), 3);
+    node.wait(SECOND / 4);
+    assert_eq!(node.requests().len(), 5);
+}
+
+#[test]
+fn a_place_that_was_waited_for_is_used_and_no_other_is_taken() {
+    let mut node = throttled(2, 20);
+    (0..20).for_each(|token| node.ask(token, anyone()));
+    let at_once = node.requests().len();
+    assert_eq!(node.counted(Count::Paced), 20 - at_once);
+    // No attempt has timed out yet.
+    node.wait(SECOND * 19 / 10);
+    assert_eq!(node.requests().len(), 20, "each had its place");
+    assert_eq!(node.counted(Count::Paced), 20 - at_once, "and waited once");
+}

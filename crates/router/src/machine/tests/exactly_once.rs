@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::streams::Header;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -24,6 +25,16 @@ enum Event {
         error: Option<u16>,
     },
     SendFails(usize),
+    /// A stream from a session claims to bring one of those answers.
+    Claims {
+        request: usize,
+        from: Option<u8>,
+        length: u32,
+    },
+    /// What becomes of an answer on a stream.
+    Comes(usize, Option<Broken>),
+    /// What becomes of an answer of this node's.
+    Goes(usize, AnswerSent),
     Asked {
         by: u8,
         id: u64,
@@ -33,7 +44,7 @@ enum Event {
         by: u8,
         id: u64,
     },
-    Answer(usize),
+    Answer(usize, bool),
     Readd {
         in_order: bool,
     },
@@ -52,9 +63,15 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0usize..64, proptest::option::weighted(0.2, 1u8..4), proptest::option::of(code))
             .prop_map(|(request, from, error)| Event::Respond { request, from, error }),
         1 => (0usize..64).prop_map(Event::SendFails),
+        4 => (0usize..64, proptest::option::weighted(0.2, 1u8..4), prop_oneof![Just(8u32), Just(u32::MAX)])
+            .prop_map(|(request, from, length)| Event::Claims { request, from, length }),
+        4 => (0usize..64, proptest::option::weighted(0.2, prop_oneof![Just(Broken::Off), Just(Broken::Length)]))
+            .prop_map(|(n, broken)| Event::Comes(n, broken)),
+        3 => (0usize..64, prop_oneof![Just(AnswerSent::Whole), Just(AnswerSent::NoStream), Just(AnswerSent::Dropped)])
+            .prop_map(|(n, sent)| Event::Goes(n, sent)),
         4 => (peer.clone(), 0u64..8, 0u64..3_000).prop_map(|(by, id, millis)| Event::Asked { by, id, millis }),
         2 => (peer, 0u64..8).prop_map(|(by, id)| Event::Withdrawn { by, id }),
-        4 => (0usize..64).prop_map(Event::Answer),
+        4 => (0usize..64, any::<bool>()).prop_map(|(n, large)| Event::Answer(n, large)),
         1 => any::<bool>().prop_map(|in_order| Event::Readd { in_order }),
         4 => (0u64..3_000).prop_map(Event::Wait),
         1 => Just(Event::Restart),
@@ -71,6 +88,11 @@ struct Run {
     sent: Vec<(SessionId, u64, Bytes)>,
     calls: Vec<Call>,
     done: BTreeSet<u64>,
+    /// Streams that were claimed to bring an answer: with which payload, and whether the machine wants them still.
+    streams: Vec<(u64, Bytes)>,
+    wanted: BTreeSet<u64>,
+    /// Answers that the machine has had sent on streams, and that are not done.
+    going: Vec<u64>,
     life: u32,
 }
 
@@ -84,6 +106,9 @@ impl Run {
             sent: Vec::new(),
             calls: Vec::new(),
             done: BTreeSet::new(),
+            streams: Vec::new(),
+            wanted: BTreeSet::new(),
+            going: Vec::new(),
             life: 1,
         };
         run.add(false);
@@ -103,6 +128,8 @@ impl Run {
         // Those that had not been completed are completed as `Restarted` by the shell, which drops their replies.
         self.node.completed.clear();
         self.asked.clear();
+        self.wanted.clear();
+        self.going.clear();
         self.add(false);
         for n in self.up.clone() {
             self.node.up(n);
@@ -141,12 +168,33 @@ impl Run {
                 let Some((session, tag, _)) = self.sent.get(n % self.sent.len().max(1)).cloned() else { return };
                 node.feed(In::SendFailed { session, tag });
             }
+            Event::Claims { request, from, length } => {
+                let Some((to, id, payload)) = self.sent.get(request % self.sent.len().max(1)).cloned() else { return };
+                let stream = 1_000_000 + self.streams.len() as u64;
+                self.streams.push((stream, payload));
+                node.feed(In::StreamCame { stream, session: from.map_or(to, session) });
+                node.feed(In::StreamHeader { stream, header: Ok(Header::Answer { id, length }) });
+            }
+            Event::Comes(n, broken) => {
+                let of_wanted = self.streams.iter().filter(|(stream, _)| self.wanted.contains(stream));
+                let wanted: Vec<_> = of_wanted.cloned().collect();
+                let Some((stream, payload)) = wanted.get(n % wanted.len().max(1)).cloned() else { return };
+                self.wanted.remove(&stream);
+                node.feed(In::AnswerCame { stream, answer: broken.map_or(Ok(Payload(payload)), Err) });
+            }
+            Event::Goes(n, sent) => {
+                if !self.going.is_empty() {
+                    let call = self.going.remove(n % self.going.len());
+                    node.feed(In::AnswerSent { call, sent });
+                }
+            }
             Event::Asked { by, id, millis } => node.asked_by(by, id, Duration::from_millis(millis)),
             Event::Withdrawn { by, id } => node.hear(by, wire::cancel(id)),
-            Event::Answer(n) => {
+            Event::Answer(n, large) => {
                 let Some(call) = self.calls.get(n % self.calls.len().max(1)).map(|call| call.call) else { return };
                 self.done.insert(call);
-                node.answer(call, "done");
+                let payload = if large { vec![0; 70_000].into() } else { "done".into() };
+                node.feed(In::Answered { call, answer: Ok(Payload(payload)) });
             }
             Event::Readd { in_order } => {
                 node.feed(In::RemoveHandler(echo()));
@@ -165,6 +213,14 @@ impl Run {
             }
         }
         self.calls.append(&mut self.node.calls);
+        for out in self.node.others.drain(..) {
+            match out {
+                Out::ReadAnswer { stream, .. } => assert!(self.wanted.insert(stream), "{stream} is read twice"),
+                Out::RefuseStream { stream, .. } => drop(self.wanted.remove(&stream)),
+                Out::SendAnswer { call, .. } => self.going.push(call),
+                _ => {}
+            }
+        }
     }
 
     /// Each token is completed at most once, by its own answer.
@@ -196,6 +252,12 @@ impl Run {
             self.collect();
         }
         self.node.wait(Duration::from_secs(300));
+        self.collect();
+        assert!(self.wanted.is_empty(), "a stream is read for a request that has ended");
+        for call in std::mem::take(&mut self.going) {
+            self.node.feed(In::AnswerSent { call, sent: AnswerSent::Dropped });
+        }
+        self.node.wait(Duration::from_secs(1));
         self.check();
         assert_eq!(self.node.completed.len(), self.asked.len(), "every request is completed");
         assert!(self.node.is_clean(), "{:?}", self.node.driver.machine().stats());

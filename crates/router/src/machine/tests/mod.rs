@@ -1,9 +1,11 @@
 //! The rules, told what happens by hand.
 
+mod answers;
 mod asking;
 mod attacks;
 mod exactly_once;
 mod serving;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -224,6 +224,27 @@ fn a_rate_refuses_requests_and_drops_messages() {
 }
 
 #[test]
+fn a_fair_rate_is_a_part_for_each_member_and_follows_their_number() {
+    let rate = Some(Rate { calls: 100, period: 1000 * SECOND });
+    let mut node = Node::serving(3, HandlerConfig { rate, fair: true, per_peer: 200, ..HandlerConfig::concurrent() });
+    let served = |node: &mut Node, from: u8, count: u64| {
+        let before = node.calls.len();
+        (0..count).for_each(|_| node.hear(from, wire::message(echo(), b"")));
+        node.calls.len() - before
+    };
+    assert_eq!(served(&mut node, 1, 3), 0, "there are no members");
+    let members = |count: u8| In::Members((1..=count).map(|n| (peer(n), 1)).collect());
+    node.feed(members(10));
+    // The three that were refused count.
+    assert_eq!(served(&mut node, 1, 50), 22 - 3);
+    assert_eq!(served(&mut node, 2, 50), 22);
+    node.feed(members(2));
+    assert_eq!(served(&mut node, 2, 50), 70 - 50, "and more when they are fewer");
+    node.feed(members(100));
+    assert_eq!(served(&mut node, 3, 50), 4);
+}
+
+#[test]
 fn a_removed_handler_refuses_what_waits_and_its_successor_counts_its_own() {
     let mut node = Node::serving(1, HandlerConfig::in_order());
     (0..3).for_each(|id| node.asked_by(1, id, SECOND));

@@ -444,3 +444,26 @@ proptest! {
         prop_assert_eq!(world.in_use(), (0, 0));
     }
 }
+
+#[test]
+fn limits_that_change_hold_for_who_comes_and_slots_that_are_taken_stay_so() {
+    let mut world = World::new(ListenerConfig { slots: 4, reserved: 0, ..open() });
+    let held: Vec<Conn> = (0..4).map(|n| world.accept(from(n, 1)).0.expect("a slot")).collect();
+    for conn in &held {
+        world.input(In::Identified(*conn));
+    }
+    world.input(In::Limits(Box::new(ListenerConfig { slots: 2, reserved: 0, ..open() })));
+    assert_eq!(world.driver.machine().in_use(), (4, 0), "nobody is closed");
+    assert_eq!(world.accept(from(9, 1)).0, Err(Refusal::NoSlot));
+    for conn in &held[..3] {
+        world.input(In::Released(*conn));
+    }
+    assert!(world.accept(from(9, 1)).0.is_ok());
+    let per_host = Quota::new(1, Duration::from_secs(10));
+    world.input(In::Limits(Box::new(ListenerConfig { per_host, ..open() })));
+    assert!(world.accept(from(7, 1)).0.is_ok());
+    assert_eq!(world.accept(from(7, 1)).0, Err(Refusal::HostLimit));
+    world.input(In::Limits(Box::new(open())));
+    world.wait(10_000);
+    assert!((0..100).all(|_| world.accept(from(7, 1)).0.is_ok()), "what was charged is forgotten after its period");
+}

@@ -376,3 +376,25 @@ proptest! {
         prop_assert!(machine.reserved.is_empty() && machine.setups.is_empty() && up.is_empty() && stopped);
     }
 }
+
+#[test]
+fn limits_that_change_end_no_session_and_hold_for_who_comes() {
+    let mut world = World::new(6);
+    for n in 1..=4 {
+        assert!(world.add(meta(n, Inbound)).is_ok());
+    }
+    let mut limits = crate::Limits::of(&Config { max_peers: 3, ..config() });
+    assert_eq!(world.input(In::Limits(Box::new(limits.clone()))), []);
+    assert_eq!(world.peers(), 4);
+    assert_eq!(world.add(meta(5, Outbound)), Err(DisconnectReason::TooManyPeers));
+    (limits.max_peers, limits.dial_ratio) = (20, 2);
+    limits.reputation.disconnect_at = 10;
+    limits.reputation.ban_at = 10;
+    world.input(In::Limits(Box::new(limits)));
+    for n in 5..=10 {
+        assert!(world.add(meta(n, Inbound)).is_ok(), "{n}");
+    }
+    assert_eq!(world.add(meta(11, Inbound)), Err(DisconnectReason::TooManyPeers), "half of them are to be dialled");
+    let outs = world.input(In::Blame(node(1), Penalty::MalformedMessage));
+    assert!(outs.iter().any(|out| matches!(out, Out::Banned(..))), "by the new threshold: {outs:?}");
+}
