@@ -68,7 +68,9 @@ pub use filter::EntryRule;
 pub use gate::{Gate, GateConfig, Inbound, Known, MAX_KNOWN, Told, Verdict};
 pub use genesis::DiscoveryGenesis;
 pub use key::{BUCKETS, Distance, Key};
-pub use machine::{Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_NAMED, MAX_SEEDS, Out, Outgoing, Timer};
+pub use machine::{
+    Bootnode, DiscoveryMachine, Families, Found, In, List, MAX_NAMED, MAX_SEEDS, Out, Outgoing, Stats, Timer,
+};
 pub use secrets::Secrets;
 pub use source::{MAX_OFFER, Source};
 

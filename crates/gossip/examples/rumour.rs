@@ -110,7 +110,7 @@ fn perform(n: usize, node: &mut Node, now: Time, wire: &mut Wire) -> bool {
                     let signature = claim.sign(&node.keys);
                     node.gossip.handle(now, In::Signed { token, signature });
                 }
-                Out::Verify { token, check } => node.gossip.handle(now, In::Verified { token, ok: check.holds() }),
+                Out::Verify { token, check, .. } => node.gossip.handle(now, In::Verified { token, ok: check.holds() }),
                 _ => {}
             }
         }

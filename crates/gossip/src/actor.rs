@@ -11,7 +11,7 @@ use peerage_mailbox::{
 };
 use peerage_nodedb::{Logs, ReadLimit};
 use peerage_queue::throttle::Stopwatch;
-use peerage_queue::{Inbound, Pressure, Push, Refusal, SendFailed, WhenFull};
+use peerage_queue::{Inbound, Pressure, Push, Refusal, SendFailed, SessionId, WhenFull};
 use peerage_wire::frame::Lane;
 use peerage_wire::{Keypair, NodeId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -96,6 +96,8 @@ struct State {
     /// Rung for what comes in, once there is a peer for it to come from. After a restart the root tells of
     /// subscribers and then of peers; what was queued before would be dropped as nobody's if it came first.
     bell: Option<Bell>,
+    /// The bell of all queues.
+    wakes: Bell,
     metrics: Metrics,
     subscribers: BTreeMap<Topic, Vec<Outlet<Message>>>,
     subscribing: BTreeMap<u64, Subscribe>,
@@ -118,7 +120,7 @@ impl Actor for Gossip {
 
     async fn pre_start(&self, myself: ActorRef<GossipMsg>, args: Args) -> Result<State, ActorProcessingErr> {
         args.config.validate()?;
-        let bell = Bell::new(&myself, || GossipMsg::Wake);
+        let bell = Bell::new(&myself, || GossipMsg::Wake).shared();
         args.publish.bind(bell.clone());
         args.failures.bind(bell.clone());
         args.durable.bind(bell.clone());
@@ -135,6 +137,7 @@ impl Actor for Gossip {
             alarm: Alarm::new(&myself, args.clock, || GossipMsg::Tick),
             checker: Checker::new(work, bell.clone()),
             coder: Coder::new(work, bell.clone()),
+            wakes: bell.clone(),
             bell: Some(bell),
             metrics: Metrics::new(&args.meter),
             subscribers: BTreeMap::new(),
@@ -168,7 +171,8 @@ impl Actor for Gossip {
             }
             GossipMsg::PeerDown { session } => {
                 // Its last messages were offered before this was sent, and count.
-                state.turn(now, state.args.inbound.len());
+                state.last_of(now, session);
+                state.turn(now, 0);
                 state.feed(now, In::PeerDown { session });
                 state.args.memory.useful(session, false);
             }
@@ -184,8 +188,17 @@ impl Actor for Gossip {
             GossipMsg::Admit { topic, publishers } => state.feed(now, In::Admit { topic, publishers }),
             // What is queued now came after the news of its sessions was sent, but such news may still be
             // behind this message. It is ahead of the next one.
-            GossipMsg::Wake => GossipMailbox(myself).turn(state.args.inbound.len().min(BUDGET)),
-            GossipMsg::Turn { deliveries } => state.turn(now, deliveries),
+            GossipMsg::Wake => {
+                state.wakes.heard();
+                GossipMailbox(myself).turn(state.args.inbound.call().min(BUDGET));
+            }
+            GossipMsg::Turn { deliveries } => {
+                state.turn(now, deliveries);
+                // Else the runtime would poll this task on through many turns.
+                if !state.args.inbound.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
             GossipMsg::Tick => {
                 state.alarm.ticked();
                 state.leave_unheard(now);
@@ -245,20 +258,13 @@ impl State {
             let Some(publish) = self.args.publish.pop() else { break };
             self.publish(now, publish);
         }
-        // One at a time: what is still queued when one of them makes the machine panic is not lost.
+        // One at a time: what is still queued when one of them makes the machine panic is not lost. In turns of sessions:
+        // whoever floods waits for itself.
         let deliveries = if self.bell.is_none() { deliveries } else { 0 };
         let mut handling = Stopwatch::new();
         for _ in 0..deliveries {
-            // The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
-            let Some(Inbound { delivery, permit }) = self.args.inbound.pop() else { break };
-            handling.of(&permit);
-            self.metrics.received(delivery.payload.len());
-            // Gossip has no streams but the channel's message flow.
-            if delivery.stream == 0 {
-                self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
-            } else {
-                self.metrics.dropped(DropReason::Malformed);
-            }
+            let Some(inbound) = self.args.inbound.pop_called() else { break };
+            self.inbound(now, inbound, &mut handling);
         }
         drop(handling);
         self.metrics.turn(self.args.clock.now().since(now));
@@ -267,6 +273,26 @@ impl State {
         self.args.publish.ring_if_more();
         self.args.durable.ring_if_more();
         self.args.inbound.ring_if_more();
+    }
+
+    fn last_of(&mut self, now: Time, session: SessionId) {
+        let mut handling = Stopwatch::new();
+        while let Some(inbound) = self.args.inbound.pop_of(session.0) {
+            self.inbound(now, inbound, &mut handling);
+        }
+    }
+
+    /// The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
+    fn inbound(&mut self, now: Time, inbound: Inbound, handling: &mut Stopwatch) {
+        let Inbound { delivery, permit } = inbound;
+        handling.of(&permit);
+        self.metrics.received(delivery.payload.len());
+        // Gossip has no streams but the channel's message flow.
+        if delivery.stream == 0 {
+            self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
+        } else {
+            self.metrics.dropped(DropReason::Malformed);
+        }
     }
 
     fn publish(&mut self, now: Time, publish: Publish) {
@@ -411,8 +437,8 @@ impl State {
                 let signature = claim.sign(&self.args.keys);
                 self.feed(now, In::Signed { token, signature });
             }
-            Out::Verify { token, check } => {
-                if let Some(outcome) = self.checker.check(token, check) {
+            Out::Verify { token, check, from } => {
+                if let Some(outcome) = self.checker.check(token, check, from) {
                     self.checked(now, token, outcome);
                 }
             }

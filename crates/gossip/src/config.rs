@@ -237,13 +237,26 @@ impl MeshConfig {
 /// Where signatures are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// On tokio's blocking threads, at most `threads` at once.
+    /// On tokio's blocking threads, at most `threads` at once, and always fewer than the machine has processors: one is
+    /// left for all else, if there are two.
     Pool {
         /// Threads used at once.
         threads: usize,
     },
     /// In the actor itself: under virtual time, where nothing may run on other threads.
     Inline,
+}
+
+impl Work {
+    /// Threads on this machine; 0 for none but the actor's.
+    #[cfg(feature = "actor")]
+    pub(crate) fn threads(self) -> usize {
+        let most = std::thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1));
+        match self {
+            Work::Pool { threads } => threads.min(most).max(1),
+            Work::Inline => 0,
+        }
+    }
 }
 
 /// A configuration that does not add up.

@@ -1,7 +1,8 @@
 //! Signature checks, away from the actor: a few in a task of their own, many in batches on blocking threads, answered
 //! through a queue.
 
-use peerage_mailbox::{Bell, Capacity, Inlet, Item, Outlet, data_queue};
+use peerage_mailbox::{Bell, Capacity, Inlet, Item, Line, Outlet, data_queue};
+use peerage_queue::SessionId;
 
 use crate::config::Work;
 use crate::message::{Check, Checked};
@@ -13,12 +14,27 @@ const BATCH: usize = 64;
 /// fifths of all futex calls and half of all context switches (`cargo xtask bench gossip`).
 const FEW: usize = 2;
 
+/// A check to be done, under its token, and for whom.
+#[derive(Debug)]
+struct Asked {
+    token: u64,
+    check: Check,
+    from: SessionId,
+}
+
+/// Each weighs the same.
+impl Item for Asked {
+    fn source(&self) -> Option<u64> {
+        Some(self.from.0)
+    }
+}
+
 /// What became of one batch.
 struct Answers {
     /// By token.
     done: Vec<(u64, Checked)>,
     /// What it did not come to.
-    undone: Vec<(u64, Check)>,
+    undone: Vec<Asked>,
 }
 
 /// The capacity covers every batch that may be under way.
@@ -27,14 +43,14 @@ impl Item for Answers {}
 /// One batch under way. A check that panics ends alone, and is answered so. Should the batch end early all the same,
 /// it answers when dropped, and what it did not come to is checked again: it must not count as forged.
 struct Batch {
-    checks: std::vec::IntoIter<(u64, Check)>,
+    checks: std::vec::IntoIter<Asked>,
     done: Vec<(u64, Checked)>,
     to: Outlet<Answers>,
 }
 
 impl Batch {
     fn run(mut self) {
-        for (token, check) in self.checks.by_ref() {
+        for Asked { token, check, .. } in self.checks.by_ref() {
             self.done.push((token, check.outcome()));
         }
     }
@@ -52,8 +68,8 @@ impl Drop for Batch {
 pub(crate) struct Checker {
     threads: usize,
     busy: usize,
-    /// Bounded by the machine's limit of messages in flight.
-    waiting: Vec<(u64, Check)>,
+    /// Bounded by the machine's limit of messages in flight. Sessions take turns.
+    waiting: Line<Asked>,
     outlet: Outlet<Answers>,
     inlet: Inlet<Answers>,
 }
@@ -61,21 +77,18 @@ pub(crate) struct Checker {
 impl Checker {
     /// Rings `bell` when there are answers.
     pub(crate) fn new(work: Work, bell: Bell) -> Checker {
-        let threads = match work {
-            Work::Pool { threads } => threads.max(1),
-            Work::Inline => 0,
-        };
+        let threads = work.threads();
         let (outlet, inlet) = data_queue(Capacity { items: threads.max(1), weight: threads.max(1) });
         inlet.bind(bell);
-        Checker { threads, busy: 0, waiting: Vec::new(), outlet, inlet }
+        Checker { threads, busy: 0, waiting: Line::new(), outlet, inlet }
     }
 
     /// Takes a check to be done after [`start`](Checker::start), or answers at once if it works inline.
-    pub(crate) fn check(&mut self, token: u64, check: Check) -> Option<Checked> {
+    pub(crate) fn check(&mut self, token: u64, check: Check, from: SessionId) -> Option<Checked> {
         if self.threads == 0 {
             return Some(check.outcome());
         }
-        self.waiting.push((token, check));
+        self.waiting.push(Asked { token, check, from });
         None
     }
 
@@ -85,7 +98,7 @@ impl Checker {
             // Spread over the idle threads.
             let idle = self.threads - self.busy;
             let count = self.waiting.len().div_ceil(idle).min(BATCH);
-            let checks: Vec<_> = self.waiting.drain(..count).collect();
+            let checks: Vec<_> = std::iter::from_fn(|| self.waiting.pop()).take(count).collect();
             let batch = Batch { checks: checks.into_iter(), done: Vec::with_capacity(count), to: self.outlet.clone() };
             self.busy += 1;
             if count <= FEW {
@@ -103,7 +116,7 @@ impl Checker {
         for Answers { done, undone } in self.inlet.take(usize::MAX) {
             self.busy -= 1;
             answers.extend(done);
-            self.waiting.extend(undone);
+            undone.into_iter().for_each(|asked| self.waiting.push(asked));
         }
         answers
     }
@@ -151,7 +164,7 @@ mod tests {
                 _ if token == 100 => fatal(),
                 _ => good(),
             };
-            assert_eq!(checker.check(token, check), None);
+            assert_eq!(checker.check(token, check, SessionId(token % 5)), None);
         }
         let mut answers = Vec::new();
         checker.start();
@@ -177,7 +190,7 @@ mod tests {
     async fn what_a_batch_that_died_did_not_come_to_is_checked_again() {
         let (mut checker, mut rung) = checker(1);
         checker.busy = 1;
-        let checks = vec![(7, good())].into_iter();
+        let checks = vec![Asked { token: 7, check: good(), from: SessionId(1) }].into_iter();
         drop(Batch { checks, done: vec![(6, Checked::Fails)], to: checker.outlet.clone() });
         heard(&mut rung).await;
         assert_eq!(checker.answers(), [(6, Checked::Fails)]);
@@ -190,7 +203,7 @@ mod tests {
     async fn a_few_checks_wake_no_thread_and_are_done_once_the_actor_waits() {
         let (mut checker, mut rung) = checker(2);
         for token in 0..FEW as u64 {
-            assert_eq!(checker.check(token, if token == 0 { fatal() } else { good() }), None);
+            assert_eq!(checker.check(token, if token == 0 { fatal() } else { good() }, SessionId(1)), None);
         }
         checker.start();
         assert_eq!(checker.answers(), [], "not in the actor's turn");
@@ -204,10 +217,23 @@ mod tests {
         assert_eq!(checker.busy, 0);
     }
 
+    #[tokio::test]
+    async fn one_check_does_not_wait_for_the_many_of_another_session() {
+        let (mut checker, mut rung) = checker(1);
+        for token in 0..1_000 {
+            assert_eq!(checker.check(token, good(), SessionId(1)), None);
+        }
+        assert_eq!(checker.check(1_000, good(), SessionId(2)), None);
+        checker.start();
+        heard(&mut rung).await;
+        let first: Vec<u64> = checker.answers().into_iter().map(|(token, _)| token).collect();
+        assert!(first.len() <= BATCH && first.contains(&1_000), "{first:?}");
+    }
+
     #[test]
     fn inline_a_check_that_panics_is_answered_too() {
         let mut checker = Checker::new(Work::Inline, Bell::from_fn(|| {}));
-        assert_eq!(checker.check(1, fatal()), Some(Checked::Panicked));
-        assert_eq!(checker.check(2, good()), Some(Checked::Holds));
+        assert_eq!(checker.check(1, fatal(), SessionId(1)), Some(Checked::Panicked));
+        assert_eq!(checker.check(2, good(), SessionId(1)), Some(Checked::Holds));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use peerage_machine::Time;
 use ractor::{ActorRef, Message};
@@ -11,7 +12,11 @@ use crate::Clock;
 
 /// Wakes a consumer of data queues.
 #[derive(Clone)]
-pub struct Bell(Arc<dyn Fn() + Send + Sync>);
+pub struct Bell {
+    ring: Arc<dyn Fn() + Send + Sync>,
+    /// Whether it has rung and was not heard.
+    rung: Option<Arc<AtomicBool>>,
+}
 
 impl Bell {
     /// Sends the actor the message that `wake` makes.
@@ -23,11 +28,29 @@ impl Bell {
 
     /// Calls `ring`.
     pub fn from_fn(ring: impl Fn() + Send + Sync + 'static) -> Bell {
-        Bell(Arc::new(ring))
+        Bell { ring: Arc::new(ring), rung: None }
+    }
+
+    /// The same bell for several queues of one actor, which [hears](Bell::heard) it before it looks at any of them. Until
+    /// then it does not ring again. If each queue rang for itself, an actor that has always more to do in one of them
+    /// would get one more message for all that it does after each item of another, and never be rid of it.
+    #[must_use]
+    pub fn shared(mut self) -> Bell {
+        self.rung = Some(Arc::default());
+        self
+    }
+
+    /// Says that the actor looks at its queues now, so that what comes from now on rings again.
+    pub fn heard(&self) {
+        if let Some(rung) = &self.rung {
+            rung.store(false, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn ring(&self) {
-        (self.0)();
+        if !self.rung.as_ref().is_some_and(|rung| rung.swap(true, Ordering::SeqCst)) {
+            (self.ring)();
+        }
     }
 }
 

@@ -54,6 +54,6 @@ pub use clock::Clock;
 pub use counts::Counts;
 pub use meter::Meter;
 pub use port::Port;
-pub use queue::{Capacity, Inlet, Item, Outlet, Overflow, RecvError, Refused, SendError, data_queue};
+pub use queue::{Capacity, Inlet, Item, Line, Outlet, Overflow, RecvError, Refused, SendError, data_queue};
 pub use reply::{AskError, Reply, ask};
 pub use restart::{Restart, RestartPolicy};

@@ -3,7 +3,8 @@
 //! An offer never waits: each item says what happens when there is no room. The first item after the
 //! consumer last looked rings the consumer's bell; the consumer clears the bell *before* it takes, so
 //! that an item offered meanwhile rings again and none is forgotten. The queue belongs to neither end:
-//! it survives the restart of an actor.
+//! it survives the restart of an actor. Items that name their [source](Item::source) leave in an order that
+//! is fair to sources; others leave as they came.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,6 +13,10 @@ use std::task::{Context, Poll, Waker};
 
 use crate::Bell;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+
+mod line;
+
+pub use line::Line;
 
 /// What a queue may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,13 @@ pub trait Item: Send + 'static {
     fn supersedes(&self, queued: &Self) -> bool {
         let _ = queued;
         false
+    }
+
+    /// Whom it came from, where sources are to have equal shares of the consumer: each [weight](Item::weight) for weight,
+    /// in its own order. None, where items leave in the order in which they came; all items of a queue have a source, or
+    /// none has.
+    fn source(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -97,7 +109,7 @@ pub enum RecvError {
 }
 
 struct State<T> {
-    items: VecDeque<T>,
+    items: Line<T>,
     weight: usize,
     lagged: u64,
     closed: bool,
@@ -121,7 +133,7 @@ struct Shared<T> {
 pub fn data_queue<T: Item>(capacity: Capacity) -> (Outlet<T>, Inlet<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
-            items: VecDeque::new(),
+            items: Line::new(),
             weight: 0,
             lagged: 0,
             closed: false,
@@ -146,13 +158,17 @@ impl<T: Item> State<T> {
 
     fn push(&mut self, item: T) {
         self.weight += item.weight();
-        self.items.push_back(item);
+        self.items.push(item);
     }
 
     fn pop(&mut self) -> Option<T> {
-        let item = self.items.pop_front()?;
-        self.weight -= item.weight();
-        Some(item)
+        let item = self.items.pop();
+        self.without(item)
+    }
+
+    fn without(&mut self, item: Option<T>) -> Option<T> {
+        self.weight -= item.as_ref().map_or(0, Item::weight);
+        item
     }
 
     fn offer(&mut self, capacity: Capacity, item: T) -> Result<(), Refused<T>> {
@@ -364,7 +380,7 @@ impl<T: Item> Inlet<T> {
         }
     }
 
-    /// Takes at most `budget` items, oldest first. An actor calls it when its bell has rung, and
+    /// Takes at most `budget` items, the next one first. An actor calls it when its bell has rung, and
     /// [`ring_if_more`](Inlet::ring_if_more) after it handled them.
     pub fn take(&self, budget: usize) -> Vec<T> {
         let mut state = lock(&self.shared.state);
@@ -380,9 +396,40 @@ impl<T: Item> Inlet<T> {
     /// Takes one item if there is one. An actor pops an item before it handles it, so that an item
     /// which makes it panic is not handled again in its next life.
     pub fn pop(&self) -> Option<T> {
+        self.pop_by(State::pop)
+    }
+
+    /// Counts what is queued now, and lets the [sources](Item::source) of it have their turns in
+    /// [`pop_called`](Inlet::pop_called).
+    pub fn call(&self) -> usize {
+        let mut state = lock(&self.shared.state);
+        state.items.call();
+        state.items.len()
+    }
+
+    /// As [`pop`](Inlet::pop), but an item of a source that had nothing here when all were last
+    /// [called](Inlet::call) waits for the next call: for actors that learn of sources by other messages, which they
+    /// have then had.
+    pub fn pop_called(&self) -> Option<T> {
+        self.pop_by(|state| {
+            let item = state.items.pop_called();
+            state.without(item)
+        })
+    }
+
+    /// Takes the next item of this source if there is one, whoever's turn it is: when the source is gone and its last
+    /// items count.
+    pub fn pop_of(&self, source: u64) -> Option<T> {
+        self.pop_by(|state| {
+            let item = state.items.pop_of(source);
+            state.without(item)
+        })
+    }
+
+    fn pop_by(&self, pop: impl FnOnce(&mut State<T>) -> Option<T>) -> Option<T> {
         let mut state = lock(&self.shared.state);
         state.rung = false;
-        let item = state.pop();
+        let item = pop(&mut state);
         let waiting = std::mem::take(&mut state.senders_waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);

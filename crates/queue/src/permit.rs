@@ -78,18 +78,19 @@ impl Drop for Permit {
 
 impl Permit {
     /// Where the time that this message takes is charged; `None` if it is nobody's, or is not measured.
-    pub(crate) fn spending(&self) -> Option<Spending> {
+    pub fn spending(&self) -> Option<Spending> {
         let returns = self.returns.as_ref()?;
         returns.time.as_ref()?.is_on().then(|| Spending(returns.clone()))
     }
 }
 
-/// A session's account of its handlers' time.
-#[derive(Debug)]
-pub(crate) struct Spending(Arc<Returns>);
+/// A session's account of the time that handling its messages takes. Clones are the same account.
+#[derive(Clone, Debug)]
+pub struct Spending(Arc<Returns>);
 
 impl Spending {
-    pub(crate) fn is_of(&self, permit: &Permit) -> bool {
+    /// Whether it is the account of the session that this message came by.
+    pub fn is_of(&self, permit: &Permit) -> bool {
         permit.returns.as_ref().is_some_and(|returns| Arc::ptr_eq(returns, &self.0))
     }
 
@@ -97,7 +98,8 @@ impl Spending {
         self.0.time.as_ref().map_or(Duration::ZERO, TimeSource::now)
     }
 
-    pub(crate) fn add(&self, time: Duration) {
+    /// Charges so much, which nobody else charges.
+    pub fn add(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.0.spent.fetch_add(nanos, Ordering::Relaxed);
     }

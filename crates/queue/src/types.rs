@@ -147,6 +147,11 @@ mod doors {
         fn overflow(&self) -> Overflow {
             Overflow::Reject
         }
+
+        /// A session that floods a protocol waits for itself.
+        fn source(&self) -> Option<u64> {
+            Some(self.delivery.session.0)
+        }
     }
 
     impl Item for SendFailed {

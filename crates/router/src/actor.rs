@@ -12,7 +12,7 @@ use peerage_mailbox::{
     spawn_child,
 };
 use peerage_queue::stream::AcceptedStream;
-use peerage_queue::throttle::Stopwatch;
+use peerage_queue::throttle::{Spending, Stopwatch};
 use peerage_queue::{FanOut, Inbound, Pool, Push, SendFailed, SessionId, WhenFull};
 use peerage_wire::codec;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -26,12 +26,15 @@ use crate::machine::{Answer, Call, Fault, In, Out, Outgoing, Payload, RequestErr
 use crate::memory::Memory;
 use crate::metrics::{Metrics, outcome};
 use crate::resilience::Sampled;
+use crate::turns::Turns;
 use crate::wire::ErrorCode;
 use crate::work::{Done, Handler, Responder};
 use streams::Streams;
 
 /// Session messages, answers, failures, and asks, handled before others get their turn.
 const BUDGET: usize = 128;
+/// Bytes of session messages, likewise: one message may carry a thousand requests.
+const BYTE_BUDGET: usize = 64 << 10;
 
 /// What a router actor needs. All of it outlives the actor, so that its next life goes on where it was.
 #[derive(Clone, Debug)]
@@ -83,6 +86,8 @@ struct State {
     /// Rung for what comes in, once there is a peer for it to come from: what was queued before would be dropped as
     /// nobody's if it came before the news of its session.
     bell: Option<Bell>,
+    /// The bell of all queues.
+    wakes: Bell,
     metrics: Metrics,
     doors: FanOut,
     handlers: BTreeMap<HandlerId, Handler>,
@@ -94,6 +99,9 @@ struct State {
     working: BTreeMap<u64, Working>,
     /// Of this life: what answers to a call of an earlier one finds its queue closed.
     done: Inlet<Done>,
+    /// Whose handlers go on when, and whom their time is charged to.
+    turns: Turns,
+    spending: BTreeMap<SessionId, Spending>,
     streams: Streams,
     report_done: Outlet<Done>,
     outs: VecDeque<Out>,
@@ -118,7 +126,7 @@ impl Actor for RouterActor {
         for session in guilty {
             args.events.send(Event::Crashed { session });
         }
-        let bell = Bell::new(&myself, || RouterMsg::Wake);
+        let bell = Bell::new(&myself, || RouterMsg::Wake).shared();
         // Each call at work answers once, and the last may find one more. Their number is the machine's to bound, and may
         // grow while the actor lives.
         let (served, most) = (args.config.served, Limits::MOST);
@@ -139,6 +147,7 @@ impl Actor for RouterActor {
         Ok(State {
             driver: Driver::new(genesis.build()?).recorded(recorder),
             alarm: Alarm::new(&myself, args.clock, || RouterMsg::Tick),
+            wakes: bell.clone(),
             bell: Some(bell),
             doors: FanOut::new(args.pool.clone(), &args.meter),
             metrics,
@@ -148,6 +157,8 @@ impl Actor for RouterActor {
             asking: BTreeMap::new(),
             sending: BTreeMap::new(),
             working: BTreeMap::new(),
+            turns: Turns::new(args.clock),
+            spending: BTreeMap::new(),
             done,
             report_done,
             outs: VecDeque::new(),
@@ -174,7 +185,10 @@ impl Actor for RouterActor {
             }
             RouterMsg::PeerDown { session } => {
                 // Its last messages were offered before this was sent, and count.
-                state.turn(now, state.args.inbound.len(), state.args.streams.len());
+                state.last_of(now, session);
+                state.turn(now, 0, 0);
+                state.last_streams_of(now, session);
+                state.spending.remove(&session);
                 state.streams.session_ended(session);
                 state.feed(now, In::PeerDown { session });
                 state.doors.remove(session);
@@ -194,10 +208,18 @@ impl Actor for RouterActor {
             // What is queued now came after the news of its sessions was sent, but such news may still be behind this
             // message. It is ahead of the next one.
             RouterMsg::Wake => {
-                let (deliveries, streams) = (state.args.inbound.len(), state.args.streams.len());
+                state.wakes.heard();
+                let (deliveries, streams) = (state.args.inbound.call(), state.args.streams.call());
                 RouterMailbox(myself).turn(deliveries.min(BUDGET), streams.min(BUDGET));
             }
-            RouterMsg::Turn { deliveries, streams } => state.turn(now, deliveries, streams),
+            RouterMsg::Turn { deliveries, streams } => {
+                state.turn(now, deliveries, streams);
+                // The runtime would poll this task on until it has had a hundred messages, turns among them, and meanwhile
+                // neither look at sockets nor at the tasks that this thread has woken.
+                if !state.args.inbound.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
             RouterMsg::Streams(session, door) => state.streams.door(session, door),
             RouterMsg::AddStreams(add) => state.add_streams(now, *add),
             RouterMsg::RemoveStreams(handler) => state.remove_streams(now, handler),
@@ -210,7 +232,7 @@ impl Actor for RouterActor {
             #[cfg(any(test, feature = "fault-injection"))]
             RouterMsg::Panic => panic!("injected"),
         }
-        state.metrics.holds(state.driver.machine().stats());
+        state.metrics.holds(state.driver.machine().stats(), state.turns.waiting());
         state.alarm.set(state.driver.next_deadline());
         Ok(())
     }
@@ -228,15 +250,17 @@ impl State {
             let Some(ask) = self.args.asks.pop() else { break };
             self.ask(now, ask);
         }
-        // One at a time: what is still queued when one of them makes the machine panic is not lost.
+        // One at a time: what is still queued when one of them makes the machine panic is not lost. In turns of sessions:
+        // whoever floods waits for itself.
         let deliveries = if self.bell.is_none() { deliveries } else { 0 };
-        let mut handling = Stopwatch::new();
+        let (mut handling, mut bytes) = (Stopwatch::new(), 0);
         for _ in 0..deliveries {
-            // The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
-            let Some(Inbound { delivery, permit }) = self.args.inbound.pop() else { break };
-            handling.of(&permit);
-            self.metrics.received(delivery.payload.len());
-            self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
+            let Some(inbound) = self.args.inbound.pop_called() else { break };
+            bytes += inbound.delivery.payload.len();
+            self.inbound(now, inbound, &mut handling);
+            if bytes >= BYTE_BUDGET {
+                break;
+            }
         }
         drop(handling);
         self.streams_turn(now, streams);
@@ -245,6 +269,27 @@ impl State {
         self.args.asks.ring_if_more();
         self.args.inbound.ring_if_more();
         self.done.ring_if_more();
+    }
+
+    fn last_of(&mut self, now: Time, session: SessionId) {
+        let mut handling = Stopwatch::new();
+        while let Some(inbound) = self.args.inbound.pop_of(session.0) {
+            self.inbound(now, inbound, &mut handling);
+        }
+    }
+
+    /// The permit goes back when the machine has seen the message: what it keeps, it bounds itself.
+    fn inbound(&mut self, now: Time, inbound: Inbound, handling: &mut Stopwatch) {
+        let Inbound { delivery, permit } = inbound;
+        handling.of(&permit);
+        if !self.spending.get(&delivery.session).is_some_and(|spending| spending.is_of(&permit)) {
+            match permit.spending() {
+                Some(spending) => drop(self.spending.insert(delivery.session, spending)),
+                None => drop(self.spending.remove(&delivery.session)),
+            }
+        }
+        self.metrics.received(delivery.payload.len());
+        self.feed(now, In::Inbound { session: delivery.session, payload: delivery.payload });
     }
 
     fn ask(&mut self, now: Time, ask: Ask) {
@@ -366,13 +411,16 @@ impl State {
             return Some(In::Answered { call: id, answer: Err(Fault::new(ErrorCode::UnknownHandler, "")) });
         };
         let (max_payload, report_done, working) = (self.args.config.max_payload, &self.report_done, &mut self.working);
+        let (turns, spending) = (&self.turns, self.spending.get(&session).cloned());
         let responder = || {
             let (wanted, withdrawn) = watch::channel(());
             working.insert(id, Working { session, handler: called, began, wanted: Some(wanted) });
             Responder::new(id, report_done.clone(), max_payload, withdrawn)
         };
         // A panic of the application's is not the actor's end.
-        match catch_unwind(AssertUnwindSafe(|| handler.start(call, responder))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            handler.start(call, |answering| turns.of(session, spending, answering), responder)
+        })) {
             Ok(answer) => {
                 let answer = answer?;
                 self.metrics.handled(called, outcome(&answer), self.args.clock.now().since(began));

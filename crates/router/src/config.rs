@@ -57,6 +57,10 @@ pub struct Config {
     pub asked: Limits,
     /// What this node is asked.
     pub served: Limits,
+    /// Hundredths of what this node is asked, and of what each of its handlers is, that are kept for members that are
+    /// connected, each its part by weight: a crowd without weight cannot take them. Without such members they are
+    /// everybody's.
+    pub kept_for_members: u8,
     /// The longest deadline that a request is served with; a longer one is cut to it.
     pub max_deadline: Duration,
     /// How long after its end a request's late answer is expected and nobody's fault.
@@ -102,6 +106,8 @@ impl Config {
             max_payload: 1 << 20,
             asked: Limits { per_peer: 1024, per_peer_bytes: 4 << 20, node: 16_384, node_bytes: 32 << 20 },
             served: Limits { per_peer: 256, per_peer_bytes: 2 << 20, node: 4096, node_bytes: 32 << 20 },
+            // As of the node's bandwidth (`peerage_queue::throttle::BandwidthLimits`).
+            kept_for_members: 50,
             max_deadline: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             max_retired: 16_384,
@@ -154,6 +160,9 @@ impl Config {
                     self.max_payload
                 ));
             }
+        }
+        if self.kept_for_members > 100 {
+            return fail(format!("kept_for_members ({}) is more than a hundred hundredths", self.kept_for_members));
         }
         let streams = &self.streams;
         for (name, per_peer, all) in [

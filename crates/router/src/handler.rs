@@ -61,7 +61,8 @@ pub struct HandlerConfig {
     pub order: Order,
     /// Calls of one peer at work or waiting. The others are told that they are throttled.
     pub per_peer: usize,
-    /// Calls of all peers at work or waiting.
+    /// Calls of all peers at work or waiting, of which some are kept for members
+    /// ([`kept_for_members`](crate::Config::kept_for_members)).
     pub total: usize,
     /// How often one peer may call.
     pub rate: Option<Rate>,

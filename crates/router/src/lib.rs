@@ -65,6 +65,8 @@ pub mod resilience;
 #[cfg(feature = "actor")]
 mod stream;
 #[cfg(feature = "actor")]
+mod turns;
+#[cfg(feature = "actor")]
 mod typed;
 pub mod wire;
 #[cfg(feature = "actor")]

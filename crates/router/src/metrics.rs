@@ -22,11 +22,19 @@ pub(crate) struct Metrics {
     operations: Gauge,
     calls: Gauge,
     call_bytes: Gauge,
+    waiting: Gauge,
     took: Histogram,
     turn: Histogram,
     /// Bounded by the handlers that this node has ever served in the actor's life; a peer can name none.
-    names: BTreeMap<HandlerId, String>,
+    handlers: BTreeMap<HandlerId, Handled>,
     meter: Meter,
+}
+
+/// What is counted of one handler. Each name is looked up once: a recorder's look-up takes as long as a small call.
+struct Handled {
+    name: String,
+    took: Histogram,
+    outcomes: BTreeMap<&'static str, Counter>,
 }
 
 /// How a call ended, for metrics: a closed set, whatever codes handlers use.
@@ -56,6 +64,7 @@ impl Metrics {
         meter.describe("peerage_router_requests", "Requests of this node that wait for their end");
         meter.describe("peerage_router_calls", "Calls of peers that wait or are at work");
         meter.describe("peerage_router_call_bytes", "Bytes of their payloads");
+        meter.describe("peerage_router_waiting", "Tasks of handlers that could go on and wait for their turn");
         meter.describe("peerage_router_answer_seconds", "Time from a request to its answer");
         meter.describe("peerage_router_turn_seconds", "Time the actor takes for one batch of what came in");
         meter.describe(
@@ -76,24 +85,28 @@ impl Metrics {
             operations: meter.gauge("peerage_router_requests", &[]),
             calls: meter.gauge("peerage_router_calls", &[]),
             call_bytes: meter.gauge("peerage_router_call_bytes", &[]),
+            waiting: meter.gauge("peerage_router_waiting", &[]),
             took: meter.histogram("peerage_router_answer_seconds", &[]),
             turn: meter.histogram("peerage_router_turn_seconds", &[]),
-            names: BTreeMap::new(),
+            handlers: BTreeMap::new(),
             meter: meter.clone(),
         }
     }
 
     /// A handler is served by this name.
     pub(crate) fn serves(&mut self, handler: HandlerId, name: &str) {
-        self.names.insert(handler, name.to_owned());
+        let took = self.meter.histogram("peerage_router_handled_seconds", &[("handler", name)]);
+        self.handlers.insert(handler, Handled { name: name.to_owned(), took, outcomes: BTreeMap::new() });
     }
 
     /// A call of a handler has ended.
-    pub(crate) fn handled(&self, handler: HandlerId, outcome: &'static str, took: Duration) {
-        let Some(name) = self.names.get(&handler) else { return };
-        let name = ("handler", name.as_str());
-        self.meter.counter("peerage_router_handled_total", &[name, ("outcome", outcome)]).increment(1);
-        self.meter.histogram("peerage_router_handled_seconds", &[name]).record(took.as_secs_f64());
+    pub(crate) fn handled(&mut self, handler: HandlerId, outcome: &'static str, took: Duration) {
+        let Some(Handled { name, took: times, outcomes }) = self.handlers.get_mut(&handler) else { return };
+        let labels = [("handler", name.as_str()), ("outcome", outcome)];
+        let counter =
+            outcomes.entry(outcome).or_insert_with(|| self.meter.counter("peerage_router_handled_total", &labels));
+        counter.increment(1);
+        times.record(took.as_secs_f64());
     }
 
     pub(crate) fn count(&self, count: Count) {
@@ -118,7 +131,8 @@ impl Metrics {
         self.turn.record(took.as_secs_f64());
     }
 
-    pub(crate) fn holds(&self, stats: Stats) {
+    pub(crate) fn holds(&self, stats: Stats, waiting: usize) {
+        self.waiting.set(waiting as f64);
         self.operations.set(stats.operations as f64);
         self.calls.set(stats.calls as f64);
         self.call_bytes.set(stats.call_bytes as f64);
@@ -131,6 +145,6 @@ impl Metrics {
 /// An actor that has ended holds nothing.
 impl Drop for Metrics {
     fn drop(&mut self) {
-        self.holds(Stats::default());
+        self.holds(Stats::default(), 0);
     }
 }

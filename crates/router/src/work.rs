@@ -13,6 +13,7 @@ use peerage_wire::NodeId;
 use tokio::sync::watch;
 
 use crate::machine::{Call, Fault};
+use crate::turns::InTurn;
 use crate::wire::{ErrorCode, MAX_TEXT};
 
 /// What a handler is asked.
@@ -30,7 +31,7 @@ pub struct Incoming {
     pub payload: Bytes,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Bytes, Fault>> + Send>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Bytes, Fault>> + Send>>;
 
 /// Who works on calls. Clones are the same handler.
 #[derive(Clone)]
@@ -50,7 +51,8 @@ impl Handler {
         Handler(Kind::Function(Arc::new(handle)))
     }
 
-    /// A future for each call, in a task of its own, which ends where it waits when nobody needs the answer any more.
+    /// A future for each call, in a task of its own, which ends where it waits when nobody needs the answer any more. What
+    /// it does between two waits is to take a millisecond at most: then calls of other peers have their turn.
     pub fn task<F>(handle: impl Fn(Incoming) -> F + Send + Sync + 'static) -> Handler
     where
         F: Future<Output = Result<Bytes, Fault>> + Send + 'static,
@@ -65,13 +67,18 @@ impl Handler {
     }
 
     /// Begins to work on a call. A function has the answer at once; else it comes by the responder.
-    pub(crate) fn start(&self, call: Call, responder: impl FnOnce() -> Responder) -> Option<Result<Bytes, Fault>> {
+    pub(crate) fn start(
+        &self,
+        call: Call,
+        turns: impl FnOnce(Answering) -> InTurn<Answering>,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<Result<Bytes, Fault>> {
         let Call { from, session, deadline, answered, payload, .. } = call;
         let incoming = Incoming { from, session, deadline, answered, payload };
         match &self.0 {
             Kind::Function(handle) => return Some(handle(incoming)),
             Kind::Task(handle) => {
-                let answering = handle(incoming);
+                let answering = turns(handle(incoming));
                 let responder = responder();
                 tokio::spawn(async move {
                     let mut responder = responder;

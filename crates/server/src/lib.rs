@@ -91,7 +91,7 @@ pub use config::{Churn, Config, MAX_ADMISSION, MAX_ENTRY_BYTES, Reputation};
 pub use genesis::{ListenerGenesis, ServerGenesis};
 pub use limits::Limits;
 pub use listener::{ListenerConfig, SharedAddress};
-pub use machine::{In, Meta, Out, Restored, Running, ServerMachine, Setup, Stage, Timer};
+pub use machine::{In, Meta, Out, Restored, Running, ServerMachine, Setup, Stage, Stats, Timer};
 pub use peerage_wire::Banned;
 
 #[cfg(feature = "actor")]

@@ -9,6 +9,7 @@ mod admit;
 mod contract;
 mod reputation;
 mod rules;
+mod stats;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +26,7 @@ use self::admit::{Peer, SetUp};
 pub use self::contract::{In, Meta, Out, Restored, Running, Setup, Stage, Timer};
 use self::reputation::Reputations;
 use self::rules::Rules;
+pub use self::stats::Stats;
 use crate::Config;
 
 type Fx = Effects<Out, Timer>;

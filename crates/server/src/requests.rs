@@ -103,7 +103,8 @@ impl ServerMailbox {
         self.send(ServerMsg::ServeNoMore(handler));
     }
 
-    /// Says who the members of the network are, and their weights: for handlers and requests that are for members only.
+    /// Says who the members of the network are, and their weights: for handlers and requests that are for members only,
+    /// and for the parts by weight that are kept for them of the node's memory, bandwidth, time and calls.
     pub fn members(&self, members: BTreeMap<NodeId, u64>) {
         self.send(ServerMsg::Members(members));
     }

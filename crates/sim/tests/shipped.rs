@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use peerage_sim::scenario::{Action, Kind, Scenario, Sites};
+use peerage_sim::scenario::{Action, Kind, Scenario, Sites, Span};
 
 fn shipped() -> BTreeMap<String, Scenario> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -75,6 +75,32 @@ fn gossip_and_requests_are_shown_in_the_clear_and_under_every_adversary() {
     let flood = &shipped["requests-flood"];
     assert!(calm.adversaries.is_empty() && calm.requests == flood.requests && calm.population == flood.population);
     assert!(asking.iter().all(|kind| flood.adversaries.iter().any(|adversary| adversary.kind == *kind)));
+}
+
+#[test]
+fn members_are_shown_under_the_same_flood_and_a_crowd_with_their_weight_and_without() {
+    let shipped = shipped();
+    let (weighted, without) = (&shipped["requests-members"], &shipped["requests-members-unweighted"]);
+    let flood = &shipped["requests-flood"].adversaries;
+    assert_eq!((&weighted.adversaries[..flood.len()], &weighted.adversaries), (&flood[..], &without.adversaries));
+    assert_eq!(weighted.requests, without.requests);
+    let weight = |scenario: &Scenario| scenario.population.members.map(|members| members.weight);
+    assert!(weight(weighted).is_some_and(|weight| weight > 0) && weight(without) == Some(0));
+    let mut same = without.population.clone();
+    same.members = weighted.population.members;
+    assert_eq!(weighted.population, same);
+}
+
+#[test]
+fn a_day_with_all_that_nodes_do_is_held_to_what_they_held_after_an_hour() {
+    let day = &shipped()["soak-day"];
+    let hours = |hours: u64| Some(Span::seconds(hours * 3_600));
+    assert_eq!((Some(day.duration), day.held_from, day.quick), (hours(24), hours(1), false));
+    assert!(!day.traffic.is_empty() && !day.requests.is_empty() && !day.lookups.is_empty());
+    let keeps =
+        |kept| day.timeline.iter().any(|event| matches!(event.action, Action::Churn { keep, .. } if keep == kept));
+    assert!(keeps(true) && keeps(false));
+    assert!(day.expect.iter().any(|expectation| expectation.metric == "held.growth"));
 }
 
 #[test]

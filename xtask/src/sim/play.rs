@@ -85,6 +85,7 @@ pub(super) fn play(
                         && let Some(report) = &mut one.report
                     {
                         report.cost.bytes_per_idle_node = None;
+                        report.cost.bytes_per_node = None;
                     }
                     if send.send((index, one)).is_err() {
                         return;

@@ -37,7 +37,6 @@ struct Gone {
 pub(super) struct Lost(VecDeque<Gone>);
 
 impl Lost {
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

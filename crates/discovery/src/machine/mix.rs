@@ -47,6 +47,11 @@ impl Mix {
         Mix { waiting: Default::default(), turn: 0 }
     }
 
+    /// How many wait, of all sources.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
     /// The sources in the order in which they are to be asked for one node each.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = Source> + use<> {
         let turn = self.turn;

@@ -27,6 +27,7 @@ mod prove;
 mod requests;
 mod search;
 mod serve;
+mod stats;
 mod table;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ use lost::Lost;
 use maintain::Refresh;
 use mix::Mix;
 use requests::{Cookies, Requests};
+pub use stats::Stats;
 pub use table::List;
 use table::{Contact, Table};
 

@@ -122,6 +122,10 @@ impl Cookies {
         self.by_peer.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.by_peer.len()
+    }
+
     pub(crate) fn get(&self, peer: NodeId, addr: SocketAddr) -> Cookie {
         self.by_peer.get(&hash(peer, addr)).map_or(Cookie::NONE, |(cookie, _)| *cookie)
     }

@@ -319,7 +319,7 @@ impl Coded {
         }
         let token = CODED | self.number();
         self.checks.insert(token, key);
-        fx.emit(Out::Verify { token, check });
+        fx.emit(Out::Verify { token, check, from: from.session });
         self.arm(now + self.config.lifetime, fx);
     }
 
@@ -343,9 +343,12 @@ impl Coded {
             (Stage::Header, true) => {
                 session.stage = Stage::Message;
                 let check = session.header.message_check();
+                let from = session.first;
                 let token = CODED | self.number();
                 self.checks.insert(token, key);
-                fx.emit(Out::Verify { token, check });
+                if let Some(from) = from {
+                    fx.emit(Out::Verify { token, check, from });
+                }
                 Outcome::Nothing
             }
             (Stage::Message, false) => {

@@ -57,10 +57,7 @@ fn done(job: Job) -> Option<Coding> {
 impl Coder {
     /// Rings `bell` when there are answers.
     pub(crate) fn new(work: Work, bell: Bell) -> Coder {
-        let threads = match work {
-            Work::Pool { threads } => threads.max(1),
-            Work::Inline => 0,
-        };
+        let threads = work.threads();
         let (outlet, inlet) = data_queue(Capacity { items: threads.max(1), weight: threads.max(1) });
         inlet.bind(bell);
         Coder { threads, busy: 0, waiting: VecDeque::new(), outlet, inlet }

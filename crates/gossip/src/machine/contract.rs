@@ -337,6 +337,8 @@ pub enum Out {
         token: u64,
         /// The check.
         check: Check,
+        /// Who had it made; whoever has many made waits for them.
+        from: SessionId,
     },
     /// Do this work, which takes long, and answer with [`In::Coded`].
     Code {

@@ -59,7 +59,8 @@ pub(super) enum Joined {
 }
 
 impl Flights {
-    /// At most so many copies and bytes; a quarter of each for one session.
+    /// At most so many copies and bytes; a quarter of each for one session, and once half of either is taken no more than
+    /// an equal part of it, or a few that send as fast as they can would keep out all others.
     pub(super) fn new(copies: usize, bytes: usize) -> Flights {
         Flights {
             by_id: BTreeMap::new(),
@@ -149,13 +150,25 @@ impl Flights {
         let fits = self.total.copies < self.max.copies
             && self.total.bytes + bytes <= self.max.bytes
             && load.copies < self.max.copies / 4
-            && load.bytes + bytes <= self.max.bytes / 4;
+            && load.bytes + bytes <= self.max.bytes / 4
+            && self.is_fair(load, bytes);
         if fits {
             self.by_session.insert(*session, Load { copies: load.copies + 1, bytes: load.bytes + bytes });
             self.total.copies += 1;
             self.total.bytes += bytes;
         }
         fits
+    }
+
+    /// Whether a session with this load may have a copy of so many bytes besides. One that has none may have one, however
+    /// large, as far as there is room.
+    fn is_fair(&self, load: Load, bytes: usize) -> bool {
+        let scarce = self.total.copies >= self.max.copies / 2 || self.total.bytes + bytes > self.max.bytes / 2;
+        // And one that may come.
+        let sessions = self.by_session.len() + 1;
+        !scarce
+            || load.copies == 0
+            || (load.copies < self.max.copies / sessions && load.bytes + bytes <= self.max.bytes / sessions)
     }
 
     fn discharge(&mut self, candidate: &Candidate) {
@@ -224,6 +237,29 @@ mod tests {
             flights.checked(token, true);
         }
         assert_empty(&flights);
+    }
+
+    #[test]
+    fn many_that_send_as_fast_as_they_can_leave_room_for_one_that_sends_little() {
+        for (len, most) in [(1, 64), (900, 8)] {
+            let mut flights = Flights::new(64, 8_000);
+            let mut started: Vec<u64> = Vec::new();
+            for n in 0..30 {
+                for session in 1..=8 {
+                    started.extend(flights.start(id(8 * n + session as u8), candidate(session, n, len)));
+                }
+                assert!(started.len() <= most);
+                // The honest one has a message under way now and then, and no two.
+                let token = flights.start(id(255), candidate(9, n, 1));
+                flights.checked(token.expect("room, however many the others send"), true);
+                let first = started.remove(0);
+                flights.checked(first, true);
+            }
+            for token in started {
+                flights.checked(token, true);
+            }
+            assert_empty(&flights);
+        }
     }
 
     #[test]

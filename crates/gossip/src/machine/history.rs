@@ -389,7 +389,7 @@ impl GossipMachine {
         }
         let candidate = Candidate { parcel, fingerprint, from, senders: vec![session], logged: true };
         match self.flights.start(id, candidate) {
-            Some(token) => fx.emit(Out::Verify { token, check }),
+            Some(token) => fx.emit(Out::Verify { token, check, from: session }),
             None => {
                 dropped(DropReason::InFlightFull, fx);
                 if let Some(open) = self.open_history(&topic, session) {

@@ -175,9 +175,9 @@ impl GossipMachine {
         };
         let sender = candidate.senders.first().copied();
         match (self.flights.start(id, candidate), sender) {
-            (Some(token), _) => fx.emit(Out::Verify { token, check }),
+            (Some(token), Some(from)) => fx.emit(Out::Verify { token, check, from }),
             (None, Some(sender)) => self.later(now, id, sender, fx),
-            (None, None) => dropped(DropReason::InFlightFull, fx),
+            (_, None) => dropped(DropReason::InFlightFull, fx),
         }
     }
 
@@ -212,10 +212,11 @@ impl GossipMachine {
     fn try_next(&mut self, now: Time, id: MessageId, next: Option<u64>, fx: &mut Fx) {
         let next = next.and_then(|token| {
             let (id, candidate) = self.flights.checking(token)?;
-            check_of(id, &candidate.parcel).map(|check| (token, check))
+            let from = *candidate.senders.first()?;
+            check_of(id, &candidate.parcel).map(|check| Out::Verify { token, check, from })
         });
         match next {
-            Some((token, check)) => fx.emit(Out::Verify { token, check }),
+            Some(verify) => fx.emit(verify),
             None => {
                 let mut asks = Asks::new();
                 self.wants.next(now, id, &mut asks);

@@ -103,6 +103,33 @@ fn the_bell_rings_once_a_batch_and_again_for_what_comes_after() {
 }
 
 #[test]
+fn an_actor_that_is_behind_with_one_queue_gets_no_more_messages_for_what_comes_in_another() {
+    let (busy, busy_end) = data_queue(Capacity { items: 1_000, weight: 1_000 });
+    let (other, other_end) = queue();
+    let (bell, count) = counting_bell();
+    let bell = bell.shared();
+    busy_end.bind(bell.clone());
+    other_end.bind(bell.clone());
+    for _ in 0..1_000 {
+        assert!(busy.offer(reject("a", 1)).is_ok());
+    }
+    let mut handled = 0;
+    for turn in 1..500 {
+        assert!(other.offer(reject("b", 1)).is_ok());
+        handled += 1;
+        bell.heard();
+        // Comes between, and rings for the next turn.
+        assert!(other.offer(reject("c", 1)).is_ok());
+        assert_eq!(busy_end.take(1).len(), 1);
+        assert_eq!(names(&other_end), ["b", "c"]);
+        busy_end.ring_if_more();
+        other_end.ring_if_more();
+        assert_eq!(count.load(Ordering::SeqCst), turn + 1, "one message is under way");
+    }
+    assert_eq!((handled, busy_end.len()), (499, 501));
+}
+
+#[test]
 fn an_actor_that_starts_again_is_woken_for_what_is_queued() {
     let (outlet, inlet) = queue();
     let (first, _) = counting_bell();

@@ -169,4 +169,9 @@ impl Item for AcceptedStream {
     fn overflow(&self) -> Overflow {
         Overflow::Reject
     }
+
+    /// A session that opens many waits for itself.
+    fn source(&self) -> Option<u64> {
+        Some(self.session.0)
+    }
 }

@@ -28,6 +28,9 @@ pub use processing::Processing;
 #[cfg(feature = "actor")]
 pub use stopwatch::{Stopwatch, TimeSource};
 
+#[cfg(feature = "actor")]
+pub use crate::permit::Spending;
+
 /// What a throttle answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {

@@ -93,11 +93,18 @@ impl State {
         }
         let came = if self.bell.is_none() { came } else { 0 };
         for _ in 0..came {
-            let Some(accepted) = self.args.streams.pop() else { break };
+            let Some(accepted) = self.args.streams.pop_called() else { break };
             self.came(now, accepted);
         }
         self.streams.notes.ring_if_more();
         self.args.streams.ring_if_more();
+    }
+
+    /// The streams that a session opened before it ended.
+    pub(super) fn last_streams_of(&mut self, now: Time, session: SessionId) {
+        while let Some(accepted) = self.args.streams.pop_of(session.0) {
+            self.came(now, accepted);
+        }
     }
 
     fn came(&mut self, now: Time, accepted: AcceptedStream) {
@@ -223,7 +230,7 @@ impl State {
         let halves = Stream::accepted(held, rest, Place::new(stream, report.clone()), counted)?;
         let incoming = IncomingStream { from, session, stream: halves };
         // A panic of the application's is not the actor's end.
-        let started = catch_unwind(AssertUnwindSafe(|| handler.start(incoming, report)));
+        let started = catch_unwind(AssertUnwindSafe(|| handler.start(incoming, &self.turns, report)));
         started.is_err().then_some(In::HandlerPanicked { session })
     }
 }

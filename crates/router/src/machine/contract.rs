@@ -27,7 +27,8 @@ pub enum In {
         /// The session.
         session: SessionId,
     },
-    /// The members of the network are these, by weight; see [`Out::MembersWanted`].
+    /// The members of the network are these, by weight; see [`Out::MembersWanted`]. Those that are connected have
+    /// [a part](crate::Config::kept_for_members) of what this node is asked.
     Members(BTreeMap<NodeId, u64>),
     /// This node serves a handler from now on.
     AddHandler {

@@ -6,6 +6,7 @@ mod attempts;
 mod contract;
 mod counts;
 mod peers;
+mod places;
 mod serving;
 mod streams;
 
@@ -220,7 +221,7 @@ impl Machine for RouterMachine {
                             streams.disconnected(&mut cx, session);
                         }
                     }
-                    In::Members(weights) => cx.peers.members.say(now, weights),
+                    In::Members(weights) => cx.peers.say_members(now, weights),
                     In::AddHandler { token, name, config } => serving.add(&mut cx, token, name, config),
                     In::RemoveHandler(handler) => serving.remove(&mut cx, handler),
                     In::Request { token, request } => asking.request(&mut cx, token, request),

@@ -7,6 +7,7 @@ use peerage_queue::{ChannelId, Recipient, SessionId};
 use peerage_wire::{NodeId, Penalty};
 
 use super::contract::{Count, Out, PeerUp, Timer};
+use super::places::Part;
 use crate::config::Config;
 use crate::resilience::{Members, Sampler};
 
@@ -19,6 +20,8 @@ pub(super) struct Peers {
     by_id: BTreeMap<NodeId, BTreeSet<SessionId>>,
     pub(super) sampler: Sampler,
     pub(super) members: Members,
+    /// Of the members that are connected, together.
+    weight: u128,
     forgiven: QuotaTable<SessionId>,
 }
 
@@ -29,13 +32,18 @@ impl Peers {
             by_id: BTreeMap::new(),
             sampler: Sampler::default(),
             members: Members::default(),
+            weight: 0,
             forgiven: QuotaTable::new(config.forgiven, FORGIVEN_SESSIONS),
         }
     }
 
     pub(super) fn up(&mut self, up: PeerUp) {
         self.sessions.insert(up.session, (up.id, up.channel));
-        self.by_id.entry(up.id).or_default().insert(up.session);
+        let sessions = self.by_id.entry(up.id).or_default();
+        if sessions.is_empty() {
+            self.weight += u128::from(self.members.weight(&up.id));
+        }
+        sessions.insert(up.session);
         self.sampler.add(up.id);
     }
 
@@ -49,8 +57,20 @@ impl Peers {
         if !left {
             self.by_id.remove(&id);
             self.sampler.remove(&id);
+            self.weight -= u128::from(self.members.weight(&id));
         }
         Some((id, !left))
+    }
+
+    /// The members are now these.
+    pub(super) fn say_members(&mut self, now: Time, weights: BTreeMap<NodeId, u64>) {
+        self.members.say(now, weights);
+        self.weight = self.by_id.keys().map(|id| u128::from(self.members.weight(id))).sum();
+    }
+
+    /// What of every limit is kept for this peer: its weight's part among the members that are connected.
+    pub(super) fn part(&self, id: &NodeId, kept: u8) -> Part {
+        Part { kept, weight: self.members.weight(id), total: self.weight }
     }
 
     pub(super) fn id(&self, session: SessionId) -> Option<NodeId> {

@@ -10,6 +10,7 @@ use peerage_wire::{NodeId, Penalty};
 
 use super::answers::{Sending, Sendings};
 use super::contract::{AnswerSent, Call, Count, Fault, Out, Payload, Stats, Timer};
+use super::places::Places;
 use super::{Cx, Fx};
 use crate::handler::{AddError, HandlerConfig, HandlerId, Order};
 use crate::resilience::{SlidingWindow, fair_limit};
@@ -37,8 +38,7 @@ struct Handler {
     /// Calls of a handler that was removed do not count for the one that took its name.
     generation: u64,
     window: Option<SlidingWindow>,
-    load: BTreeMap<NodeId, usize>,
-    total: usize,
+    places: Places,
     /// In order: what waits, what is at work, and what had its turn at this instant.
     waiting: BTreeSet<u64>,
     working: bool,
@@ -66,8 +66,9 @@ pub(super) struct Serving {
     /// In the order in which they came.
     calls: BTreeMap<u64, Open>,
     ids: BTreeMap<(SessionId, u64), u64>,
-    load: BTreeMap<NodeId, (usize, usize)>,
-    bytes: usize,
+    /// Of the node: of calls, and of their payloads' bytes.
+    places: Places,
+    bytes: Places,
     /// Large answers.
     sendings: Sendings,
     due: BTreeSet<(Time, u64)>,
@@ -83,8 +84,8 @@ impl Serving {
             handlers: BTreeMap::new(),
             calls: BTreeMap::new(),
             ids: BTreeMap::new(),
-            load: BTreeMap::new(),
-            bytes: 0,
+            places: Places::default(),
+            bytes: Places::default(),
             sendings: Sendings::default(),
             due: BTreeSet::new(),
             armed: None,
@@ -108,8 +109,7 @@ impl Serving {
             config,
             generation: self.next,
             window: config.rate.map(|rate| SlidingWindow::new(rate, RATED_PEERS)),
-            load: BTreeMap::new(),
-            total: 0,
+            places: Places::default(),
             waiting: BTreeSet::new(),
             working: false,
             turn: (cx.now, 0),
@@ -146,13 +146,12 @@ impl Serving {
         let Some(served) = self.handlers.get_mut(&handler) else { return };
         let (call, bytes) = (self.next, payload.len());
         self.next += 1;
-        served.total += 1;
-        *served.load.entry(from).or_default() += 1;
+        let (limits, part) = (&cx.config.served, cx.peers.part(&from, cx.config.kept_for_members));
+        served.places.take(from, 1, served.config.total, part);
+        self.places.take(from, 1, limits.node, part);
+        self.bytes.take(from, bytes, limits.node_bytes, part);
         served.waiting.insert(call);
         let generation = served.generation;
-        let load = self.load.entry(from).or_default();
-        *load = (load.0 + 1, load.1 + bytes);
-        self.bytes += bytes;
         if let Some(id) = id {
             self.ids.insert((session, id), call);
         }
@@ -182,14 +181,13 @@ impl Serving {
             (Some(window), Some(rate)) => window.take_within(cx.now, from, limit(rate.calls)),
             _ => true,
         };
-        let of_peer = served.load.get(from).copied().unwrap_or_default();
-        let (count, held) = self.load.get(from).copied().unwrap_or_default();
-        let room = of_peer < served.config.per_peer
-            && served.total < served.config.total
-            && count < limits.per_peer
-            && held + bytes <= limits.per_peer_bytes
-            && self.calls.len() < limits.node
-            && self.bytes + bytes <= limits.node_bytes;
+        let part = cx.peers.part(from, cx.config.kept_for_members);
+        let room = served.places.of(from) < served.config.per_peer
+            && served.places.has_room(from, 1, served.config.total, part)
+            && self.places.of(from) < limits.per_peer
+            && self.bytes.of(from) + bytes <= limits.per_peer_bytes
+            && self.places.has_room(from, 1, limits.node, part)
+            && self.bytes.has_room(from, bytes, limits.node_bytes, part);
         if in_rate && room { Ok(()) } else { Err((ErrorCode::Throttled, Count::Throttled)) }
     }
 
@@ -239,22 +237,11 @@ impl Serving {
     fn take(&mut self, call: u64) -> Option<Open> {
         let open = self.calls.remove(&call)?;
         self.forget(call, &open);
-        self.bytes -= open.bytes;
-        if let Some(load) = self.load.get_mut(&open.from) {
-            *load = (load.0 - 1, load.1 - open.bytes);
-            if load.0 == 0 {
-                self.load.remove(&open.from);
-            }
-        }
+        self.places.give_back(&open.from, 1);
+        self.bytes.give_back(&open.from, open.bytes);
         if let Some(served) = self.handlers.get_mut(&open.handler).filter(|it| it.generation == open.generation) {
             served.waiting.remove(&call);
-            served.total -= 1;
-            if let Some(count) = served.load.get_mut(&open.from) {
-                *count -= 1;
-                if *count == 0 {
-                    served.load.remove(&open.from);
-                }
-            }
+            served.places.give_back(&open.from, 1);
         }
         Some(open)
     }
@@ -392,8 +379,9 @@ impl Serving {
 
     pub(super) fn stats(&self, stats: &mut Stats) {
         stats.calls = self.calls.len().max(self.ids.len());
-        stats.call_bytes = self.bytes;
-        stats.served_peers = self.load.len().max(self.handlers.values().map(|served| served.load.len()).sum());
+        stats.call_bytes = self.bytes.used();
+        let of_handlers = self.handlers.values().map(|served| served.places.peers()).sum();
+        stats.served_peers = self.places.peers().max(of_handlers);
         stats.deadlines += self.due.len();
         self.sendings.stats(stats);
     }

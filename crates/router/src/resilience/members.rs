@@ -42,6 +42,11 @@ impl Members {
         self.weights.contains_key(id)
     }
 
+    /// The node's weight; zero for one that is no member.
+    pub fn weight(&self, id: &NodeId) -> u64 {
+        self.weights.get(id).copied().unwrap_or(0)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.weights.len()

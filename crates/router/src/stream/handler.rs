@@ -11,6 +11,7 @@ use peerage_wire::NodeId;
 
 use super::Stream;
 use super::tasks::Note;
+use crate::turns::Turns;
 use crate::wire::streams::codes;
 
 /// A stream that a peer opened to a handler.
@@ -51,11 +52,11 @@ impl StreamHandler {
         StreamHandler(Kind::Outlet(outlet))
     }
 
-    pub(crate) fn start(&self, incoming: IncomingStream, notes: Outlet<Note>) {
+    pub(crate) fn start(&self, incoming: IncomingStream, turns: &Turns, notes: Outlet<Note>) {
         match &self.0 {
             Kind::Task(handle) => {
                 let session = incoming.session;
-                let working = handle(incoming);
+                let working = turns.of(session, None, handle(incoming));
                 let watch = Watch { session, notes };
                 tokio::spawn(async move {
                     let _watch = watch;

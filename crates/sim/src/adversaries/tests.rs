@@ -106,7 +106,7 @@ impl Gossip {
                         let signature = self.cast.sign(keys(9).id(), claim);
                         Some(peerage_gossip::In::Signed { token: *token, signature })
                     }
-                    Out::Verify { token, check } => {
+                    Out::Verify { token, check, .. } => {
                         Some(peerage_gossip::In::Verified { token: *token, ok: self.cast.holds(check) })
                     }
                     Out::Code { token, job } => {

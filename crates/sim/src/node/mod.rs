@@ -9,9 +9,11 @@
 //! | `sessions` | the sessions' pumps: lanes, stalls, farewells |
 //! | `cast` | signatures |
 //! | `coding` | erasure codes |
+//! | `held` | what metrics show of how much it holds |
 
 mod cast;
 mod coding;
+mod held;
 mod message;
 mod part;
 mod requests;
@@ -80,6 +82,8 @@ pub struct NodeArgs {
     pub seed: u64,
     /// What it can be asked, and asks; nothing if it has no router.
     pub services: Rc<[Service]>,
+    /// Who has a weight among those that ask it.
+    pub members: Rc<BTreeMap<NodeId, u64>>,
     /// Machines in place of its own: what makes it hostile.
     pub foreign: ForeignParts,
 }
@@ -190,7 +194,10 @@ pub enum Note {
         took: Option<Duration>,
     },
     /// It was asked, and a handler has it.
-    Called,
+    Called {
+        /// Who asks.
+        from: NodeId,
+    },
 }
 
 /// What a node has counted, of this life.
@@ -315,7 +322,7 @@ impl PeerageNode {
     /// # Errors
     /// In words, what does not fit.
     pub fn new(args: NodeArgs, now: Time, address: SocketAddr) -> Result<PeerageNode, String> {
-        let NodeArgs { cast, config, keys, bootnodes, statics, topics, db, seed, services, foreign } = args;
+        let NodeArgs { cast, config, keys, bootnodes, statics, topics, db, seed, services, members, foreign } = args;
         let mut rng = Rng::new(seed);
         let id = keys.id();
         let record = cast.record(&keys, now.unix_millis(), address).map_err(|error| error.to_string())?;
@@ -347,7 +354,8 @@ impl PeerageNode {
         let mut dialling = config.dialer.clone();
         dialling.max_dial_peers = config.dial_share();
         dialling.max_static_peers = config.max_static_peers;
-        let router = RouterArgs { config: config.router.clone(), services, seed: mix(seed), foreign: foreign.router };
+        let (router, foreign_router) = (config.router.clone(), foreign.router);
+        let router = RouterArgs { config: router, services, members, seed: mix(seed), foreign: foreign_router };
         let requests = (!router.services.is_empty()).then(|| Box::new(Requests::new(router)));
         let dialer = DialerMachine::new(dialling, id, Rng::new(for_dialer)).map_err(|error| error.to_string())?;
         Ok(PeerageNode {

@@ -39,6 +39,8 @@ pub(crate) struct RouterArgs {
     pub(crate) config: Config,
     /// What it can be asked and asks.
     pub(crate) services: Rc<[Service]>,
+    /// Who has a weight among those that ask it.
+    pub(crate) members: Rc<BTreeMap<NodeId, u64>>,
     /// Of its decisions.
     pub(crate) seed: u64,
     /// A machine in place of its own.
@@ -49,6 +51,7 @@ pub(crate) struct RouterArgs {
 pub(super) struct Requests {
     machine: Part<RouterMachine>,
     services: Rc<[Service]>,
+    members: Rc<BTreeMap<NodeId, u64>>,
     /// Calls that wait for their turn: which, what it is for, and what the answer is.
     waiting: VecDeque<(u64, usize, Bytes)>,
     /// When the call at the front is done.
@@ -58,14 +61,19 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(args: RouterArgs) -> Requests {
-        let RouterArgs { config, services, seed, foreign } = args;
+        let RouterArgs { config, services, members, seed, foreign } = args;
         let machine = Part::new(|| RouterMachine::new(config, seed, seed as u32), foreign);
-        Requests { machine, services, waiting: VecDeque::new(), done: None, asked: BTreeMap::new() }
+        Requests { machine, services, members, waiting: VecDeque::new(), done: None, asked: BTreeMap::new() }
     }
 
     /// The machine, if it is the real one.
     pub(super) fn own(&self) -> Option<&RouterMachine> {
         self.machine.own()
+    }
+
+    /// Requests that have not ended, and calls that wait or are worked on.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.asked.len(), self.waiting.len())
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -84,7 +92,11 @@ impl Requests {
 
 impl PeerageNode {
     pub(super) fn serve(&mut self, now: Time, net: &mut Net<'_, PeerageNode>) {
-        let Some(services) = self.requests.as_ref().map(|requests| requests.services.clone()) else { return };
+        let Some(requests) = &self.requests else { return };
+        let (services, members) = (requests.services.clone(), requests.members.clone());
+        if !members.is_empty() {
+            self.tell_router(now, In::Members((*members).clone()), net);
+        }
         for (token, service) in services.iter().enumerate() {
             let (token, name, config) = (token as u64, service.name.clone(), service.limits);
             self.tell_router(now, In::AddHandler { token, name, config }, net);
@@ -165,7 +177,7 @@ impl PeerageNode {
                         requests.begin(now);
                     }
                 }
-                net.note(Note::Called);
+                net.note(Note::Called { from: call.from });
             }
             Out::Completed { token, result } => {
                 if let Some(asked) = requests.asked.remove(&token) {
@@ -175,7 +187,7 @@ impl PeerageNode {
             Out::Report { session, penalty } => {
                 self.todo.push_back(Todo::Root(peerage_server::In::Report(session, penalty)));
             }
-            // What is at work is worked off, as by a function; and members are nobody's business here.
+            // What is at work is worked off, as by a function; and members stay who they are.
             _ => {}
         }
     }

@@ -172,7 +172,7 @@ impl PeerageNode {
                         let signature = self.cast.sign(self.id, &claim);
                         self.gossip.handle(now, In::Signed { token, signature });
                     }
-                    Out::Verify { token, check } => {
+                    Out::Verify { token, check, .. } => {
                         let ok = self.cast.holds(&check);
                         self.gossip.handle(now, In::Verified { token, ok });
                     }

@@ -65,7 +65,7 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "delivery.fast.p99" | "requests.p50" | "requests.p99" | "requests.max" | "supplied.p50" | "supplied.p99" => {
             Unit::Time
         }
-        "peers.mean" | "lookup.queries" | "table.mean" | "copies" | "bytes" => Unit::Ratio,
+        "held.growth" | "peers.mean" | "lookup.queries" | "table.mean" | "copies" | "bytes" => Unit::Ratio,
         "peers.min"
         | "peers.max"
         | "components"
@@ -78,6 +78,9 @@ pub fn unit_of(metric: &str) -> Option<Unit> {
         | "blames"
         | "victim.peers" => Unit::Count,
         "requests.asked" | "requests.handled" => Unit::Count,
+        "requests.members.of-handled" => Unit::Share,
+        name if name.starts_with("requests.members.") => return unit_of(&name.replacen(".members", "", 1)),
+        name if name.starts_with("held.growth.") => Unit::Ratio,
         name if name.starts_with("messages.") => Unit::Count,
         _ => return None,
     };

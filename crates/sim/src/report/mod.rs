@@ -68,6 +68,10 @@ pub struct Cost {
     pub events_per_second: u64,
     /// Memory of a node that does nothing, if it was measured.
     pub bytes_per_idle_node: Option<u64>,
+    /// Memory of a node, with what the world has written down of it, when what nodes hold was first looked at to be
+    /// compared, and at the end: if it was.
+    #[serde(default)]
+    pub bytes_per_node: Option<(u64, u64)>,
 }
 
 impl fmt::Display for Report {
@@ -99,11 +103,18 @@ impl fmt::Display for Violation {
 impl fmt::Display for Cost {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "took {}, {} events/s", milliseconds(self.wall_ms), grouped(self.events_per_second))?;
-        match self.bytes_per_idle_node {
-            Some(value) => write!(to, ", {} an idle node", Metric { unit: Unit::Bytes, value }),
+        if let Some(idle) = self.bytes_per_idle_node {
+            write!(to, ", {} an idle node", bytes(idle))?;
+        }
+        match self.bytes_per_node {
+            Some((early, late)) => write!(to, ", {} a node early and {} at the end", bytes(early), bytes(late)),
             None => Ok(()),
         }
     }
+}
+
+fn bytes(value: u64) -> Metric {
+    Metric { unit: Unit::Bytes, value }
 }
 
 fn milliseconds(value: u64) -> Metric {
@@ -128,7 +139,12 @@ mod tests {
             metrics: metrics.map(|(name, metric)| (name.to_owned(), metric)).into(),
             curves: [("partition".to_owned(), curve)].into(),
             violations: vec![Violation { at_ms: 1_500, invariant: "slots".into(), what: "node 3 has 31".into() }],
-            cost: Cost { wall_ms: 2_000, events_per_second: 617_283, bytes_per_idle_node: Some(96 << 10) },
+            cost: Cost {
+                wall_ms: 2_000,
+                events_per_second: 617_283,
+                bytes_per_idle_node: Some(96 << 10),
+                bytes_per_node: Some((1 << 20, 2 << 20)),
+            },
         }
     }
 
@@ -146,7 +162,7 @@ small, seed 7: 1 000 nodes, 90 s, 1 234 567 events, digest ab12
   delivered     99.97 %
   delivery.p99   412 ms
 invariant slots did not hold at 1.5 s: node 3 has 31
-took 2 s, 617 283 events/s, 96.0 KiB an idle node";
+took 2 s, 617 283 events/s, 96.0 KiB an idle node, 1.0 MiB a node early and 2.0 MiB at the end";
         assert_eq!(report().to_string(), expected);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use peerage_gossip::Topic;
 use peerage_machine::Rng;
 
+use super::held;
 use super::people::{People, policy};
 use super::{Act, RunError, Stage};
 use crate::engine::{HostId, Links};
@@ -36,6 +37,8 @@ pub(super) enum Step {
     Deafen(HostId),
     /// Look at everybody.
     Look,
+    /// Look at what they hold.
+    Hold,
     /// All have started, and nothing but themselves occupies them.
     Settled,
 }
@@ -81,14 +84,24 @@ impl Agenda {
             }
         }
         agenda.enter(first, Step::Settled);
-        // A look at ten thousand nodes each second would cost as much as what they do.
-        let every = Duration::from_secs(1 + people.len() as u64 / 2_000);
-        let mut at = every;
-        while at < scenario.duration.get() {
-            agenda.enter(at, Step::Look);
-            at += every;
+        // A look at ten thousand nodes each second would cost as much as what they do, and so would a look each second of
+        // a day.
+        let end = scenario.duration.get();
+        let hours = end.as_secs() / 3_600;
+        agenda.each(Duration::from_secs(1 + people.len() as u64 / 2_000 + hours), end, Step::Look);
+        if scenario.held_from.is_some() {
+            agenda.each(held::every(end), end, Step::Hold);
         }
         agenda
+    }
+
+    /// The same again and again.
+    fn each(&mut self, every: Duration, end: Duration, step: Step) {
+        let mut at = every;
+        while at < end {
+            self.enter(at, step);
+            at += every;
+        }
     }
 
     pub(super) fn enter(&mut self, at: Duration, step: Step) {
@@ -138,9 +151,11 @@ impl Stage<'_> {
         let mut running: Vec<HostId> = (0..askers as u32).map(HostId).collect();
         running.retain(|host| self.world.node(*host).is_some());
         let Some(chosen) = self.agenda.rng.index(running.len()) else { return };
+        let asker = running[chosen];
         let size = u32::try_from(of.question.bytes()).unwrap_or(u32::MAX);
-        let what = Descriptor { number: self.watch.asks(), size };
-        self.world.command(running[chosen], Command::Ask { service, what });
+        let member = self.people.members().contains_key(&self.people[asker].id);
+        let what = Descriptor { number: self.watch.requests.asks(member), size };
+        self.world.command(asker, Command::Ask { service, what });
     }
 
     pub(super) fn look_up(&mut self, number: u64) {

@@ -1,6 +1,8 @@
 //! Plays a scenario: builds its world, lets things happen, watches, and reports.
 
 mod agenda;
+mod asking;
+mod held;
 mod measure;
 mod people;
 mod record;
@@ -160,6 +162,8 @@ pub(crate) struct Stage<'a> {
     acts: Option<Vec<(Duration, Act)>>,
     /// Of the process, before the world was there and when all had started.
     resident: (Option<u64>, Option<u64>),
+    /// And when what nodes hold was first looked at to be compared.
+    resident_early: Option<u64>,
 }
 
 impl<'a> Stage<'a> {
@@ -181,6 +185,7 @@ impl<'a> Stage<'a> {
             began,
             acts: None,
             resident: (before, None),
+            resident_early: None,
         })
     }
 
@@ -192,6 +197,9 @@ impl<'a> Stage<'a> {
         }
         self.run_until(end);
         self.watch.look(&self.world, &self.people);
+        if self.scenario.held_from.is_some() {
+            self.hold();
+        }
         Ok(())
     }
 
@@ -212,6 +220,7 @@ impl<'a> Stage<'a> {
             Step::Read(host) => self.reads(host, true),
             Step::Deafen(host) => self.reads(host, false),
             Step::Look => self.watch.look(&self.world, &self.people),
+            Step::Hold => self.hold(),
             Step::Settled => self.resident.1 = resident_bytes(),
         }
         Ok(())
@@ -232,6 +241,15 @@ impl<'a> Stage<'a> {
         self.watch.started(self.world.now(), host);
         self.world.start(host, node);
         Ok(())
+    }
+
+    /// Looks at what honest nodes hold.
+    fn hold(&mut self) {
+        if self.resident_early.is_none() && self.scenario.held_from.is_some_and(|from| from.get() <= self.world.now()) {
+            self.resident_early = resident_bytes();
+        }
+        let nodes = self.people.honest().filter_map(|(host, _)| self.world.node(host));
+        self.watch.held.look(self.world.now(), nodes.map(PeerageNode::held));
     }
 
     fn reads(&mut self, host: HostId, reads: bool) {
@@ -255,11 +273,14 @@ impl<'a> Stage<'a> {
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let events = self.world.events();
         let per_node = |bytes: u64| bytes / self.world.hosts().max(1) as u64;
-        let idle = match self.resident {
-            (Some(before), Some(after)) => Some(per_node(after.saturating_sub(before))),
-            _ => None,
-        };
-        let (metrics, curves) = self.watch.results(&self.world, &self.people);
+        let since_before = |after: u64| self.resident.0.map(|before| per_node(after.saturating_sub(before)));
+        let idle = self.resident.1.and_then(since_before);
+        let early = self.resident_early.and_then(since_before);
+        let both = early.zip(self.resident_early.and(resident_bytes()).and_then(since_before));
+        let (mut metrics, mut curves) = self.watch.results(&self.world, &self.people);
+        if let Some(from) = self.scenario.held_from {
+            self.watch.held.results(from.get(), &mut metrics, &mut curves);
+        }
         Report {
             scenario: self.scenario.name.clone(),
             seed: self.seed,
@@ -270,7 +291,12 @@ impl<'a> Stage<'a> {
             metrics,
             curves,
             violations: self.watch.violations,
-            cost: Cost { wall_ms, events_per_second: events * 1000 / wall_ms.max(1), bytes_per_idle_node: idle },
+            cost: Cost {
+                wall_ms,
+                events_per_second: events * 1000 / wall_ms.max(1),
+                bytes_per_idle_node: idle,
+                bytes_per_node: both,
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who is in a world: hosts, identities, and what each node is started with.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Index;
 use std::rc::Rc;
@@ -20,7 +21,7 @@ use super::agenda::joining;
 use crate::adversaries::{Aim, Recruit, Swarm};
 use crate::engine::{HostId, HostSpec, Links, World, mix};
 use crate::node::{Cast, ForeignParts, NodeArgs, PeerageNode, Service, seed_of};
-use crate::scenario::{self, Preset, Regions, Scenario, Sites};
+use crate::scenario::{self, Population, Preset, Regions, Scenario, Sites};
 
 /// The port of all nodes.
 const PORT: u16 = 30303;
@@ -63,6 +64,8 @@ pub struct People {
     nodes: u32,
     statics: u32,
     services: Rc<[Service]>,
+    /// Those of the honest nodes that are members, and their weights.
+    members: Rc<BTreeMap<NodeId, u64>>,
 }
 
 impl Index<HostId> for People {
@@ -215,8 +218,8 @@ pub(super) fn populate(scenario: &Scenario, seed: u64) -> Result<(World<PeerageN
     let bootnode = |person: &Person| Bootnode { id: person.id, addr: person.address };
     let bootnodes = all.iter().take(population.bootnodes as usize).map(bootnode).collect();
     let (nodes, statics) = (population.nodes, population.statics);
-    let services = services(scenario);
-    let mut people = People { all, cast, config, bootnodes, swarms, victim: None, nodes, statics, services };
+    let (services, members) = (services(scenario), Rc::new(members(scenario, &all)));
+    let mut people = People { all, cast, config, bootnodes, swarms, victim: None, nodes, statics, services, members };
     people.brief().map_err(RunError::Unplayable)?;
     Ok((world, people))
 }
@@ -247,6 +250,13 @@ fn topics(scenario: &Scenario) -> Vec<(Topic, Policy, scenario::Share)> {
     topics
 }
 
+/// The first ones of a scenario's nodes, as many as are to be members.
+fn members(scenario: &Scenario, all: &[Person]) -> BTreeMap<NodeId, u64> {
+    let Population { nodes, members, .. } = &scenario.population;
+    let (count, weight) = members.map_or((0, 0), |of| (of.share.of(u64::from(*nodes)) as usize, of.weight));
+    all.iter().take(count).map(|person| (person.id, weight)).collect()
+}
+
 /// What nodes of a scenario ask each other, and under which limits.
 fn services(scenario: &Scenario) -> Rc<[Service]> {
     let limited = scenario.population.limits.requests;
@@ -254,10 +264,11 @@ fn services(scenario: &Scenario) -> Rc<[Service]> {
         let at_once = of.takes.get().is_zero();
         let limits = if at_once { HandlerConfig::in_order() } else { HandlerConfig::concurrent() };
         let rate = of.allowance.map(|calls| Rate { calls, period: Duration::from_secs(1) });
+        let total = of.places.map_or(limits.total, |places| places as usize);
         Service {
             name: of.handler.clone(),
             limits: match limited {
-                true => HandlerConfig { rate, ..limits },
+                true => HandlerConfig { rate, total, ..limits },
                 false => HandlerConfig { per_peer: usize::MAX, total: usize::MAX, ..limits },
             },
             answer: u32::try_from(of.answer.bytes()).unwrap_or(u32::MAX),
@@ -320,6 +331,10 @@ impl People {
         self.bootnodes.len()
     }
 
+    pub(super) fn members(&self) -> &Rc<BTreeMap<NodeId, u64>> {
+        &self.members
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -378,6 +393,7 @@ impl People {
             db: person.db.clone(),
             seed,
             services: self.services.clone(),
+            members: self.members.clone(),
             foreign,
         };
         PeerageNode::new(args, now, person.address)

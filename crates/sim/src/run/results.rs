@@ -11,14 +11,14 @@ use crate::engine::World;
 use crate::node::{PeerageNode, Tally};
 use crate::report::{Curve, Metric, Unit};
 
-type Metrics = BTreeMap<String, Metric>;
-type Curves = BTreeMap<String, Curve>;
+pub(super) type Metrics = BTreeMap<String, Metric>;
+pub(super) type Curves = BTreeMap<String, Curve>;
 
-fn add(metrics: &mut Metrics, name: &str, unit: Unit, value: u64) {
+pub(super) fn add(metrics: &mut Metrics, name: &str, unit: Unit, value: u64) {
     metrics.insert(name.to_owned(), Metric { unit, value });
 }
 
-fn curve(curves: &mut Curves, name: &str, x: &str, y: &str, points: Vec<(u64, u64)>) {
+pub(super) fn curve(curves: &mut Curves, name: &str, x: &str, y: &str, points: Vec<(u64, u64)>) {
     if !points.is_empty() {
         curves.insert(name.to_owned(), Curve { x: x.to_owned(), y: y.to_owned(), points });
     }
@@ -30,7 +30,7 @@ impl Watch {
         let (mut metrics, mut curves) = (Metrics::new(), Curves::new());
         self.network(world, people, &mut metrics, &mut curves);
         self.gossip(world, people, &mut metrics, &mut curves);
-        self.requests(&mut metrics, &mut curves);
+        self.requests.results(!people.members().is_empty(), &mut metrics, &mut curves);
         self.hostile(world, people, &mut metrics);
         self.carried(world, &mut metrics);
         (metrics, curves)
@@ -138,21 +138,6 @@ impl Watch {
         }
         add(metrics, "messages.asked", Unit::Count, tally.asked);
         add(metrics, "messages.queue-refused", Unit::Count, tally.refused);
-    }
-
-    fn requests(&self, metrics: &mut Metrics, curves: &mut Curves) {
-        if self.asks == 0 {
-            return;
-        }
-        add(metrics, "requests.asked", Unit::Count, self.asks);
-        add(metrics, "requests.handled", Unit::Count, self.calls);
-        add(metrics, "requests.answered", Unit::Share, share(self.answers.count(), self.asks));
-        if self.answers.count() > 0 {
-            add(metrics, "requests.p50", Unit::Time, self.answers.percentile(50));
-            add(metrics, "requests.p99", Unit::Time, self.answers.percentile(99));
-            add(metrics, "requests.max", Unit::Time, self.answers.max());
-            curve(curves, "requests-cdf", "µs", "answers, ppm", self.answers.shares());
-        }
     }
 
     /// What honest nodes have counted.

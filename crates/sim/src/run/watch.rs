@@ -1,6 +1,7 @@
 //! Watches a run: what was owed and came, who found whom, what must never be.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use peerage_discovery::Key;
@@ -10,6 +11,8 @@ use rustc_hash::FxHashMap;
 
 use peerage_server::Config;
 
+use super::asking::Requests;
+use super::held::Held;
 use super::measure::Histogram;
 use super::people::{People, Person, closest};
 use crate::engine::{HostId, World};
@@ -94,10 +97,8 @@ pub(super) struct Watch {
     pub(super) settling: Histogram,
     pub(super) duplicates_delivered: u64,
     pub(super) refused: u64,
-    pub(super) asks: u64,
-    pub(super) answers: Histogram,
-    /// Calls that handlers of honest nodes were handed.
-    pub(super) calls: u64,
+    pub(super) requests: Requests,
+    pub(super) held: Held,
     pub(super) lookups: BTreeMap<u64, Lookup>,
     pub(super) found_all: u64,
     pub(super) found_nearest: u64,
@@ -127,6 +128,7 @@ pub(super) struct Watch {
     /// The host that is seen first at the next look.
     next_seen: u32,
     wanted: u32,
+    members: Rc<BTreeMap<NodeId, u64>>,
     roster: Roster,
     config: Config,
 }
@@ -149,9 +151,8 @@ impl Watch {
             settling: Histogram::default(),
             duplicates_delivered: 0,
             refused: 0,
-            asks: 0,
-            answers: Histogram::default(),
-            calls: 0,
+            requests: Requests::default(),
+            held: Held::default(),
             lookups: BTreeMap::new(),
             found_all: 0,
             found_nearest: 0,
@@ -175,6 +176,7 @@ impl Watch {
             invariants: invariants::all().into_iter().chain(more).collect(),
             next_seen: 0,
             wanted: people.config().dial_share().min(people.len().saturating_sub(1) as u32).max(1),
+            members: people.members().clone(),
             roster: Roster::new(who),
             config: people.config().clone(),
         }
@@ -222,12 +224,6 @@ impl Watch {
         }
         self.messages.push(Published { at: world.now(), size: 0, owed, got: Bits::default() });
         self.messages.len() as u64 - 1
-    }
-
-    /// Somebody is about to ask; returns the question's number.
-    pub(super) fn asks(&mut self) -> u64 {
-        self.asks += 1;
-        self.asks
     }
 
     pub(super) fn sized(&mut self, now: Duration, what: Descriptor) {
@@ -281,8 +277,8 @@ impl Watch {
                 life.peers = life.peers.saturating_sub(1);
             }
             Note::Published(None) if honest => self.refused += 1,
-            Note::Completed { took: Some(took) } if honest => self.answers.add(took.as_micros() as u64),
-            Note::Called if honest => self.calls += 1,
+            Note::Completed { took: Some(took) } if honest => self.requests.answered(self.is_member(&person.id), took),
+            Note::Called { from } if honest => self.requests.called(self.is_member(&from)),
             Note::Walked { hops, queries } => {
                 self.hops.add(hops.into());
                 self.queries.add(queries.into());
@@ -321,7 +317,7 @@ impl Watch {
             Note::Dials(_) => self.dials += 1,
             Note::Usable
             | Note::Completed { .. }
-            | Note::Called
+            | Note::Called { .. }
             | Note::Dialled { .. }
             | Note::Delivered(_)
             | Note::Published(_)
@@ -348,6 +344,10 @@ impl Watch {
                 self.fast_delivery.add(took);
             }
         }
+    }
+
+    fn is_member(&self, id: &NodeId) -> bool {
+        self.members.contains_key(id)
     }
 
     /// Looks at everybody: what must hold at any time, and how the network hangs together.

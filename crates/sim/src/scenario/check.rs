@@ -34,6 +34,14 @@ pub(super) fn duration(duration: Span) -> Result<(), String> {
     if duration > Span::default() { Ok(()) } else { Err("`duration` is more than 0".to_owned()) }
 }
 
+/// There is time for a leak to show between what is compared.
+pub(super) fn held_from(from: Span, end: Span) -> Result<(), String> {
+    if from.get().saturating_mul(2) <= end.get() {
+        return Ok(());
+    }
+    Err("`held_from` is in the first half of the run: what was held then is compared with the end".to_owned())
+}
+
 pub(super) fn population(population: &Population, end: Span) -> Result<(), String> {
     let Population { nodes, bootnodes, start, max_peers, statics, .. } = population;
     if !(1..=MOST_NODES).contains(nodes) {
@@ -50,6 +58,9 @@ pub(super) fn population(population: &Population, end: Span) -> Result<(), Strin
     }
     if *statics >= *nodes {
         return Err(format!("`statics = {statics}`: there are {} others for a node to keep connected", nodes - 1));
+    }
+    if let Some(members) = population.members {
+        some("members", members.share, *nodes)?;
     }
     match population.slow {
         Some(slow) if slow.up.is_none() && slow.down.is_none() => {
@@ -86,6 +97,9 @@ pub(super) fn requests(requests: &Requests, end: Span, nodes: u32) -> Result<(),
     }
     if requests.allowance == Some(0) {
         return Err("`allowance` is at least 1: with none, nobody could ask".to_owned());
+    }
+    if requests.places == Some(0) {
+        return Err("`places` is at least 1: with none, nobody could ask".to_owned());
     }
     some("askers", requests.askers, nodes)
 }
@@ -209,6 +223,10 @@ pub(super) fn expectation(expectation: &Expectation, scenario: &Scenario) -> Res
             "[[traffic]]"
         }
         "requests" if scenario.requests.is_empty() => "[[requests]]",
+        "requests" if metric.starts_with("requests.members.") && scenario.population.members.is_none() => {
+            return Err(format!("nothing to measure `{metric}` on: the scenario has no `members` in its [population]"));
+        }
+        "held" if scenario.held_from.is_none() => "held_from",
         "lookup" if scenario.lookups.is_empty() => "[[lookups]]",
         "hostile" | "victim" if scenario.adversaries.is_empty() => "[[adversaries]]",
         // Bans of hostile nodes; those of honest ones, `bans.honest`, every report has.

@@ -17,7 +17,7 @@ use toml::Spanned;
 pub use adversary::{Adversary, Kind, Number, OptionValue};
 pub use expect::{Bound, Expectation, Miss};
 pub use peerage_gossip::Mode;
-pub use population::{Limits, Links, Population, Preset, Regions, Sites, Slow};
+pub use population::{Limits, Links, Members, Population, Preset, Regions, Sites, Slow};
 pub use requests::Requests;
 pub use timeline::{Action, Event};
 pub use traffic::{Lookups, Pace, Policy, Traffic};
@@ -39,6 +39,8 @@ pub struct Scenario {
     pub quick: bool,
     /// How long it lasts, in virtual time.
     pub duration: Span,
+    /// What nodes hold at the end is compared with what they held from then on.
+    pub held_from: Option<Span>,
     /// The honest nodes.
     pub population: Population,
     /// What lies between nodes.
@@ -90,6 +92,7 @@ struct Raw {
     #[serde(default)]
     quick: bool,
     duration: Spanned<Span>,
+    held_from: Option<Spanned<Span>>,
     population: Spanned<Population>,
     links: Option<Spanned<population::RawLinks>>,
     #[serde(default)]
@@ -156,6 +159,7 @@ impl Scenario {
             seeds: one(raw.seeds, |seeds| check::seeds(*seeds))?,
             quick: raw.quick,
             duration: end,
+            held_from: raw.held_from.map(|from| one(from, |from| check::held_from(*from, end))).transpose()?,
             population,
             links,
             traffic: bare(traffic),

@@ -43,6 +43,8 @@ pub struct Population {
     pub down: Option<Rate>,
     /// Some nodes with other bandwidths. Default: none.
     pub slow: Option<Slow>,
+    /// Some nodes are members, and all honest nodes know them and their weight. Default: none.
+    pub members: Option<Members>,
     /// How gossip goes from node to node. Default: as the preset says.
     pub gossip: Option<Mode>,
     /// Switches of the nodes' limits.
@@ -60,6 +62,16 @@ pub struct Slow {
     pub up: Option<Rate>,
     /// Their bandwidth downward. Default: the others'.
     pub down: Option<Rate>,
+}
+
+/// Nodes that have a weight: validators, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Members {
+    /// The part of the nodes; the first ones, so the same that ask or publish where only a part of the nodes does.
+    pub share: Share,
+    /// The weight of each. With 0 nothing is kept for them.
+    pub weight: u64,
 }
 
 /// Which of the nodes' limits hold.

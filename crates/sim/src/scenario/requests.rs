@@ -24,6 +24,8 @@ pub struct Requests {
     pub takes: Span,
     /// How many calls a second a node takes of one peer; it refuses others. Default: as many as there is room for.
     pub allowance: Option<u32>,
+    /// How many calls a node has at work or waiting, of all peers together; it refuses others. Default: as the router's.
+    pub places: Option<u32>,
     /// How long a request may take, all attempts together.
     pub deadline: Span,
     /// Whether another peer is asked where one does not answer. Default: yes.
@@ -60,6 +62,7 @@ pub(super) struct RawRequests {
     #[serde(default)]
     takes: Span,
     allowance: Option<u32>,
+    places: Option<u32>,
     deadline: Span,
     #[serde(default = "yes")]
     retry: bool,
@@ -70,8 +73,23 @@ pub(super) struct RawRequests {
 impl RawRequests {
     pub(super) fn checked(self) -> Result<Requests, String> {
         let pace = pace(self.rate, self.every, "request would ever be made")?;
-        let Self { handler, askers, question, answer, takes, allowance, deadline, retry, from, until, .. } = self;
-        Ok(Requests { handler, askers, pace, question, answer, takes, allowance, deadline, retry, from, until })
+        let Self { handler, askers, question, answer, takes, allowance, places, deadline, retry, from, until, .. } =
+            self;
+        let requests = Requests {
+            handler,
+            askers,
+            pace,
+            question,
+            answer,
+            takes,
+            allowance,
+            places,
+            deadline,
+            retry,
+            from,
+            until,
+        };
+        Ok(requests)
     }
 }
 

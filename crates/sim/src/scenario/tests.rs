@@ -325,6 +325,44 @@ fn expectations_that_cannot_be_are_refused() {
     }
 }
 
+const REQUESTS: &str = r#"
+[[requests]]
+handler = "height/1"
+rate = 10
+question = "100B"
+answer = "1KiB"
+deadline = "5s"
+from = "10s"
+until = "50s"
+"#;
+
+#[test]
+fn members_and_places_are_understood_and_refused_where_they_would_be_none() {
+    let members = |share: &str| SMALL.replace("nodes = 100", &format!("nodes = 100\nmembers = {share}"));
+    let text = members("{ share = \"20%\", weight = 10 }") + REQUESTS + "places = 16\n";
+    let expects = "[[expect]]\nmetric = \"requests.members.answered\"\nat_least = \"99%\"\n";
+    let scenario = parse(&(text + expects)).expect("it is a scenario");
+    assert_eq!(scenario.population.members, Some(Members { share: Share::from_ppm(200_000), weight: 10 }));
+    assert_eq!(scenario.requests[0].places, Some(16));
+    let said = parse(&members("{ share = \"0.1%\", weight = 10 }")).expect_err("it is nobody");
+    assert!(said.contains("`members`: 0.1 % of 100 nodes is none"), "{said}");
+    let said = parse(&members("{ share = \"10%\" }")).expect_err("it has no weight");
+    assert!(said.contains("missing field `weight`"), "{said}");
+    refused(&format!("{REQUESTS}places = 0\n"), "`places` is at least 1");
+    refused(&format!("{REQUESTS}{expects}"), "no `members` in its [population]");
+}
+
+#[test]
+fn what_is_held_is_compared_with_a_time_in_the_first_half() {
+    let held = |from: &str| SMALL.replace("duration = ", &format!("held_from = \"{from}\"\nduration = "));
+    let expects = "[[expect]]\nmetric = \"held.growth\"\nat_most = \"1.25\"\n";
+    assert_eq!(parse(&(held("30s") + expects)).expect("it is a scenario").held_from, Some(Span::seconds(30)));
+    assert_eq!(parse(SMALL).expect("it is a scenario").held_from, None);
+    let said = parse(&held("31s")).expect_err("it is in the second half");
+    assert!(said.starts_with("some/where/small.toml:5: `held_from` is in the first half"), "{said}");
+    refused(expects, "no `held_from`");
+}
+
 #[test]
 fn hostile_nodes_are_their_share_of_the_whole() {
     let hostile = |more: &str| with(more).expect("it is a scenario").hostile();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peerage_server::{Config, Limits};
 
-use super::{DROPS, Facts, Fared, HOSTILE, Percentiles, Spoils, victim};
+use super::{DROPS, Facts, Fared, HOSTILE, Percentiles, REQUESTS, Spoils, victim};
 
 /// Name, value and unit.
 pub(super) type Figures = Vec<(String, f64, &'static str)>;
@@ -81,10 +81,12 @@ pub(super) fn of(run: &Run) -> Figures {
     figures.push(("messages_published".into(), fared.published as f64, "messages"));
     figures.push(("delivery_percent".into(), fared.delivered_percent, "percent"));
     figures.extend(latencies("delivery", &fared.delivery_ms));
-    figures.extend(fared.dropped.iter().filter_map(|(name, count)| {
-        let why = labelled(name.strip_prefix(DROPS)?);
-        Some((format!("honest_gossip{why}"), *count as f64, "events"))
-    }));
+    for (what, counters, start) in [("gossip", &fared.dropped, DROPS), ("router", &fared.requests, REQUESTS)] {
+        figures.extend(counters.iter().filter(|(_, count)| **count > 0).filter_map(|(name, count)| {
+            let why = labelled(name.strip_prefix(start)?);
+            Some((format!("honest_{what}{why}"), *count as f64, "events"))
+        }));
+    }
     match attacked {
         true => figures.extend(hostile(during, spoils, percent)),
         // The same for all attacks.

@@ -16,7 +16,7 @@ use peerage_server::{Args, Config, Event, PeerAddress, ServerMailbox, start};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
-use super::{DROPS, ECHO, Fared, Found, HONEST, PATIENCE, Percentiles, topic};
+use super::{DROPS, ECHO, Fared, Found, HONEST, PATIENCE, Percentiles, REQUESTS, topic};
 use crate::stats::percentile;
 use crate::{Failure, node};
 
@@ -223,6 +223,7 @@ fn fared(shared: &Shared, events: &[Inlet<Event>]) -> Fared {
         delivered_percent: 100.0 * arrived.len() as f64 / due.max(1) as f64,
         delivery_ms: percentiles(&mut arrived),
         dropped: shared.counts.counters(DROPS),
+        requests: shared.counts.counters(REQUESTS),
     }
 }
 

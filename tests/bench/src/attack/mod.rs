@@ -38,6 +38,8 @@ const BYTES: &str = "bytes/1";
 
 /// The counters that say what gossip let go, and why.
 const DROPS: &str = "peerage_gossip_drops_total";
+/// And those that say how requests went.
+const REQUESTS: &str = "peerage_router_events_total";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -141,6 +143,7 @@ struct Fared {
     delivery_ms: Percentiles,
     /// What their gossip let go, by why.
     dropped: BTreeMap<String, u64>,
+    requests: BTreeMap<String, u64>,
 }
 
 /// Of latencies, in ms.

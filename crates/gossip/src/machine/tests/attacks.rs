@@ -179,7 +179,8 @@ fn a_slow_checker_bounds_what_is_in_flight() {
             node.inbound(at(1), session, parcel(50, 1_000 * session + n, at(0), b"hi").bytes);
         }
     }
-    assert_eq!(node.stats().in_flight, Config::test().in_flight);
+    // Each has an equal part, and one is left for who may come.
+    assert_eq!(node.stats().in_flight, 8 * (Config::test().in_flight / 9));
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Node {
                         let signature = claim.sign(&self.keys);
                         self.driver.handle(now, In::Signed { token, signature });
                     }
-                    Out::Verify { token, check } if self.checks => {
+                    Out::Verify { token, check, .. } if self.checks => {
                         self.driver.handle(now, In::Verified { token, ok: check.holds() });
                     }
                     out => outs.push(out),

@@ -211,6 +211,55 @@ fn only_members_are_served_where_it_says_so() {
     assert!(node.calls.len() == 2 && node.calls.iter().all(|call| call.from == peer(2)));
 }
 
+/// Each asks until it is refused; how many of its calls were taken.
+fn asks_until_refused(node: &mut Node, from: u8) -> usize {
+    let before = node.calls.len();
+    (0..100).for_each(|id| node.asked_by(from, id, SECOND));
+    node.calls.len() - before
+}
+
+#[test]
+fn a_crowd_that_asks_all_it_may_leaves_members_their_part_by_weight() {
+    let config = HandlerConfig { total: 16, ..HandlerConfig::concurrent() };
+    let mut node = Node::serving(5, config);
+    // The fifth is connected, and no member; the sixth is a member, and not connected.
+    node.feed(In::Members([(peer(3), 6), (peer(4), 2), (peer(6), 100)].into()));
+    assert_eq!([1, 2, 5].map(|n| asks_until_refused(&mut node, n)), [8, 0, 0]);
+    assert_eq!([3, 4].map(|n| asks_until_refused(&mut node, n)), [6, 2]);
+    let served: Vec<u64> = node.calls.iter().map(|call| call.call).collect();
+    served.into_iter().for_each(|call| node.answer(call, "done"));
+    assert!(node.is_clean());
+    node.down(3);
+    node.down(4);
+    assert_eq!(asks_until_refused(&mut node, 1), 16, "no member is connected");
+}
+
+#[test]
+fn members_have_their_part_of_the_nodes_calls_and_bytes_too() {
+    let recommended = Config::recommended();
+    let few = crate::Limits { node: 8, per_peer: 8, ..recommended.served };
+    let small = crate::Limits { node_bytes: 64, per_peer_bytes: 64, ..recommended.served };
+    for (served, bytes, at_large) in [(few, 2, 4), (small, 8, 4)] {
+        let mut node = Node::with(recommended.clone());
+        (1..=2).for_each(|n| node.up(n));
+        node.feed(In::AddHandler { token: 0, name: "echo/1".to_owned(), config: HandlerConfig::concurrent() });
+        node.feed(In::Limits { asked: recommended.asked, served });
+        node.feed(In::Members([(peer(2), 1)].into()));
+        for (from, most) in [(1, at_large), (2, 2 * at_large)] {
+            (0..20).for_each(|id| node.hear(from, wire::request(id, echo(), SECOND, &vec![0; bytes])));
+            assert_eq!(node.calls.len(), most);
+        }
+    }
+}
+
+#[test]
+fn members_that_have_no_weight_are_a_crowd_like_others() {
+    let config = HandlerConfig { total: 16, ..HandlerConfig::concurrent() };
+    let mut node = Node::serving(2, config);
+    node.feed(In::Members([(peer(2), 0)].into()));
+    assert_eq!([1, 2].map(|n| asks_until_refused(&mut node, n)), [16, 0]);
+}
+
 #[test]
 fn a_rate_refuses_requests_and_drops_messages() {
     let rate = Some(Rate { calls: 2, period: SECOND });
