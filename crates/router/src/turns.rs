@@ -94,9 +94,10 @@ impl<W> Order<W> {
         Some(self.tickets)
     }
 
-    /// Whether the turn of the ticket has come. One that still waits is woken by this waker from now on.
+    /// Whether the turn of the ticket has come, to be [ended](Order::end). One that still waits is woken by this waker
+    /// from now on.
     fn is_called(&mut self, session: SessionId, ticket: Ticket, waker: impl FnOnce() -> W) -> bool {
-        if self.called.contains(&ticket) {
+        if self.called.remove(&ticket) {
             return true;
         }
         let tasks = self.sessions.get_mut(&session).map(|waits| &mut waits.tasks);
@@ -104,11 +105,6 @@ impl<W> Order<W> {
             *old = waker();
         }
         false
-    }
-
-    /// Whoever was called begins its turn, to be [ended](Order::end).
-    fn begin(&mut self, ticket: Ticket) {
-        self.called.remove(&ticket);
     }
 
     /// A turn is over, and took so long. Returns who are to be woken for theirs.
@@ -244,10 +240,7 @@ impl Place {
                 return true;
             }
             At::Away => order.come(self.session, waker).map_or(At::Next, At::Waits),
-            At::Waits(ticket) if order.is_called(self.session, ticket, waker) => {
-                order.begin(ticket);
-                At::Next
-            }
+            At::Waits(ticket) if order.is_called(self.session, ticket, waker) => At::Next,
             waits => waits,
         };
         drop(order);
@@ -357,7 +350,6 @@ mod tests {
         assert!(!order.is_called(SessionId(1), third, || 4));
         assert_eq!((order.waiting(), order.end(SessionId(1), MILLI)), (1, vec![4]), "the waker that came last");
         assert!(order.is_called(SessionId(1), third, || 5));
-        order.begin(third);
         assert_eq!((order.end(SessionId(1), MILLI), order.end(SessionId(1), MILLI)), (vec![], vec![]));
         assert_eq!(order.given, 0);
     }
@@ -411,7 +403,6 @@ mod tests {
         assert_eq!(order.end(SessionId(1), MILLI), [3]);
         assert_eq!(order.leave(SessionId(3), called), [4]);
         assert!(order.is_called(SessionId(4), last, || 0));
-        order.begin(last);
         assert!(order.end(SessionId(4), MILLI).is_empty());
         assert_eq!((order.given, order.waiting(), order.called.len(), order.waiting.len()), (0, 0, 0, 0));
     }
@@ -426,7 +417,6 @@ mod tests {
             session = next(&mut order, session, MILLI);
             let ticket = order.tickets;
             assert!(order.is_called(SessionId(session), ticket, || (0, 0)));
-            order.begin(ticket);
         }
         assert_eq!(order.end(SessionId(session), MILLI), []);
         assert!(order.sessions.len() <= REMEMBERED, "{}", order.sessions.len());
