@@ -39,13 +39,18 @@ impl Clock {
 
     /// This instant.
     pub fn now(&self) -> Time {
-        let running = self.start.elapsed();
+        let running = self.running();
         let unix = match self.wall {
             // A clock set before 1970 reads as 1970.
             Wall::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
             Wall::Simulated(unix) => unix + running,
         };
         Time::new(running, unix)
+    }
+
+    /// The running time of this instant: for what is only measured.
+    pub fn running(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// The runtime's instant at which the running time is `at`'s: for a timer that is kept and moved. One too far away

@@ -116,8 +116,8 @@ impl Pool {
     }
 
     /// Which lanes rest from now on, of all doors of this pool: what is offered there is refused as
-    /// [`Refusal::Shed`](crate::Refusal::Shed), and who can wait does so until they work again. What is queued, and
-    /// streams that are open, go on.
+    /// [`Refusal::Shed`](crate::Refusal::Shed), and who can wait, such as a stream, does so until they work again. What is
+    /// queued goes on.
     pub fn shed(&self, shed: Shed) {
         self.pressure.shed.store(shed as u8, Ordering::Relaxed);
         // Senders that wait look again. The lock is taken after the store: one that comes later sees what is new.

@@ -4,6 +4,7 @@ mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use peerage_machine::journal::{Genesis as _, Journals};
 use peerage_machine::{Driver, Time};
@@ -111,7 +112,8 @@ struct State {
 struct Working {
     session: SessionId,
     handler: HandlerId,
-    began: Time,
+    /// By running time.
+    began: Duration,
     wanted: Option<watch::Sender<()>>,
 }
 
@@ -298,7 +300,7 @@ impl State {
             Ask::Request { reply, .. } if reply.is_abandoned() => {}
             Ask::Request { key, request, reply } => {
                 self.asking.insert(key, reply);
-                self.feed(now, In::Request { token: key, request: *request });
+                self.feed(now, In::Request { token: key, request });
             }
             Ask::Cancel { key } => self.feed(now, In::Cancel { token: key }),
             Ask::Open(ask) if ask.reply.is_abandoned() => {}
@@ -316,7 +318,7 @@ impl State {
         let working = self.working.remove(&call);
         if let Some(Working { handler, began, .. }) = &working {
             let outcome = if crashed { "crashed" } else { outcome(&answer) };
-            self.metrics.handled(*handler, outcome, self.args.clock.now().since(*began));
+            self.metrics.handled(*handler, outcome, self.args.clock.running().saturating_sub(*began));
         }
         if let Some(Working { session, .. }) = working.filter(|_| crashed) {
             self.feed(now, In::HandlerPanicked { session });
@@ -405,7 +407,7 @@ impl State {
     }
 
     fn begin(&mut self, call: Call) -> Option<In> {
-        let (id, session, called, began) = (call.call, call.session, call.handler, self.args.clock.now());
+        let (id, session, called, began) = (call.call, call.session, call.handler, self.args.clock.running());
         // Gone between the call and its turn.
         let Some(handler) = self.handlers.get(&call.handler) else {
             return Some(In::Answered { call: id, answer: Err(Fault::new(ErrorCode::UnknownHandler, "")) });
@@ -423,12 +425,12 @@ impl State {
         })) {
             Ok(answer) => {
                 let answer = answer?;
-                self.metrics.handled(called, outcome(&answer), self.args.clock.now().since(began));
+                self.metrics.handled(called, outcome(&answer), self.args.clock.running().saturating_sub(began));
                 Some(In::Answered { call: id, answer: answer.map(Payload) })
             }
             Err(_) => {
                 // Its answer is the next input; this one says nothing but whose doing it was.
-                self.metrics.handled(called, "crashed", self.args.clock.now().since(began));
+                self.metrics.handled(called, "crashed", self.args.clock.running().saturating_sub(began));
                 self.tell(self.args.clock.now(), In::HandlerPanicked { session });
                 Some(In::Answered { call: id, answer: Err(Fault::new(ErrorCode::Internal, "")) })
             }

@@ -68,11 +68,11 @@ impl Router {
     pub async fn request(
         &self,
         peer: NodeId,
-        handler: &str,
+        handler: impl Into<HandlerId>,
         payload: impl Into<Bytes>,
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
-        let request = raw(Target::Peer(peer), handler, payload.into(), Terms::within(deadline));
+        let request = raw(Target::Peer(peer), handler.into(), payload.into(), Terms::within(deadline));
         self.ask(request).await.map(|answer| answer.payload)
     }
 
@@ -83,19 +83,24 @@ impl Router {
     pub async fn request_any(
         &self,
         pool: Pool,
-        handler: &str,
+        handler: impl Into<HandlerId>,
         payload: impl Into<Bytes>,
         deadline: Duration,
     ) -> Result<Answer, RequestError> {
-        self.ask(raw(Target::Any(pool), handler, payload.into(), Terms::trying(deadline))).await
+        self.ask(raw(Target::Any(pool), handler.into(), payload.into(), Terms::trying(deadline))).await
     }
 
     /// Says something that wants no answer, to peers that are drawn so. Tells for whom it was queued.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn send(&self, to: Sample, handler: &str, payload: impl Into<Bytes>) -> Result<Sampled, RequestError> {
-        let (handler, payload) = (HandlerId::of(handler), payload.into());
+    pub async fn send(
+        &self,
+        to: Sample,
+        handler: impl Into<HandlerId>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Sampled, RequestError> {
+        let (handler, payload) = (handler.into(), payload.into());
         let sent = ask(PATIENCE, |reply| {
             let refused = self.asks.offer(Ask::Send { to, handler, payload, reply });
             if let Err(Refused::Full(Ask::Send { reply, .. })) = refused {
@@ -112,7 +117,7 @@ impl Router {
     ///
     /// # Errors
     /// [`OpenStreamError`].
-    pub async fn open(&self, peer: NodeId, handler: &str) -> Result<Stream, OpenStreamError> {
+    pub async fn open(&self, peer: NodeId, handler: impl Into<HandlerId>) -> Result<Stream, OpenStreamError> {
         self.open_on(peer, handler, Lane::Normal).await
     }
 
@@ -121,8 +126,13 @@ impl Router {
     ///
     /// # Errors
     /// [`OpenStreamError`].
-    pub async fn open_on(&self, peer: NodeId, handler: &str, lane: Lane) -> Result<Stream, OpenStreamError> {
-        let handler = HandlerId::of(handler);
+    pub async fn open_on(
+        &self,
+        peer: NodeId,
+        handler: impl Into<HandlerId>,
+        lane: Lane,
+    ) -> Result<Stream, OpenStreamError> {
+        let handler = handler.into();
         let asked = ask(PATIENCE, |reply| {
             let refused = self.asks.offer(Ask::Open(OpenAsk { peer, handler, reply }));
             match refused {
@@ -139,16 +149,16 @@ impl Router {
     }
 
     /// A client of one handler, with its payloads as `codec` has them.
-    pub fn client<C, Q, A>(&self, handler: &str, codec: C) -> Client<C, Q, A>
+    pub fn client<C, Q, A>(&self, handler: impl Into<HandlerId>, codec: C) -> Client<C, Q, A>
     where
         C: Codec<Q> + Codec<A>,
     {
-        Client { router: self.clone(), handler: HandlerId::of(handler), codec, types: PhantomData }
+        Client { router: self.clone(), handler: handler.into(), codec, types: PhantomData }
     }
 }
 
-fn raw(target: Target, handler: &str, payload: Bytes, terms: Terms) -> Request {
-    Request { target, handler: HandlerId::of(handler), payload, terms, fallback: None }
+fn raw(target: Target, handler: HandlerId, payload: Bytes, terms: Terms) -> Request {
+    Request { target, handler, payload, terms, fallback: None }
 }
 
 /// A request that somebody waits for; dropped before its end, it is cancelled.

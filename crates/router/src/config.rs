@@ -57,9 +57,9 @@ pub struct Config {
     pub asked: Limits,
     /// What this node is asked.
     pub served: Limits,
-    /// Hundredths of what this node is asked, and of what each of its handlers is, that are kept for members that are
-    /// connected, each its part by weight: a crowd without weight cannot take them. Without such members they are
-    /// everybody's.
+    /// Hundredths of what this node is asked, of what each of its handlers is, of the streams that it serves and of large
+    /// answers in each direction, that are kept for members that are connected, each its part by weight: a crowd without
+    /// weight cannot take them. Without such members they are everybody's.
     pub kept_for_members: u8,
     /// The longest deadline that a request is served with; a longer one is cut to it.
     pub max_deadline: Duration,

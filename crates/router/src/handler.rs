@@ -27,6 +27,20 @@ impl HandlerId {
     }
 }
 
+/// The id of this [name](HandlerId::of). Whoever asks often computes it once.
+impl From<&str> for HandlerId {
+    fn from(name: &str) -> HandlerId {
+        HandlerId::of(name)
+    }
+}
+
+/// The id of this [name](HandlerId::of).
+impl From<&String> for HandlerId {
+    fn from(name: &String) -> HandlerId {
+        HandlerId::of(name)
+    }
+}
+
 impl fmt::Display for HandlerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -115,10 +129,12 @@ impl HandlerConfig {
 pub struct StreamHandlerConfig {
     /// Streams of one peer at a time. The others are refused.
     pub per_peer: usize,
-    /// Streams of all peers at a time.
+    /// Streams of all peers at a time, of which some are [kept for members](crate::Config::kept_for_members).
     pub total: usize,
     /// How often one peer may open one.
     pub rate: Option<Rate>,
+    /// Whether the rate is what all members together may open, as [for calls](HandlerConfig::fair).
+    pub fair: bool,
     /// Whether only members may; see [`In::Members`](crate::In::Members).
     pub members_only: bool,
 }
@@ -126,7 +142,7 @@ pub struct StreamHandlerConfig {
 impl StreamHandlerConfig {
     /// 16 of one peer and 1,024 of all.
     pub const fn recommended() -> StreamHandlerConfig {
-        StreamHandlerConfig { per_peer: 16, total: 1024, rate: None, members_only: false }
+        StreamHandlerConfig { per_peer: 16, total: 1024, rate: None, fair: false, members_only: false }
     }
 
     /// Whether a handler of this name may have these limits, and the id that it has then.
@@ -134,8 +150,8 @@ impl StreamHandlerConfig {
     /// # Errors
     /// [`AddError::Name`] and [`AddError::Limits`].
     pub fn check(&self, name: &str) -> Result<HandlerId, AddError> {
-        let StreamHandlerConfig { per_peer, total, rate, members_only } = *self;
-        HandlerConfig { order: Order::Concurrent, per_peer, total, rate, fair: false, members_only }.check(name)
+        let StreamHandlerConfig { per_peer, total, rate, fair, members_only } = *self;
+        HandlerConfig { order: Order::Concurrent, per_peer, total, rate, fair, members_only }.check(name)
     }
 }
 

@@ -34,7 +34,7 @@
 //!     terms: Terms::within(Duration::from_secs(5)),
 //!     fallback: None,
 //! };
-//! router.handle(Time::ZERO, In::Request { token: 1, request });
+//! router.handle(Time::ZERO, In::Request { token: 1, request: Box::new(request) });
 //! assert!(router.drain().any(|out| matches!(out, Out::Push(_))));
 //! router.expire_due(Time::ZERO + Duration::from_secs(5));
 //! assert!(router.drain().any(|out| matches!(out, Out::Completed { token: 1, result: Err(_) })));

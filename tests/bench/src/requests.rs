@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_server::router::{Handler, HandlerConfig, Router};
+use peerage_server::router::{Handler, HandlerConfig, HandlerId, Router};
 use peerage_server::wire::{Keypair, NodeId};
 use peerage_server::{Config, PeerAddress, ServerMailbox, start};
 use tokio::time::Instant;
@@ -91,13 +91,13 @@ async fn many(
     console: &mut Console,
 ) -> Result<Values, Failure> {
     let (answered, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let question = Bytes::from(vec![7; size]);
+    let (question, handler) = (Bytes::from(vec![7; size]), HandlerId::of(HANDLER));
     for _ in 0..outstanding {
         let (router, question) = (server.router().clone(), question.clone());
         let (answered, failed) = (answered.clone(), failed.clone());
         tokio::spawn(async move {
             loop {
-                let count = match router.request(to, HANDLER, question.clone(), DEADLINE).await {
+                let count = match router.request(to, handler, question.clone(), DEADLINE).await {
                     Ok(_) => &answered,
                     Err(_) => &failed,
                 };

@@ -11,7 +11,7 @@ use peerage_wire::frame::MESSAGE_COST;
 
 /// A window is not sized for a shorter round trip than this: else scheduling alone would decide its size. It also bounds
 /// how long what is under way may take to read, about twice as much.
-const SHORTEST_ROUND_TRIP: Duration = Duration::from_micros(500);
+const SHORTEST_ROUND_TRIP: Duration = Duration::from_micros(375);
 
 /// A sender does not cut fragments smaller than this (`queue::Lanes`).
 const SLIVER: u64 = 1024;

@@ -41,15 +41,37 @@ impl Door {
         [room, room.min(SMALL)].into_iter().find(|len| self.0.account.charge(*len))
     }
 
+    /// Whether a stream's lane rests; woken when it does no more, or the stream or the session ends.
+    fn rests(&self, flow: Flow, place: u64, cx: &Context<'_>) -> bool {
+        if !self.0.pressure.sheds(flow.lane) {
+            return false;
+        }
+        let mut state = self.0.lock();
+        if state.lanes.streams().room(flow.stream, 1).is_none() {
+            // Over, which its writer is to know.
+            return false;
+        }
+        let old = state.writers.insert(flow.stream, cx.waker().clone());
+        drop(state);
+        drop(old);
+        // Registered first and looked at again, so that an end in between is not missed.
+        self.0.account.wake_on_room(place, cx.waker());
+        self.0.pressure.sheds(flow.lane)
+    }
+
     /// Queues as much of `bytes` as there is room for, and takes that off their front; woken when there is more. Charged
     /// to the peer.
     pub(crate) fn poll_write(
         &self,
-        stream: u64,
+        flow: Flow,
         bytes: &mut Bytes,
         place: u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotOpen>> {
+        let stream = flow.stream;
+        if !bytes.is_empty() && self.rests(flow, place, cx) {
+            return Poll::Pending;
+        }
         let mut state = self.0.lock();
         let mut progress = false;
         while !bytes.is_empty() {

@@ -380,6 +380,37 @@ async fn a_blocking_push_waits_until_its_lane_rests_no_more_or_the_session_ends(
     assert_eq!((door.0.lock().senders.len(), door.0.account.senders()), (0, 0));
 }
 
+#[tokio::test]
+async fn a_stream_waits_while_its_lane_rests_and_is_told_of_its_end_meanwhile() {
+    let Bench { pool, door, mut end, .. } = bench(LanesConfig::recommended(), 1000);
+    let flow = |stream, lane| Flow { channel: ChannelId(1), stream, lane };
+    let write = |flow: Flow| {
+        let (door, place, mut bytes) = (door.clone(), door.writer_place(), Bytes::from_static(b"some"));
+        tokio::spawn(async move {
+            let written = poll_fn(|cx| door.poll_write(flow, &mut bytes, place, cx)).await.is_ok();
+            door.leave_writer_place(flow.stream, place);
+            written
+        })
+    };
+    let (bulk, normal, ended) = (flow(1, Lane::Bulk), flow(3, Lane::Normal), flow(5, Lane::Bulk));
+    [bulk, normal, ended].into_iter().for_each(|flow| end.open_stream(flow));
+    pool.shed(Shed::Bulk);
+    let (waits, goes, told) = (write(bulk), write(normal), write(ended));
+    assert!(goes.await.expect("no panic"), "its lane does not rest");
+    settle().await;
+    end.end_stream(5);
+    assert!(!told.await.expect("no panic"));
+    assert!(!waits.is_finished());
+    pool.shed(Shed::Nothing);
+    assert!(waits.await.expect("no panic"));
+    pool.shed(Shed::Bulk);
+    let waits = write(bulk);
+    settle().await;
+    door.close();
+    assert!(!waits.await.expect("no panic"));
+    assert_eq!((door.0.lock().writers.len(), door.0.account.senders()), (0, 0));
+}
+
 #[test]
 fn a_peers_tally_counts_what_went_out_and_what_found_no_room_or_no_time() {
     let Bench { pool, door, mut end, failures, .. } = bench(LanesConfig { items: 2, bytes: 1000 }, 1000);

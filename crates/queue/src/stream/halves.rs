@@ -45,7 +45,8 @@ impl StreamWriter {
         self.shared.flow
     }
 
-    /// Queues bytes, and waits for room: as the peer reads, and the node's outbound pool allows. A future that is dropped
+    /// Queues bytes, and waits for room: as the peer reads, and the node's outbound pool allows; and while the node
+    /// [sheds](crate::Shed) the stream's lane. A future that is dropped
     /// may have queued a part of them.
     ///
     /// # Errors
@@ -63,7 +64,7 @@ impl StreamWriter {
     /// # Errors
     /// [`StreamError::Stopped`] or [`StreamError::SessionEnded`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), StreamError>> {
-        let polled = self.door.poll_write(self.shared.flow.stream, bytes, self.place, cx);
+        let polled = self.door.poll_write(self.shared.flow, bytes, self.place, cx);
         polled.map_err(|_| self.shared.write_error())
     }
 

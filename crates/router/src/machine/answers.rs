@@ -9,8 +9,8 @@ use peerage_wire::NodeId;
 
 use super::Cx;
 use super::contract::{Out, Stats};
+use super::places::{Part, Places};
 use super::streams::{Claim, refuse};
-use crate::config::Limits;
 use crate::wire::streams::{Header, codes};
 
 /// An answer that goes out.
@@ -24,13 +24,6 @@ pub(super) struct Sending {
     pub(super) ends: Time,
 }
 
-#[derive(Debug, Default)]
-struct Load {
-    begun: usize,
-    all: usize,
-    bytes: usize,
-}
-
 /// Answers that go out. Of one peer some are on their way, and the others wait for those.
 #[derive(Debug, Default)]
 pub(super) struct Sendings {
@@ -40,17 +33,20 @@ pub(super) struct Sendings {
     ids: BTreeMap<(SessionId, u64), u64>,
     /// On their way, and nobody wants them any more: they have their place until the shell has ended them.
     withdrawn: BTreeMap<u64, (NodeId, usize)>,
-    load: BTreeMap<NodeId, Load>,
-    bytes: usize,
+    /// Of each peer, how many are on their way.
+    begun: BTreeMap<NodeId, usize>,
+    places: Places,
+    bytes: Places,
     due: BTreeSet<(Time, u64)>,
 }
 
 impl Sendings {
     /// Whether there is room for another answer of so many bytes to a peer.
-    pub(super) fn has_room(&self, limits: &Limits, to: &NodeId, bytes: usize) -> bool {
-        let held = self.load.get(to).map_or(0, |load| load.bytes);
-        let count = self.sending.len() + self.withdrawn.len();
-        count < limits.node && held + bytes <= limits.per_peer_bytes && self.bytes + bytes <= limits.node_bytes
+    pub(super) fn has_room(&self, cx: &Cx<'_>, to: &NodeId, bytes: usize) -> bool {
+        let (limits, part) = (&cx.config.answers, cx.part(to));
+        self.places.has_room(to, 1, limits.node, part)
+            && self.bytes.of(to) + bytes <= limits.per_peer_bytes
+            && self.bytes.has_room(to, bytes, limits.node_bytes, part)
     }
 
     /// Whether an answer to this request is on its way.
@@ -60,9 +56,9 @@ impl Sendings {
 
     pub(super) fn begin(&mut self, cx: &mut Cx<'_>, call: u64, sending: Sending) {
         let (to, bytes) = (sending.to, sending.payload.len());
-        let load = self.load.entry(to).or_default();
-        (load.all, load.bytes) = (load.all + 1, load.bytes + bytes);
-        self.bytes += bytes;
+        let (limits, part) = (&cx.config.answers, cx.part(&to));
+        self.places.take(to, 1, limits.node, part);
+        self.bytes.take(to, bytes, limits.node_bytes, part);
         self.ids.insert((sending.session, sending.id), call);
         self.due.insert((sending.ends, call));
         self.sending.insert(call, sending);
@@ -72,15 +68,16 @@ impl Sendings {
 
     /// Lets those go that may.
     fn start(&mut self, cx: &mut Cx<'_>, to: NodeId) {
-        let Sendings { sending, waiting, load, .. } = self;
-        let (Some(calls), Some(load)) = (waiting.get_mut(&to), load.get_mut(&to)) else { return };
-        while load.begun < cx.config.answers.per_peer
+        let Sendings { sending, waiting, begun, .. } = self;
+        let Some(calls) = waiting.get_mut(&to) else { return };
+        let begun = begun.entry(to).or_default();
+        while *begun < cx.config.answers.per_peer
             && let Some(call) = calls.pop_first()
         {
             let Some(Sending { session, id, payload, .. }) = sending.get(&call) else { continue };
             // Its session has not ended, or it would not be here.
             let Some(to) = cx.peers.recipient(*session) else { continue };
-            load.begun += 1;
+            *begun += 1;
             let header = Header::Answer { id: *id, length: u32::try_from(payload.len()).unwrap_or(u32::MAX) };
             cx.fx.emit(Out::SendAnswer { call, to, header, payload: payload.clone() });
         }
@@ -90,12 +87,12 @@ impl Sendings {
     }
 
     fn give_back(&mut self, cx: &mut Cx<'_>, to: NodeId, bytes: usize, begun: bool) {
-        self.bytes -= bytes;
-        if let Some(load) = self.load.get_mut(&to) {
-            (load.all, load.bytes) = (load.all - 1, load.bytes - bytes);
-            load.begun -= usize::from(begun);
-            if load.all == 0 {
-                self.load.remove(&to);
+        self.places.give_back(&to, 1);
+        self.bytes.give_back(&to, bytes);
+        if let Some(count) = self.begun.get_mut(&to) {
+            *count -= usize::from(begun);
+            if *count == 0 {
+                self.begun.remove(&to);
             }
         }
         self.start(cx, to);
@@ -178,8 +175,9 @@ impl Sendings {
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {
-        stats.answers_out = (self.sending.len() + self.withdrawn.len()).max(self.load.len()).max(self.ids.len());
-        stats.answer_bytes_out = self.bytes;
+        let named = self.begun.len().max(self.places.used()).max(self.ids.len());
+        stats.answers_out = (self.sending.len() + self.withdrawn.len()).max(named);
+        stats.answer_bytes_out = self.bytes.used();
         stats.deadlines += self.due.len();
     }
 }
@@ -193,8 +191,9 @@ pub(super) struct Claims {
     streams: BTreeMap<u64, u64>,
     /// Streams that wait, in the order in which they came.
     waiting: BTreeSet<u64>,
-    load: BTreeMap<NodeId, (usize, usize)>,
-    bytes: usize,
+    /// Of those that are read.
+    places: Places,
+    bytes: Places,
 }
 
 impl std::fmt::Debug for Claim {
@@ -222,16 +221,15 @@ impl Claims {
 
     fn start(&mut self, cx: &mut Cx<'_>) {
         let limits = &cx.config.answers;
-        let Claims { claims, streams, waiting, load, bytes } = self;
+        let Claims { claims, streams, waiting, places, bytes } = self;
         waiting.retain(|stream| {
             let Some(claim) = streams.get(stream).and_then(|id| claims.get(id)) else { return false };
-            let (count, held) = load.get(&claim.peer).copied().unwrap_or_default();
-            let fits = count < limits.per_peer
-                && held + claim.length <= limits.per_peer_bytes
-                && *bytes + claim.length <= limits.node_bytes;
+            let (peer, part) = (claim.peer, cx.part(&claim.peer));
+            let fits = bytes.of(&peer) + claim.length <= limits.per_peer_bytes
+                && bytes.has_room(&peer, claim.length, limits.node_bytes, part)
+                && places.take_one(peer, limits.per_peer, usize::MAX, Part::default());
             if fits {
-                load.insert(claim.peer, (count + 1, held + claim.length));
-                *bytes += claim.length;
+                bytes.take(peer, claim.length, limits.node_bytes, part);
                 cx.fx.emit(Out::ReadAnswer { stream: *stream, length: claim.length });
             }
             !fits
@@ -243,13 +241,8 @@ impl Claims {
         let claim = self.claims.remove(&id)?;
         self.streams.remove(&claim.stream);
         if !self.waiting.remove(&claim.stream) {
-            self.bytes -= claim.length;
-            if let Some((count, held)) = self.load.get_mut(&claim.peer) {
-                (*count, *held) = (*count - 1, *held - claim.length);
-                if *count == 0 {
-                    self.load.remove(&claim.peer);
-                }
-            }
+            self.places.give_back(&claim.peer, 1);
+            self.bytes.give_back(&claim.peer, claim.length);
             self.start(cx);
         }
         Some(claim)
@@ -269,7 +262,7 @@ impl Claims {
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {
-        stats.answers_in = self.claims.len().max(self.streams.len()).max(self.load.len());
-        stats.answer_bytes_in = self.bytes;
+        stats.answers_in = self.claims.len().max(self.streams.len()).max(self.places.used());
+        stats.answer_bytes_in = self.bytes.used();
     }
 }

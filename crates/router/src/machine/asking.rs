@@ -34,7 +34,7 @@ enum Due {
 
 #[derive(Debug)]
 struct Operation {
-    request: Request,
+    request: Box<Request>,
     began: Time,
     ends: Time,
     retries: Retries,
@@ -98,7 +98,7 @@ impl Asking {
         self.books.get(&handler).map_or(1, |book| book.rates.capacity(peer))
     }
 
-    pub(super) fn request(&mut self, cx: &mut Cx<'_>, token: u64, request: Request) {
+    pub(super) fn request(&mut self, cx: &mut Cx<'_>, token: u64, request: Box<Request>) {
         let bytes = request.payload.len();
         if bytes > cx.config.max_payload {
             let error = RequestError::PayloadTooLarge { bytes, limit: cx.config.max_payload };
@@ -393,6 +393,9 @@ impl Asking {
         if let Waits::ForRetry(at) = operation.waits {
             self.due.remove(&(at, Due::Retry(token)));
         }
+        if let (Some(peer), Some(pacer)) = (operation.paced, &mut self.pacer) {
+            pacer.leave(cx.now, &peer, operation.request.handler);
+        }
         self.bytes -= operation.request.payload.len();
         cx.fx.emit(Out::Completed { token, result });
     }
@@ -427,12 +430,10 @@ impl Asking {
 
     pub(super) fn arm(&mut self, fx: &mut Fx) {
         let next = self.due.first().map(|(at, _)| *at).into_iter().chain(self.attempts.next_expiry()).min();
-        if next != self.armed {
-            match next {
-                Some(at) => fx.arm(Timer::Asked, at),
-                None => fx.disarm(Timer::Asked),
-            }
-            self.armed = next;
+        // As for what is served.
+        if let Some(next) = next.filter(|next| self.armed.is_none_or(|armed| *next < armed)) {
+            fx.arm(Timer::Asked, next);
+            self.armed = Some(next);
         }
     }
 

@@ -54,7 +54,7 @@ pub enum In {
         /// The shell's name for the request. None that is under way.
         token: u64,
         /// What it asks.
-        request: Request,
+        request: Box<Request>,
     },
     /// The application does not wait for the answer any more.
     Cancel {

@@ -3,6 +3,7 @@
 mod answers;
 mod asking;
 mod attempts;
+mod calls;
 mod contract;
 mod counts;
 mod peers;
@@ -13,8 +14,8 @@ mod streams;
 use bytes::Bytes;
 use peerage_machine::{Effects, Machine, Rng, Time};
 use peerage_queue::SessionId;
-use peerage_wire::Penalty;
 use peerage_wire::frame::Lane;
+use peerage_wire::{NodeId, Penalty};
 
 use self::asking::Asking;
 pub use self::contract::{
@@ -22,6 +23,7 @@ pub use self::contract::{
     RequestError, Stats, Target, Terms, Timer,
 };
 use self::peers::Peers;
+use self::places::Part;
 use self::serving::{Arrived, Serving};
 use self::streams::Streams;
 use crate::config::Config;
@@ -58,6 +60,11 @@ struct Cx<'a> {
 impl Cx<'_> {
     fn count(&mut self, count: Count) {
         self.fx.emit(Out::Count(count));
+    }
+
+    /// What of every limit is kept for a peer.
+    fn part(&self, peer: &NodeId) -> Part {
+        self.peers.part(peer, self.config.kept_for_members)
     }
 
     /// How urgent a payload of this size is.
@@ -103,7 +110,7 @@ impl RouterMachine {
 
     /// How many bytes a handler of a peer is worth being asked for at once, by what it has shown; one if it has shown
     /// nothing.
-    pub fn capacity(&self, peer: &peerage_wire::NodeId, handler: crate::HandlerId) -> u64 {
+    pub fn capacity(&self, peer: &NodeId, handler: crate::HandlerId) -> u64 {
         self.asking.capacity(peer, handler)
     }
 

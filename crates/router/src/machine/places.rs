@@ -43,6 +43,9 @@ struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     held: BTreeMap<NodeId, Held>,
+    /// Who gave everything back last, and may stand among the others with nothing: whoever asks one by one has its entry
+    /// still when it comes again.
+    last: Option<NodeId>,
     used: usize,
     kept: usize,
 }
@@ -60,7 +63,8 @@ impl Places {
 
     /// Peers that have any.
     pub(super) fn peers(&self) -> usize {
-        self.held.len()
+        let idle = self.last.is_some_and(|last| self.held.get(&last).is_some_and(|held| held.all == 0));
+        self.held.len() - usize::from(idle)
     }
 
     /// Whether there is room for so many more of this peer's.
@@ -87,6 +91,15 @@ impl Places {
         (self.used, self.kept) = (self.used + count, self.kept + kept);
     }
 
+    /// Takes one, if the peer has fewer than `per_peer` and [there is room](Places::has_room).
+    pub(super) fn take_one(&mut self, peer: NodeId, per_peer: usize, limit: usize, part: Part) -> bool {
+        let room = self.of(&peer) < per_peer && self.has_room(&peer, 1, limit, part);
+        if room {
+            self.take(peer, 1, limit, part);
+        }
+        room
+    }
+
     /// Gives back so many; more than the peer has counts as all it has.
     pub(super) fn give_back(&mut self, peer: &NodeId, count: usize) {
         let Some(held) = self.held.get_mut(peer) else { return };
@@ -94,8 +107,12 @@ impl Places {
         let kept = count.min(held.kept);
         (held.all, held.kept) = (held.all - count, held.kept - kept);
         (self.used, self.kept) = (self.used - count, self.kept - kept);
-        if held.all == 0 {
-            self.held.remove(peer);
+        if held.all == 0
+            && let Some(before) = self.last.replace(*peer)
+            && before != *peer
+            && self.of(&before) == 0
+        {
+            self.held.remove(&before);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What this node serves: its handlers, and the calls they have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use peerage_queue::SessionId;
 use peerage_wire::{NodeId, Penalty};
 
 use super::answers::{Sending, Sendings};
+use super::calls::{Calls, Open};
 use super::contract::{AnswerSent, Call, Count, Fault, Out, Payload, Stats, Timer};
 use super::places::Places;
 use super::{Cx, Fx};
@@ -40,38 +41,20 @@ struct Handler {
     window: Option<SlidingWindow>,
     places: Places,
     /// In order: what waits, what is at work, and what had its turn at this instant.
-    waiting: BTreeSet<u64>,
+    waiting: VecDeque<u64>,
     working: bool,
     turn: (Time, u32),
 }
 
 #[derive(Debug)]
-struct Open {
-    session: SessionId,
-    from: NodeId,
-    id: Option<u64>,
-    handler: HandlerId,
-    generation: u64,
-    bytes: usize,
-    ends: Time,
-    /// While it waits.
-    payload: Option<Bytes>,
-    /// Whether the result is of use.
-    wanted: bool,
-}
-
-#[derive(Debug)]
 pub(super) struct Serving {
     handlers: BTreeMap<HandlerId, Handler>,
-    /// In the order in which they came.
-    calls: BTreeMap<u64, Open>,
-    ids: BTreeMap<(SessionId, u64), u64>,
+    calls: Calls,
     /// Of the node: of calls, and of their payloads' bytes.
     places: Places,
     bytes: Places,
     /// Large answers.
     sendings: Sendings,
-    due: BTreeSet<(Time, u64)>,
     armed: Option<Time>,
     /// Handlers that go on in the next turn.
     resting: BTreeSet<HandlerId>,
@@ -82,12 +65,10 @@ impl Serving {
     pub(super) fn new(epoch: u32) -> Serving {
         Serving {
             handlers: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            ids: BTreeMap::new(),
+            calls: Calls::default(),
             places: Places::default(),
             bytes: Places::default(),
             sendings: Sendings::default(),
-            due: BTreeSet::new(),
             armed: None,
             resting: BTreeSet::new(),
             // What a handler answers to a call of an earlier life is nobody's.
@@ -110,7 +91,7 @@ impl Serving {
             generation: self.next,
             window: config.rate.map(|rate| SlidingWindow::new(rate, RATED_PEERS)),
             places: Places::default(),
-            waiting: BTreeSet::new(),
+            waiting: VecDeque::new(),
             working: false,
             turn: (cx.now, 0),
         };
@@ -130,7 +111,7 @@ impl Serving {
 
     pub(super) fn arrived(&mut self, cx: &mut Cx<'_>, arrived: Arrived) {
         let Arrived { session, from, id, handler, deadline, payload } = arrived;
-        if id.is_some_and(|id| self.ids.contains_key(&(session, id)) || self.sendings.has(session, id)) {
+        if id.is_some_and(|id| self.calls.named(session, id).is_some() || self.sendings.has(session, id)) {
             // An error in answer would end the request that has this id.
             cx.count(Count::DuplicateId);
             return cx.fx.emit(Out::Report { session, penalty: Penalty::ControlFlood });
@@ -146,16 +127,12 @@ impl Serving {
         let Some(served) = self.handlers.get_mut(&handler) else { return };
         let (call, bytes) = (self.next, payload.len());
         self.next += 1;
-        let (limits, part) = (&cx.config.served, cx.peers.part(&from, cx.config.kept_for_members));
+        let (limits, part) = (&cx.config.served, cx.part(&from));
         served.places.take(from, 1, served.config.total, part);
         self.places.take(from, 1, limits.node, part);
         self.bytes.take(from, bytes, limits.node_bytes, part);
-        served.waiting.insert(call);
+        served.waiting.push_back(call);
         let generation = served.generation;
-        if let Some(id) = id {
-            self.ids.insert((session, id), call);
-        }
-        self.due.insert((ends, call));
         let payload = Some(payload);
         let open = Open { session, from, id, handler, generation, bytes, ends, payload, wanted: true };
         self.calls.insert(call, open);
@@ -181,7 +158,7 @@ impl Serving {
             (Some(window), Some(rate)) => window.take_within(cx.now, from, limit(rate.calls)),
             _ => true,
         };
-        let part = cx.peers.part(from, cx.config.kept_for_members);
+        let part = cx.part(from);
         let room = served.places.of(from) < served.config.per_peer
             && served.places.has_room(from, 1, served.config.total, part)
             && self.places.of(from) < limits.per_peer
@@ -213,10 +190,10 @@ impl Serving {
                 return cx.fx.arm(Timer::Turn, cx.now);
             }
         }
-        let Some(call) = served.waiting.pop_first() else { return };
+        let Some(call) = served.waiting.pop_front() else { return };
         served.turn.1 += 1;
         served.working = true;
-        let Some(open) = self.calls.get_mut(&call) else { return };
+        let Some(open) = self.calls.get_mut(call) else { return };
         let payload = open.payload.take().unwrap_or_default();
         let (from, session, answered) = (open.from, open.session, open.id.is_some());
         let deadline = open.ends.since(cx.now);
@@ -235,58 +212,42 @@ impl Serving {
 
     /// Takes a call out of all tables.
     fn take(&mut self, call: u64) -> Option<Open> {
-        let open = self.calls.remove(&call)?;
-        self.forget(call, &open);
+        let open = self.calls.remove(call)?;
         self.places.give_back(&open.from, 1);
         self.bytes.give_back(&open.from, open.bytes);
         if let Some(served) = self.handlers.get_mut(&open.handler).filter(|it| it.generation == open.generation) {
-            served.waiting.remove(&call);
+            if let Ok(at) = served.waiting.binary_search(&call) {
+                served.waiting.remove(at);
+            }
             served.places.give_back(&open.from, 1);
         }
         Some(open)
     }
 
-    /// Nobody waits for it, and nobody can name it.
-    fn forget(&mut self, call: u64, open: &Open) {
-        if let Some(id) = open.id
-            && self.ids.get(&(open.session, id)) == Some(&call)
-        {
-            self.ids.remove(&(open.session, id));
-        }
-        self.due.remove(&(open.ends, call));
-    }
-
     /// Nobody needs the result. What waits is not begun; what is at work keeps its place until it has ended, or a peer
     /// that cancels could have any number of calls at work.
     fn abandon(&mut self, cx: &mut Cx<'_>, call: u64, waiting: Count, working: Count) {
-        let Some(open) = self.calls.get_mut(&call) else { return };
+        let Some(open) = self.calls.get_mut(call) else { return };
         if open.payload.is_some() {
             self.take(call);
             return cx.count(waiting);
         }
-        if std::mem::replace(&mut open.wanted, false) {
-            let (session, id, ends) = (open.session, open.id, open.ends);
-            if let Some(id) = id {
-                self.ids.remove(&(session, id));
-            }
-            self.due.remove(&(ends, call));
+        if self.calls.unwanted(call) {
             cx.count(working);
             cx.fx.emit(Out::Abandon { call });
         }
     }
 
     pub(super) fn cancelled(&mut self, cx: &mut Cx<'_>, session: SessionId, id: u64) {
-        match self.ids.get(&(session, id)) {
-            Some(call) => self.abandon(cx, *call, Count::Withdrawn, Count::Withdrawn),
+        match self.calls.named(session, id) {
+            Some(call) => self.abandon(cx, call, Count::Withdrawn, Count::Withdrawn),
             None if self.sendings.cancelled(cx, session, id) => cx.count(Count::Withdrawn),
             None => cx.count(Count::CancelledNothing),
         }
     }
 
     pub(super) fn disconnected(&mut self, cx: &mut Cx<'_>, session: SessionId) {
-        let of_session = |(call, open): (&u64, &Open)| (open.session == session).then_some(*call);
-        let calls: Vec<u64> = self.calls.iter().filter_map(of_session).collect();
-        for call in calls {
+        for call in self.calls.of(session) {
             self.abandon(cx, call, Count::Orphaned, Count::Orphaned);
         }
         self.sendings.disconnected(cx, session);
@@ -294,7 +255,7 @@ impl Serving {
 
     pub(super) fn answered(&mut self, cx: &mut Cx<'_>, call: u64, answer: Result<Payload, Fault>) {
         // One that waits was not handed out, so it cannot be answered.
-        if self.calls.get(&call).is_none_or(|open| open.payload.is_some()) {
+        if self.calls.get_mut(call).is_none_or(|open| open.payload.is_some()) {
             return;
         }
         let Some(open) = self.take(call) else { return };
@@ -321,7 +282,7 @@ impl Serving {
                 let bytes = wire::response(id, &payload);
                 return cx.push(session, cx.lane(bytes.len()), bytes, None);
             }
-            Ok(Payload(payload)) if self.sendings.has_room(&cx.config.answers, &to, payload.len()) => {
+            Ok(Payload(payload)) if self.sendings.has_room(cx, &to, payload.len()) => {
                 return self.sendings.begin(cx, call, Sending { session, to, id, payload, ends });
             }
             // It takes its answers too slowly, or all of them do.
@@ -357,32 +318,26 @@ impl Serving {
         for _ in 0..self.sendings.expire(cx) {
             cx.count(Count::Overdue);
         }
-        while let Some((ends, call)) = self.due.first().copied() {
-            if ends > cx.now {
-                break;
-            }
-            self.due.pop_first();
+        while let Some((_, call)) = self.calls.first_due().filter(|(ends, _)| *ends <= cx.now) {
             self.abandon(cx, call, Count::Expired, Count::Overdue);
         }
     }
 
     pub(super) fn arm(&mut self, fx: &mut Fx) {
-        let next = self.due.first().map(|(at, _)| *at).into_iter().chain(self.sendings.next_expiry()).min();
-        if next != self.armed {
-            match next {
-                Some(at) => fx.arm(Timer::Served, at),
-                None => fx.disarm(Timer::Served),
-            }
-            self.armed = next;
+        let call = self.calls.first_due().map(|(ends, _)| ends);
+        let next = call.into_iter().chain(self.sendings.next_expiry()).min();
+        // What was first has mostly ended in time: the alarm stays, and finds at worst that nothing is due.
+        if let Some(next) = next.filter(|next| self.armed.is_none_or(|armed| *next < armed)) {
+            fx.arm(Timer::Served, next);
+            self.armed = Some(next);
         }
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {
-        stats.calls = self.calls.len().max(self.ids.len());
+        self.calls.stats(stats);
         stats.call_bytes = self.bytes.used();
         let of_handlers = self.handlers.values().map(|served| served.places.peers()).sum();
         stats.served_peers = self.places.peers().max(of_handlers);
-        stats.deadlines += self.due.len();
         self.sendings.stats(stats);
     }
 }

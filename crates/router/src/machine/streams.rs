@@ -8,41 +8,14 @@ use peerage_queue::stream::StreamCode;
 use peerage_wire::{NodeId, Penalty};
 
 use super::contract::{Count, OpenStreamError, Out, Stats, Timer};
+use super::places::{Part, Places};
 use super::{Cx, Fx};
 use crate::handler::{AddError, HandlerId, StreamHandlerConfig};
-use crate::resilience::SlidingWindow;
+use crate::resilience::{SlidingWindow, fair_limit};
 use crate::wire::streams::{Header, HeaderError, codes};
 
 /// Peers whose rates a handler keeps apart.
 const RATED_PEERS: usize = 4096;
-
-/// Places, by peer and in all.
-#[derive(Debug, Default)]
-struct Places {
-    by_peer: BTreeMap<NodeId, usize>,
-    total: usize,
-}
-
-impl Places {
-    fn take(&mut self, peer: NodeId, per_peer: usize, total: usize) -> bool {
-        let taken = self.by_peer.get(&peer).copied().unwrap_or_default();
-        if taken >= per_peer || self.total >= total {
-            return false;
-        }
-        self.by_peer.insert(peer, taken + 1);
-        self.total += 1;
-        true
-    }
-
-    fn give_back(&mut self, peer: &NodeId) {
-        let Some(taken) = self.by_peer.get_mut(peer) else { return };
-        *taken -= 1;
-        self.total -= 1;
-        if *taken == 0 {
-            self.by_peer.remove(peer);
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Handler {
@@ -120,7 +93,7 @@ impl Streams {
         let result = match to {
             None => Err(OpenStreamError::NotConnected),
             Some(_) if self.opened.contains_key(&stream) => Err(OpenStreamError::Busy),
-            Some(_) if !self.opened_places.take(peer, limits.opened_per_peer, limits.opened) => {
+            Some(_) if !self.opened_places.take_one(peer, limits.opened_per_peer, limits.opened, Part::default()) => {
                 cx.count(Count::StreamBusy);
                 Err(OpenStreamError::Busy)
             }
@@ -140,8 +113,8 @@ impl Streams {
             cx.count(Count::UnknownSession);
             return refuse(cx, stream, codes::RESTARTED);
         };
-        let limits = &cx.config.streams;
-        if !self.pending_places.take(from, limits.pending_per_peer, limits.pending) {
+        let (limits, part) = (&cx.config.streams, cx.part(&from));
+        if !self.pending_places.take_one(from, limits.pending_per_peer, limits.pending, part) {
             cx.peers.forgive(cx.now, session, Count::StreamThrottled, cx.fx);
             return refuse(cx, stream, codes::THROTTLED);
         }
@@ -154,7 +127,7 @@ impl Streams {
     fn take(&mut self, stream: u64) -> Option<Pending> {
         let pending = self.pending.remove(&stream)?;
         self.due.remove(&(pending.ends, stream));
-        self.pending_places.give_back(&pending.from);
+        self.pending_places.give_back(&pending.from, 1);
         Some(pending)
     }
 
@@ -213,15 +186,19 @@ impl Streams {
         if served.config.members_only && !cx.peers.members.has(&from) {
             return Err((codes::NOT_MEMBER, Count::StreamNotMember));
         }
-        if !served.window.as_mut().is_none_or(|window| window.take(cx.now, &from)) {
+        let config = &served.config;
+        let members = u32::try_from(cx.peers.members.len()).unwrap_or(u32::MAX);
+        let limit = |calls| if config.fair { fair_limit(calls, members) } else { calls };
+        let in_rate = match (&mut served.window, config.rate) {
+            (Some(window), Some(rate)) => window.take_within(cx.now, &from, limit(rate.calls)),
+            _ => true,
+        };
+        let (limits, part) = (&cx.config.streams, cx.part(&from));
+        if !in_rate || !served.places.take_one(from, config.per_peer, config.total, part) {
             return Err(throttled);
         }
-        let limits = &cx.config.streams;
-        if !served.places.take(from, served.config.per_peer, served.config.total) {
-            return Err(throttled);
-        }
-        if !self.served_places.take(from, limits.served_per_peer, limits.served) {
-            served.places.give_back(&from);
+        if !self.served_places.take_one(from, limits.served_per_peer, limits.served, part) {
+            served.places.give_back(&from, 1);
             return Err(throttled);
         }
         Ok(())
@@ -230,12 +207,12 @@ impl Streams {
     /// The application has let go of a stream.
     pub(super) fn over(&mut self, stream: u64) {
         if let Some(peer) = self.opened.remove(&stream) {
-            self.opened_places.give_back(&peer);
+            self.opened_places.give_back(&peer, 1);
         }
         if let Some(Served { from, handler, generation }) = self.served.remove(&stream) {
-            self.served_places.give_back(&from);
+            self.served_places.give_back(&from, 1);
             if let Some(handler) = self.handlers.get_mut(&handler).filter(|it| it.generation == generation) {
-                handler.places.give_back(&from);
+                handler.places.give_back(&from, 1);
             }
         }
     }
@@ -275,10 +252,10 @@ impl Streams {
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {
-        stats.streams_pending = self.pending.len().max(self.pending_places.by_peer.len());
-        let held: usize = self.handlers.values().map(|handler| handler.places.total).sum();
-        stats.streams_served = self.served.len().max(self.served_places.total).max(held);
-        stats.streams_opened = self.opened.len().max(self.opened_places.total);
+        stats.streams_pending = self.pending.len().max(self.pending_places.peers());
+        let held: usize = self.handlers.values().map(|handler| handler.places.used()).sum();
+        stats.streams_served = self.served.len().max(self.served_places.used()).max(held);
+        stats.streams_opened = self.opened.len().max(self.opened_places.used());
         stats.deadlines += self.due.len();
     }
 }

@@ -137,6 +137,14 @@ impl Pacer {
         if at > now { Pace::At(at) } else { Pace::Now }
     }
 
+    /// Who was told to wait goes no more: those that come now are served as if it had not been there.
+    pub fn leave(&mut self, now: Time, peer: &NodeId, handler: HandlerId) {
+        let known = self.measured.get_mut(&(*peer, handler)).map(|known| &mut known.limit);
+        if let Some(Some(limit)) = known {
+            limit.next = (now + limit.next.since(now).saturating_sub(limit.interval())).min(limit.next);
+        }
+    }
+
     /// Whether a request could go at once.
     pub fn is_ready(&self, now: Time, peer: &NodeId, handler: HandlerId) -> bool {
         let limit = self.limit_of(peer, handler);
@@ -273,6 +281,21 @@ mod tests {
         }
         assert_eq!((places.len(), never), (19, 20), "one at once, and one every tenth of a second");
         assert!(places.windows(2).all(|pair| pair[1].since(pair[0]) == Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn who_leaves_gives_its_place_back() {
+        let mut pacer = pacer();
+        ask(&mut pacer, 0, 20);
+        pacer.throttled(at(1_000), &PEER, HANDLER);
+        let begin = |pacer: &mut Pacer| pacer.begin(at(1_000), PEER, HANDLER, at(3_000));
+        while begin(&mut pacer) != Pace::Never {}
+        pacer.leave(at(1_000), &PEER, HANDLER);
+        assert!(matches!(begin(&mut pacer), Pace::At(_)), "there is one place again");
+        assert_eq!(begin(&mut pacer), Pace::Never, "and only one");
+        (0..100).for_each(|_| pacer.leave(at(1_000), &PEER, HANDLER));
+        let at_once = (0..40).filter(|_| begin(&mut pacer) == Pace::Now).count();
+        assert_eq!(at_once, BURST as usize + 1, "no more than a burst can be given back");
     }
 
     #[test]

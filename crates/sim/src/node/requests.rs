@@ -120,7 +120,7 @@ impl PeerageNode {
             fallback: None,
         };
         requests.asked.insert(token, now);
-        self.tell_router(now, In::Request { token, request }, net);
+        self.tell_router(now, In::Request { token, request: Box::new(request) }, net);
     }
 
     pub(super) fn tell_router(&mut self, now: Time, input: In, net: &mut Net<'_, PeerageNode>) {

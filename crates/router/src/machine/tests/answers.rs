@@ -113,6 +113,19 @@ fn of_one_peer_so_many_answers_go_at_a_time_and_its_bytes_are_bounded() {
 }
 
 #[test]
+fn a_crowd_that_takes_its_large_answers_slowly_leaves_a_member_its_part() {
+    let mut node = with(|limits| (limits.per_peer_bytes, limits.node_bytes) = (400_000, 400_000));
+    node.feed(In::Members([(peer(3), 1)].into()));
+    let mut calls: Vec<u64> = (0..2).map(|id| node.answers(1, id)).collect();
+    node.answers(2, 0);
+    assert!(matches!(node.sent[..], [(_, Item::Error { id: 0, code: ErrorCode::Throttled, .. })]), "half is kept");
+    calls.extend((0..2).map(|id| node.answers(3, id)));
+    assert_eq!((begun(&node.outs()).len(), node.sent.len()), (4, 1));
+    calls.into_iter().for_each(|call| node.is_sent(call, AnswerSent::Whole));
+    assert!(node.is_clean());
+}
+
+#[test]
 fn an_answer_that_nobody_waits_for_any_more_is_withdrawn_and_keeps_its_place_until_it_has_ended() {
     for how in ["time", "cancel", "disconnect"] {
         let mut node = with(|limits| limits.per_peer = 1);
@@ -215,6 +228,21 @@ fn an_answer_that_breaks_off_or_lies_about_its_length_fails_its_request() {
         assert_eq!(node.reports.len(), reports, "{broken:?}");
         assert!(node.is_clean());
     }
+}
+
+#[test]
+fn a_members_answer_has_room_beside_those_that_a_crowd_brings_slowly() {
+    let mut node = with(|limits| (limits.per_peer_bytes, limits.node_bytes) = (400_000, 400_000));
+    node.feed(In::Members([(peer(3), 1)].into()));
+    let claims = |node: &mut Node, stream: u64, from: u8| {
+        node.ask(stream, ask(Target::Peer(peer(from)), Terms::within(10 * SECOND)));
+        let id = node.last_id();
+        node.claims(stream, from, id, 200_000).iter().any(|out| matches!(out, Out::ReadAnswer { .. }))
+    };
+    let read = [(1, 1), (2, 2), (3, 3)].map(|(stream, from)| claims(&mut node, stream, from));
+    assert_eq!(read, [true, false, true], "the crowd's second one waits");
+    (1..=3).for_each(|stream| node.brings(stream, Ok("x")));
+    assert!(node.is_clean());
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_cancellation_reaches_the_responder_by_the_lane_of_its_request() {
     let mut node = Node::new(1);
     let mut request = once();
     request.payload = Bytes::from(vec![0; 100_000]);
-    node.driver.handle(node.now, In::Request { token: 1, request });
+    node.driver.handle(node.now, In::Request { token: 1, request: Box::new(request) });
     node.driver.handle(node.now, In::Cancel { token: 1 });
     let lanes: Vec<Lane> = node
         .driver

@@ -108,7 +108,7 @@ impl Node {
     }
 
     fn ask(&mut self, token: u64, request: Request) {
-        self.feed(In::Request { token, request });
+        self.feed(In::Request { token, request: Box::new(request) });
     }
 
     fn hear(&mut self, from: u8, bytes: Bytes) {

@@ -168,6 +168,47 @@ fn only_members_and_only_so_often_where_it_says_so() {
 }
 
 #[test]
+fn a_fair_rate_of_streams_is_a_part_for_each_member() {
+    let rate = Some(Rate { calls: 100, period: 1000 * SECOND });
+    let config = StreamHandlerConfig { rate, fair: true, per_peer: 100, ..StreamHandlerConfig::recommended() };
+    let mut node = serving(limits(|limits| limits.served_per_peer = 100), config);
+    assert_eq!(node.opens(0, 1), [refused(0, codes::THROTTLED)], "there are no members");
+    node.feed(In::Members((1..=10).map(|n| (peer(n), 1)).collect()));
+    let opened = (1..60).filter(|stream| node.opens(*stream, 2) == [served(*stream, 2)]).count();
+    assert_eq!(opened, 22, "as for calls");
+}
+
+#[test]
+fn a_crowd_that_opens_all_it_may_leaves_members_their_part() {
+    let handler = StreamHandlerConfig { per_peer: 4, total: 4, ..StreamHandlerConfig::recommended() };
+    for (config, handler) in [
+        (Config::recommended(), handler),
+        (limits(|limits| (limits.served_per_peer, limits.served) = (4, 4)), StreamHandlerConfig::recommended()),
+    ] {
+        let mut node = serving(config, handler);
+        node.feed(In::Members([(peer(2), 1)].into()));
+        let is_served = |node: &mut Node, stream, from| node.opens(stream, from) == [served(stream, from)];
+        let crowd = [(1, 1), (2, 1), (3, 1), (4, 3)].map(|(stream, from)| is_served(&mut node, stream, from));
+        assert_eq!(crowd, [true, true, false, false], "half is kept");
+        assert!(is_served(&mut node, 5, 2) && is_served(&mut node, 6, 2));
+        [1, 2, 5, 6].into_iter().for_each(|stream| node.over(stream));
+        assert!(node.is_clean());
+    }
+}
+
+#[test]
+fn headers_that_a_crowd_withholds_leave_members_their_part() {
+    let mut node = serving(
+        limits(|limits| (limits.pending_per_peer, limits.pending) = (4, 4)),
+        StreamHandlerConfig::recommended(),
+    );
+    node.feed(In::Members([(peer(2), 1)].into()));
+    let read = (0..4).filter(|stream| node.came(*stream, 1) == [Out::ReadHeader { stream: *stream }]).count();
+    assert_eq!(read, 2, "half is kept");
+    assert_eq!(node.came(4, 2), [Out::ReadHeader { stream: 4 }]);
+}
+
+#[test]
 fn names_of_streams_are_taken_once_and_those_of_requests_are_apart() {
     let mut node = usual();
     let config = StreamHandlerConfig::recommended();
