@@ -37,6 +37,13 @@ impl Key {
         &self.0
     }
 
+    /// The point at this distance.
+    pub fn at_distance(&self, Distance(distance): Distance) -> Key {
+        // XOR is its own inverse.
+        let Distance(point) = self.distance(&Key(distance));
+        Key(point)
+    }
+
     /// The distance to another point; it orders as a big-endian number.
     pub fn distance(&self, other: &Key) -> Distance {
         let mut xor = self.0;
@@ -71,6 +78,18 @@ impl Distance {
         256 - leading
     }
 
+    /// One of the distances that a bucket is for, with the lower bits of these bytes.
+    pub fn in_bucket(index: usize, mut bytes: [u8; 32]) -> Distance {
+        // The first bit that differs, from the highest.
+        let first = (BUCKETS - 1).saturating_sub(index);
+        let (whole, bit) = (first / 8, first % 8);
+        bytes[..whole].fill(0);
+        if let Some(byte) = bytes.get_mut(whole) {
+            *byte = (*byte | 0x80) >> bit;
+        }
+        Distance(bytes)
+    }
+
     /// The bucket for nodes this far away. Half of all nodes are in the last one; the first holds everything
     /// up to 2^240, where even a huge network has hardly a node (geth p2p/discover/table.go).
     pub fn bucket(&self) -> usize {
@@ -81,6 +100,15 @@ impl Distance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_of_a_bucket_is_in_it() {
+        let me = Key::from_bytes([0x5a; 32]);
+        for (index, byte) in (0..BUCKETS).flat_map(|index| [0, 0x35, 0xff].map(|byte| (index, byte))) {
+            let point = me.at_distance(Distance::in_bucket(index, [byte; 32]));
+            assert_eq!(me.distance(&point).bucket(), index, "{byte:#x}");
+        }
+    }
 
     fn with_bit(bit: u32) -> Key {
         let mut bytes = [0; 32];

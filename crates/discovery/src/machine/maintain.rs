@@ -17,7 +17,7 @@ use crate::net::canonical;
 use crate::source::Source;
 use crate::wire::Message;
 
-/// Random lookups of a refresh, after the one for ourselves (geth).
+/// Further lookups of a refresh, after the one for ourselves: random ones (geth), or into crowded buckets.
 const RANDOM_LOOKUPS: usize = 3;
 
 /// After so many refreshes their interval is about the longest.
@@ -29,7 +29,7 @@ pub(super) struct Refresh {
     /// The first one has ended.
     ready: bool,
     running: bool,
-    /// The lookup for ourselves has ended and the random ones run.
+    /// The lookup for ourselves has ended and others run.
     spreading: bool,
     /// Lookups of this one that run.
     lookups: usize,
@@ -182,7 +182,7 @@ impl DiscoveryMachine {
         }
     }
 
-    /// Begins a refresh unless one runs: a lookup for ourselves, then random ones.
+    /// Begins a refresh unless one runs: a lookup for ourselves, then others.
     pub(super) fn begin_refresh(&mut self, now: Time, fx: &mut Fx) {
         if self.refresh.running {
             return;
@@ -203,19 +203,31 @@ impl DiscoveryMachine {
         if self.refresh.lookups > 0 {
             return;
         }
-        // Between the first refresh and those of the long interval only the own neighbourhood is to be met.
+        if self.refresh.spreading || self.table.is_empty() {
+            return self.end_refresh(now, fx);
+        }
+        // A bucket that a few sites fill has not met those who would get their places.
+        let mut targets: Vec<Key> = self
+            .table
+            .crowded_buckets()
+            .take(RANDOM_LOOKUPS)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|index| self.table.point_in(index, &mut self.rng))
+            .collect();
+        // Between the first refresh and those of the long interval only they and the own neighbourhood are to be met.
         let settling = !self.hungry() && (1..SETTLING_ROUNDS).contains(&self.refresh.rounds);
-        if self.refresh.spreading || settling || self.table.is_empty() {
+        if !settling {
+            // With few nodes every lookup asks all of them.
+            let random = if self.table.len() < BUCKET_SIZE { 1 } else { RANDOM_LOOKUPS };
+            targets.resize_with(random.max(targets.len()), || Key::from_bytes(self.rng.bytes()));
+        }
+        if targets.is_empty() {
             return self.end_refresh(now, fx);
         }
         self.refresh.spreading = true;
-        // With few nodes every lookup asks all of them.
-        let random = if self.table.len() < BUCKET_SIZE { 1 } else { RANDOM_LOOKUPS };
-        self.refresh.lookups = random;
-        for _ in 0..random {
-            let target = Key::from_bytes(self.rng.bytes());
-            self.begin_lookup(now, target, Asker::Refresh, fx);
-        }
+        self.refresh.lookups = targets.len();
+        targets.into_iter().for_each(|target| self.begin_lookup(now, target, Asker::Refresh, fx));
     }
 
     fn end_refresh(&mut self, now: Time, fx: &mut Fx) {

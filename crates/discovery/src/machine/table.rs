@@ -13,6 +13,7 @@ use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
 use crate::config::Config;
 use crate::key::{BUCKETS, Key};
 use crate::machine::origin::Origin;
+use room::Held;
 
 /// Nodes in a bucket (Kademlia's k).
 pub(crate) const BUCKET_SIZE: usize = 16;
@@ -126,7 +127,7 @@ pub(crate) struct Table {
     fair_shares: bool,
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
-    sites: BTreeMap<IpNet, usize>,
+    sites: BTreeMap<IpNet, Held>,
     #[cfg(any(test, feature = "planted-bugs"))]
     bug: bool,
 }
@@ -229,9 +230,10 @@ impl Table {
     /// Notes an answer from a node's address. One that waits for a place may have found one by it.
     pub(crate) fn alive(&mut self, id: NodeId, addr: SocketAddr) -> Placed {
         let Some(entry) = self.at(id, addr) else { return self.inherit(id, addr) };
-        entry.live = true;
+        let was = std::mem::replace(&mut entry.live, true);
         entry.misses = 0;
         entry.checks = entry.checks.max(1);
+        self.count_live(addr.ip(), was, true);
         Placed::Known
     }
 
@@ -240,14 +242,18 @@ impl Table {
         let Some(at) = self.buckets[index].entries.iter().position(|entry| entry.contact.id == contact.id) else {
             return Placed::Refused;
         };
+        let was = self.buckets[index].entries[at].live;
         let (old, new) = (self.buckets[index].entries[at].contact.addr, contact.addr);
         if site(old.ip()) != site(new.ip()) {
             // The place it leaves does not count against the one it takes, which is in another site.
             if !self.has_room(index, new.ip()) {
                 return Placed::Refused;
             }
+            self.count_live(old.ip(), was, false);
             self.count_out(old.ip());
             self.count_in(new.ip());
+        } else if old != new {
+            self.count_live(old.ip(), was, false);
         }
         let entry = &mut self.buckets[index].entries[at];
         entry.contact = contact;
@@ -272,17 +278,12 @@ impl Table {
             return Placed::Refused;
         }
         self.count_in(ip);
-        let bucket = &mut self.buckets[index];
-        if bucket.entries.len() < BUCKET_SIZE {
-            bucket.entries.push(Entry::new(contact, origin, live));
+        if self.buckets[index].entries.len() < BUCKET_SIZE {
+            self.buckets[index].entries.push(Entry::new(contact, origin, live));
+            self.count_live(ip, false, live);
             return Placed::Added;
         }
-        bucket.replacements.push_front(Waiting { contact, origin, asked: false });
-        if bucket.replacements.len() > MAX_REPLACEMENTS
-            && let Some(oldest) = bucket.replacements.pop_back()
-        {
-            self.count_out(oldest.contact.addr.ip());
-        }
+        self.wait(index, Waiting { contact, origin, asked: false });
         Placed::Replacement
     }
 
@@ -310,6 +311,7 @@ impl Table {
         // The heir was counted when it began to wait.
         let heir = self.heir(index, rng);
         self.buckets[index].entries.extend(heir.map(|heir| Entry::new(heir.contact, heir.origin, false)));
+        self.count_live(removed.contact.addr.ip(), removed.live, false);
         self.count_out(removed.contact.addr.ip());
         removed.live.then_some(removed.contact)
     }
@@ -334,17 +336,18 @@ impl Table {
     pub(crate) fn check_passed(&mut self, now: Time, id: NodeId, addr: SocketAddr) -> Option<Verified<NodeRecord>> {
         let entry = self.at(id, addr)?;
         entry.checks = entry.checks.saturating_add(1);
-        entry.live = true;
+        let was = std::mem::replace(&mut entry.live, true);
         entry.misses = 0;
         entry.list = List::Slow;
         let seq = entry.contact.record.seq();
         let told =
             entry.told_alive.is_some_and(|(at, told)| now.running().saturating_sub(at) < TELL_ALIVE && seq <= told);
-        if entry.checks <= SETTLED || told {
-            return None;
-        }
-        entry.told_alive = Some((now.running(), seq));
-        Some(entry.contact.record.clone())
+        let tell = (entry.checks > SETTLED && !told).then(|| {
+            entry.told_alive = Some((now.running(), seq));
+            entry.contact.record.clone()
+        });
+        self.count_live(addr.ip(), was, true);
+        tell
     }
 
     /// Notes a check without an answer; true if the node must go. A node that answered often survives some

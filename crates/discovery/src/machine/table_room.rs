@@ -2,11 +2,10 @@
 //!
 //! Kademlia keeps whom it knows, and so whoever comes first with many names keeps his places for good. Who has many sites
 //! pays for each of them; names cost nothing. So where a bucket is full, a node that answered us takes the place of one
-//! whose site has at least two places more, and afterwards still has no more than that one. Only places of nodes that
-//! answered count: else anybody could make a site look crowded by inventing names in it.
+//! whose site has at least two places more, and afterwards still has no more than that one. Who waits gives way in the same
+//! order. Only places of nodes that answered count: else anybody could make a site look crowded by inventing names in it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use peerage_machine::Rng;
@@ -15,12 +14,22 @@ use peerage_wire::{IpNet, NodeId};
 
 use super::super::origin::Origin;
 use super::{BUCKET_SIZE, Bucket, Entry, MAX_REPLACEMENTS, Placed, Table, Waiting};
+use crate::key::{Distance, Key};
 
 /// How many places more a site must have for one of them to be taken: with one more the two would take it in turns.
 const CROWDED: usize = 2;
 
-/// How many nodes of each site have a place and answered.
-type Crowds = BTreeMap<IpNet, usize>;
+/// Of a bucket, to look for others where so many would give way.
+const QUARTER: usize = BUCKET_SIZE / 4;
+
+/// How many nodes of a site there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// With a place, or waiting for one.
+    pub(super) all: usize,
+    /// With a place, and they answered: the site's crowd.
+    pub(super) live: usize,
+}
 
 impl Bucket {
     pub(super) fn waiting(&mut self, id: NodeId) -> Option<&mut Waiting> {
@@ -39,75 +48,117 @@ impl Table {
 
     pub(super) fn has_room(&self, index: usize, ip: IpAddr) -> bool {
         self.limited(ip).is_none_or(|prefix| {
-            self.sites.get(&prefix).copied().unwrap_or(0) < self.site_per_table
+            self.sites.get(&prefix).is_none_or(|held| held.all < self.site_per_table)
                 && self.buckets[index].of_site(prefix) < self.site_per_bucket
         })
     }
 
     pub(super) fn count_in(&mut self, ip: IpAddr) {
         if let Some(prefix) = self.limited(ip) {
-            *self.sites.entry(prefix).or_default() += 1;
+            self.sites.entry(prefix).or_default().all += 1;
         }
     }
 
     pub(super) fn count_out(&mut self, ip: IpAddr) {
         let Some(prefix) = self.limited(ip) else { return };
-        if let Some(count) = self.sites.get_mut(&prefix) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = self.sites.get_mut(&prefix) {
+            held.all -= 1;
+            if held.all == 0 {
                 self.sites.remove(&prefix);
             }
         }
     }
 
+    /// Notes that a node at this address, which is counted, answers or does not any more.
+    pub(super) fn count_live(&mut self, ip: IpAddr, was: bool, is: bool) {
+        let Some(prefix) = self.limited(ip) else { return };
+        if let Some(held) = self.sites.get_mut(&prefix) {
+            held.live = held.live + usize::from(is) - usize::from(was);
+        }
+    }
+
+    /// How many nodes of the site of this address have a place and answered; none where sites do not count.
+    fn crowd(&self, ip: IpAddr) -> Option<usize> {
+        self.limited(ip).map(|prefix| self.sites.get(&prefix).map_or(0, |held| held.live))
+    }
+
     /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting
     /// already, asking it for its record would cost more than it brings.
     pub(crate) fn would_take(&self, id: NodeId, addr: SocketAddr) -> bool {
-        let index = self.index(id);
+        let (index, ip) = (self.index(id), addr.ip());
         let waits = || self.buckets[index].replacements.len() < MAX_REPLACEMENTS;
-        let may_inherit = || self.crowds().is_some_and(|crowds| self.gives_way(index, &crowds, addr.ip()).is_some());
-        id != self.me && self.has_room(index, addr.ip()) && (waits() || may_inherit())
+        let for_another = || {
+            let most = self.crowd_that_waits(index);
+            self.fair_shares && self.crowd(ip).zip(most).is_some_and(|(own, (most, _))| own + CROWDED <= most)
+        };
+        let may_inherit = || self.gives_way(index, ip).is_some();
+        id != self.me && self.has_room(index, ip) && (waits() || for_another() || may_inherit())
     }
 
-    /// How many nodes of each site have a place and answered us; none if no site has so many that one could be taken,
-    /// which is the usual case and costs no look through the table.
-    fn crowds(&self) -> Option<Crowds> {
-        (self.fair_shares && self.sites.values().any(|held| *held >= CROWDED)).then(|| self.count_answering())
+    /// The largest crowd of a site of which one waits, and which of them has waited longest.
+    fn crowd_that_waits(&self, index: usize) -> Option<(usize, usize)> {
+        let waiting = self.buckets[index].replacements.iter().enumerate();
+        waiting.map(|(at, one)| (self.crowd(one.contact.addr.ip()).unwrap_or(0), at)).max()
     }
 
-    fn count_answering(&self) -> Crowds {
-        let live = self.entries().filter(|entry| entry.live);
-        let mut crowds = Crowds::new();
-        for prefix in live.filter_map(|entry| self.limited(entry.contact.addr.ip())) {
-            *crowds.entry(prefix).or_default() += 1;
+    /// Lets a node wait for a place. Where too many wait, one of the site with the most places is forgotten, the one that
+    /// has waited longest: else whoever speaks to us all the time would push all others out before they are asked.
+    pub(super) fn wait(&mut self, index: usize, waiting: Waiting) {
+        self.buckets[index].replacements.push_front(waiting);
+        let last = self.buckets[index].replacements.len() - 1;
+        if last < MAX_REPLACEMENTS {
+            return;
         }
-        crowds
+        let most = self.crowd_that_waits(index).filter(|_| self.fair_shares);
+        if let Some(gone) = self.buckets[index].replacements.remove(most.map_or(last, |(_, at)| at)) {
+            self.count_out(gone.contact.addr.ip());
+        }
     }
 
     /// The entry of a full bucket that gives way to a node at this address, if one does: of the site with the most places,
     /// the one that was checked least.
-    fn gives_way(&self, index: usize, crowds: &Crowds, ip: IpAddr) -> Option<usize> {
-        let crowd = |ip| self.limited(ip).map(|prefix| crowds.get(&prefix).copied().unwrap_or(0));
-        let own = crowd(ip)?;
+    fn gives_way(&self, index: usize, ip: IpAddr) -> Option<usize> {
+        let own = self.crowd(ip).filter(|_| self.fair_shares)?;
         let entries = &self.buckets[index].entries;
         if entries.len() < BUCKET_SIZE {
             return None;
         }
         let live = entries.iter().enumerate().filter(|(_, entry)| entry.live);
-        let of_site = live.filter_map(|(at, entry)| Some((crowd(entry.contact.addr.ip())?, Reverse(entry.checks), at)));
+        let of_site =
+            live.filter_map(|(at, entry)| Some((self.crowd(entry.contact.addr.ip())?, Reverse(entry.checks), at)));
         of_site.max().filter(|(most, ..)| own + CROWDED <= *most).map(|(.., at)| at)
     }
 
     /// Nodes that wait, would have a place if they answered, and were not asked yet.
     pub(crate) fn rivals(&self) -> Vec<(Origin, (NodeId, SocketAddr))> {
-        let Some(crowds) = self.crowds() else { return Vec::new() };
+        // The usual case, and costs no look through the table.
+        if !self.sites.values().any(|held| held.live >= CROWDED) {
+            return Vec::new();
+        }
         let mut rivals = Vec::new();
         for (index, bucket) in self.buckets.iter().enumerate() {
             let unasked = bucket.replacements.iter().filter(|waiting| !waiting.asked);
-            let fit = unasked.filter(|one| self.gives_way(index, &crowds, one.contact.addr.ip()).is_some());
+            let fit = unasked.filter(|one| self.gives_way(index, one.contact.addr.ip()).is_some());
             rivals.extend(fit.map(|waiting| (waiting.origin, (waiting.contact.id, waiting.contact.addr))));
         }
         rivals
+    }
+
+    /// The buckets of which a quarter or more would give way to nodes of other sites, those first of which most would.
+    pub(crate) fn crowded_buckets(&self) -> impl Iterator<Item = usize> + use<> {
+        let gives_way = |entry: &&Entry| entry.live && self.crowd(entry.contact.addr.ip()) >= Some(CROWDED);
+        let crowd = |bucket: &Bucket| match bucket.entries.len() {
+            BUCKET_SIZE if self.fair_shares => bucket.entries.iter().filter(gives_way).count(),
+            _ => 0,
+        };
+        let mut crowded: Vec<_> = self.buckets.iter().map(crowd).enumerate().filter(|(_, of)| *of >= QUARTER).collect();
+        crowded.sort_unstable_by_key(|(index, of)| Reverse((*of, *index)));
+        crowded.into_iter().map(|(index, _)| index)
+    }
+
+    /// A random point among those that a bucket is for.
+    pub(crate) fn point_in(&self, index: usize, rng: &mut Rng) -> Key {
+        self.key.at_distance(Distance::in_bucket(index, rng.bytes()))
     }
 
     /// Notes that a sign of life was asked for.
@@ -127,16 +178,15 @@ impl Table {
         let Some(from) = waiting.iter().position(|one| one.contact.id == id && one.contact.addr == addr) else {
             return Placed::Refused;
         };
-        let crowds = self.crowds();
-        let Some(at) = crowds.and_then(|crowds| self.gives_way(index, &crowds, addr.ip())) else {
-            return Placed::Replacement;
-        };
+        let Some(at) = self.gives_way(index, addr.ip()) else { return Placed::Replacement };
         let bucket = &mut self.buckets[index];
         let Some(heir) = bucket.replacements.remove(from) else { return Placed::Refused };
         let mut entry = Entry::new(heir.contact, heir.origin, true);
         entry.checks = 1;
         let left = std::mem::replace(&mut bucket.entries[at], entry);
+        self.count_live(left.contact.addr.ip(), left.live, false);
         self.count_out(left.contact.addr.ip());
+        self.count_live(addr.ip(), false, true);
         Placed::Inherited
     }
 
@@ -144,8 +194,7 @@ impl Table {
     /// queue for it.
     pub(super) fn heir(&mut self, index: usize, rng: &mut Rng) -> Option<Waiting> {
         let waiting = &self.buckets[index].replacements;
-        let counted = if self.fair_shares { self.count_answering() } else { Crowds::new() };
-        let of = |ip| self.limited(ip).and_then(|prefix| counted.get(&prefix).copied()).unwrap_or(0);
+        let of = |ip| self.crowd(ip).filter(|_| self.fair_shares).unwrap_or(0);
         let crowds: Vec<usize> = waiting.iter().map(|one| of(one.contact.addr.ip())).collect();
         let fewest = crowds.iter().min().copied();
         let fit: Vec<usize> = (0..crowds.len()).filter(|at| Some(crowds[*at]) == fewest).collect();

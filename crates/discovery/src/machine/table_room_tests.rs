@@ -140,7 +140,7 @@ fn a_swarm_of_one_site_that_came_first_is_left_with_one_place_of_each_full_bucke
         meet(&mut table, &swarm);
     }
     let site_of_swarm = site([1, 2, 3, 0].into());
-    assert!(table.count_answering()[&site_of_swarm] >= 8);
+    assert!(table.sites[&site_of_swarm].live >= 8);
     for number in 1_000..4_000 {
         meet(&mut table, &contact(number));
         check_sites(&table);
@@ -148,5 +148,52 @@ fn a_swarm_of_one_site_that_came_first_is_left_with_one_place_of_each_full_bucke
     let in_full = table.buckets.iter().filter(|bucket| bucket.entries.len() == BUCKET_SIZE);
     let most = in_full.clone().map(|bucket| bucket.of_site(site_of_swarm)).sum::<usize>();
     assert!(most <= 1 && in_full.count() > 5, "{most} in full buckets");
-    assert!(table.count_answering()[&site_of_swarm] * 100 <= table.len() * 8, "no more than 8 % of the table");
+    assert!(table.sites[&site_of_swarm].live * 100 <= table.len() * 8, "no more than 8 % of the table");
+}
+
+#[test]
+fn who_speaks_all_the_time_does_not_push_out_who_waits() {
+    let mine = table();
+    let (mut table, two, strangers) = crowded(&config());
+    // Each site of the swarm has two places elsewhere, and one more name that wants one here.
+    let one_of = |third: u8, bucket: usize| {
+        let at = SocketAddr::from(([66, 6, third, bucket as u8], 30303));
+        let mut names = (u32::from(third) * 10_000..).map(|number| contact_at(number, at, 1));
+        names.find(|one| mine.index(one.id) == bucket).expect("there are enough names")
+    };
+    for (third, bucket) in (2..22).flat_map(|third| [(third, LAST - 1), (third, LAST - 2)]) {
+        meet(&mut table, &one_of(third, bucket));
+    }
+    let swarm: Vec<Contact> = (2..10).map(|third| one_of(third, LAST)).collect();
+    let more: Vec<Contact> = (10..18).map(|third| one_of(third, LAST)).collect();
+    for one in &swarm {
+        table.heard_of(one.clone(), Origin::Came);
+    }
+    table.heard_of(strangers[0].clone(), Origin::Came);
+    for one in more.iter().chain(&swarm).cycle().take(100) {
+        table.heard_of(one.clone(), Origin::Came);
+        check_sites(&table);
+    }
+    assert!(table.rivals().iter().any(|(_, (id, _))| *id == strangers[0].id), "it waits still");
+    meet(&mut table, &strangers[0]);
+    assert!(table.get(strangers[0].id).is_some() && places(&table, &two) == 1);
+}
+
+#[test]
+fn a_bucket_that_few_sites_fill_is_crowded_and_one_of_many_sites_is_not() {
+    let mut table = table();
+    far(BUCKET_SIZE).iter().for_each(|contact| assert_eq!(meet(&mut table, contact), Placed::Added));
+    assert_eq!(table.crowded_buckets().count(), 0);
+    let mut table = Table::new(me(), &config());
+    for (number, third) in (1..=16u32).zip((1..=8).cycle()) {
+        let at = SocketAddr::from(([66, 6, third, number as u8], 30303));
+        let mut names = (0..).map(|n| contact_at(300_000 + 1_000 * number + n, at, 1));
+        let one = names.find(|one| table.index(one.id) == LAST).expect("half of all");
+        assert_eq!(meet(&mut table, &one), Placed::Added);
+    }
+    assert_eq!(table.crowded_buckets().collect::<Vec<_>>(), [LAST]);
+    let point = table.point_in(LAST, &mut Rng::new(1));
+    assert_eq!(table.index_of(&point), LAST);
+    let unfair = Table::new(me(), &Config { fair_shares: false, ..config() });
+    assert_eq!(unfair.crowded_buckets().count(), 0);
 }

@@ -40,7 +40,7 @@ pub(super) fn far(count: usize) -> Vec<Contact> {
 
 /// The counted sites are those of the nodes with a place or waiting for one, and no limit is passed.
 pub(super) fn check_sites(table: &Table) {
-    let mut sites: BTreeMap<IpNet, usize> = BTreeMap::new();
+    let mut sites: BTreeMap<IpNet, Held> = BTreeMap::new();
     for bucket in &table.buckets {
         let mut of_bucket: BTreeMap<IpNet, usize> = BTreeMap::new();
         let waiting = bucket.replacements.iter().map(|waiting| &waiting.contact);
@@ -51,10 +51,13 @@ pub(super) fn check_sites(table: &Table) {
         assert!(bucket.entries.len() <= BUCKET_SIZE && bucket.replacements.len() <= MAX_REPLACEMENTS);
         assert!(bucket.replacements.is_empty() || bucket.entries.len() == BUCKET_SIZE);
         for (prefix, count) in of_bucket {
-            *sites.entry(prefix).or_default() += count;
+            sites.entry(prefix).or_default().all += count;
         }
     }
-    assert!(sites.values().all(|count| *count <= table.site_per_table));
+    for entry in table.entries().filter(|entry| entry.live) {
+        sites.entry(site(entry.contact.addr.ip())).or_default().live += 1;
+    }
+    assert!(sites.values().all(|held| held.all <= table.site_per_table));
     assert_eq!(table.sites, sites);
 }
 

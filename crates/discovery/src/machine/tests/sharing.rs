@@ -1,5 +1,7 @@
 //! Who comes first with many names does not keep the places, and who tells of many does not have all the turns.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use super::*;
 use crate::key::BUCKETS;
 
@@ -61,6 +63,47 @@ fn who_is_told_of_and_would_have_a_place_is_asked_for_a_sign_of_life_and_has_it_
     solo.tell(first.answers(&asked[0], Message::Pong { record_seq: 1, observed: solo.me.addr }));
     assert!(solo.knows(first) && solo.machine().is_live(first.id));
     assert_eq!(swarm.iter().filter(|peer| solo.knows(peer)).count(), 1);
+}
+
+#[test]
+fn a_bucket_that_few_sites_fill_is_looked_into_until_others_are_met() {
+    // A swarm of eight sites that has all places of a bucket, and asks for no more.
+    let own = Key::of(Peer::new(9_999).id);
+    let is_of_last = |peer: &Peer| own.distance(&Key::of(peer.id)).bucket() == BUCKETS - 1;
+    let named = |number: u16| Peer::at(number, SocketAddr::from(([66, 6, (number % 8) as u8, number as u8], 30303)), 1);
+    let mut of_site = [0; 8];
+    let has_two = |peer: &Peer| match peer.addr.ip() {
+        IpAddr::V4(ip) => {
+            let held = &mut of_site[usize::from(ip.octets()[2])];
+            *held += 1;
+            *held <= 2
+        }
+        IpAddr::V6(_) => false,
+    };
+    let swarm: Vec<Peer> = (3_000..).map(named).filter(is_of_last).filter(has_two).take(16).collect();
+    for (peers, looks) in [(swarm, true), (of_last(1.., false).take(16).collect(), false)] {
+        let mut solo = Solo::knowing(config(), &peers.iter().collect::<Vec<_>>());
+        let mut targets = BTreeSet::new();
+        let end = solo.now + Duration::from_secs(60);
+        while let Some(due) = solo.driver.next_deadline().filter(|due| *due <= end) {
+            solo.now = due;
+            solo.driver.expire_due(due);
+            let mut questions = VecDeque::from(requests(&solo.driver.drain().collect::<Vec<_>>()));
+            while let Some(asked) = questions.pop_front() {
+                let peer = peers.iter().find(|peer| peer.id == asked.to).expect("nobody else is known");
+                let message = match asked.packet.message {
+                    Message::FindNode { target } => {
+                        targets.insert(target);
+                        Message::Neighbors { index: 0, total: 1, records: Vec::new() }
+                    }
+                    _ => Message::Pong { record_seq: 1, observed: solo.me.addr },
+                };
+                questions.extend(requests(&solo.tell(peer.answers(&asked, message))));
+            }
+        }
+        let into = targets.iter().filter(|target| own.distance(target).bucket() == BUCKETS - 1).count();
+        assert_eq!(into > 0, looks, "{targets:?}");
+    }
 }
 
 #[test]
