@@ -105,16 +105,36 @@ pub(crate) fn raise_open_files() -> usize {
 /// Keeps the calling thread, and what it starts, on the first processor it may use: the same for two processes.
 #[cfg(target_os = "linux")]
 pub(crate) fn pin_to_one_cpu() -> Result<(), String> {
+    pin(|nth| nth == 0)
+}
+
+/// Keeps the calling thread, and what it starts, off that processor.
+#[cfg(target_os = "linux")]
+pub(crate) fn pin_to_other_cpus() -> Result<(), String> {
+    pin(|nth| nth > 0)
+}
+
+#[cfg(target_os = "linux")]
+fn pin(wanted: impl Fn(usize) -> bool) -> Result<(), String> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let allowed = sched_getaffinity(None).map_err(|error| format!("no CPU affinity: {error}"))?;
-    let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).ok_or("no CPU affinity: no processor allowed")?;
-    let mut one = CpuSet::new();
-    one.set(first);
-    sched_setaffinity(None, &one).map_err(|error| format!("no CPU affinity: {error}"))
+    let mut some = CpuSet::new();
+    let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    cpus.enumerate().filter(|(nth, _)| wanted(*nth)).for_each(|(_, cpu)| some.set(cpu));
+    if some.count() == 0 {
+        return Err("no CPU affinity: there are too few processors".to_owned());
+    }
+    sched_setaffinity(None, &some).map_err(|error| format!("no CPU affinity: {error}"))
 }
 
 /// Only Linux lets a process choose.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn pin_to_one_cpu() -> Result<(), String> {
     Err("no CPU affinity on this system".to_owned())
+}
+
+/// Likewise.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pin_to_other_cpus() -> Result<(), String> {
+    pin_to_one_cpu()
 }

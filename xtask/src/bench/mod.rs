@@ -155,6 +155,9 @@ struct Attack {
     /// hostile peers elsewhere would not.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
     nice: u8,
+    /// Give the node a processor that nobody else has, as on a computer of its own.
+    #[arg(long)]
+    apart: bool,
     /// Write the figures to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -211,12 +214,13 @@ fn arguments(what: &What) -> Vec<OsString> {
             let words = ["flood", "--attempts", &attempts, "--seconds", &seconds];
             (words.map(OsString::from).to_vec(), json)
         }
-        What::Attack(Attack { seconds, only, nice, json }) => {
+        What::Attack(Attack { seconds, only, nice, apart, json }) => {
             let mut words: Vec<OsString> = vec!["attack".into(), "--seconds".into(), seconds.to_string().into()];
             if !only.is_empty() {
                 words.extend(["--only".into(), only.join(",").into()]);
             }
             words.extend(["--nice".into(), nice.to_string().into()]);
+            words.extend(apart.then(|| "--apart".into()));
             (words, json)
         }
         What::Discovery(Discovery { pairs, json }) => {
@@ -294,7 +298,8 @@ mod tests {
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
         let words = ["flood", "--attempts", "100", "--seconds", "2", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
-        let words = ["attack", "--seconds", "5", "--only", "requests,all", "--nice", "0", "--json", "out.json"];
+        let words =
+            ["attack", "--seconds", "5", "--only", "requests,all", "--nice", "0", "--apart", "--json", "out.json"];
         assert_eq!(parse(&words), Ok(words.map(OsString::from).to_vec()));
     }
 

@@ -1,4 +1,4 @@
-//! Ten honest nodes, each of which knows the victim only: they ask it fifty times a second each, and what they tell each
+//! Ten honest nodes, each of which knows the victim only: they ask it fifty times a second each, or what they tell each
 //! other goes through it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use peerage_server::{Args, Config, Event, PeerAddress, ServerMailbox, start};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
-use super::{DROPS, ECHO, Fared, Found, HONEST, PATIENCE, Percentiles, REQUESTS, topic};
+use super::{DROPS, ECHO, Fared, Found, HONEST, Honest, PATIENCE, Percentiles, REQUESTS, topic};
 use crate::stats::percentile;
 use crate::{Failure, node};
 
@@ -32,6 +32,7 @@ const PUBLISH: Duration = Duration::from_millis(100);
 /// 15 s.
 const SETTLE: Duration = Duration::from_secs(20);
 
+/// Of those that gossip; the numbers of those that ask follow.
 fn numbers() -> impl Iterator<Item = u8> {
     FIRST..FIRST + HONEST
 }
@@ -66,18 +67,23 @@ impl Shared {
 }
 
 /// Says when all are connected; begins with the first line of its input, and answers the second one with how it went.
-pub(super) async fn run(found: Found) -> Result<(), Failure> {
+pub(super) async fn run(found: Found, kind: Honest) -> Result<(), Failure> {
     let shared = Shared::default();
     let (mut nodes, mut events) = (Vec::new(), Vec::new());
     for number in numbers() {
-        let node = join(number, found, &shared).await?;
+        let number = if kind == Honest::Ask { number + HONEST } else { number };
+        let node = join(number, found, kind, &shared).await?;
         events.push(node.events(1_000).await?);
-        tokio::spawn(ask(node.clone(), found.id, shared.clone()));
+        if kind == Honest::Ask {
+            tokio::spawn(ask(node.clone(), found.id, shared.clone()));
+        }
         nodes.push(node);
     }
     // They tell each other their topics.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    tokio::spawn(publish(nodes, shared.clone()));
+    if kind == Honest::Gossip {
+        tokio::spawn(publish(nodes.clone(), shared.clone()));
+    }
     println!("null");
     let mut told = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(_)) = told.next_line().await {
@@ -94,14 +100,16 @@ pub(super) async fn run(found: Found) -> Result<(), Failure> {
 }
 
 /// A node that is connected to the victim.
-async fn join(number: u8, found: Found, shared: &Shared) -> Result<ServerMailbox, Failure> {
+async fn join(number: u8, found: Found, kind: Honest, shared: &Shared) -> Result<ServerMailbox, Failure> {
     let config = Config { discovery_on: false, exchange_on: false, listening_on: false, ..Config::local() };
     let victim = PeerAddress { id: found.id, addresses: vec![found.at], hosts: Vec::new() };
     let meter = Meter::new(Arc::new(shared.counts.clone()));
     let node = start(Args { statics: vec![victim], meter, ..node::args(number, config) }).await?;
-    let (outlet, inlet) = data_queue(Capacity { items: 10_000, weight: 64 << 20 });
-    node.subscribe(topic()?, Policy::Signed, outlet).await?;
-    tokio::spawn(listen(node.local().await?.record.id(), inlet, shared.clone()));
+    if kind == Honest::Gossip {
+        let (outlet, inlet) = data_queue(Capacity { items: 10_000, weight: 64 << 20 });
+        node.subscribe(topic()?, Policy::Signed, outlet).await?;
+        tokio::spawn(listen(node.local().await?.record.id(), inlet, shared.clone()));
+    }
     let connected = async {
         while node.peer_count().await? == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,5 +1,5 @@
-//! Fifty hostile peers at full speed against a node in a process of its own, while ten honest ones ask it and gossip
-//! through it: first without the hostile, then attack by attack, each against a new node.
+//! Fifty hostile peers at full speed against a node in a process of its own, while ten honest ones ask it and ten others
+//! gossip through it: first without the hostile, then attack by attack, each against a new node.
 
 mod figures;
 mod honest;
@@ -8,6 +8,7 @@ mod victim;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::{Failure, names};
 
 /// Peers that attack, each with an identity and an address of its own.
 const HOSTILE: usize = crate::flood::ATTACKERS;
+/// Honest peers that ask, and as many that gossip. They are not the same, and have a process for each kind: whoever gossips
+/// checks what the hostile publish, ten times in one process, and would be late with its own questions.
 const HONEST: u8 = 10;
 /// How long a process may take to be ready, or to answer while it is attacked.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +55,9 @@ pub(crate) struct Args {
     /// By how many steps of `nice` the hostile process gives way to the others.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
     nice: u8,
+    /// Give the node a processor that nobody else has, as on a computer of its own.
+    #[arg(long)]
+    apart: bool,
     /// Write the figures to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -92,15 +98,28 @@ impl Attack {
     }
 }
 
-/// One of the processes.
+/// One of the processes, and whether the node has a processor of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Place {
+    part: Part,
+    apart: bool,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Part {
     /// The node that is attacked.
     Victim,
-    /// The honest peers.
-    Honest { found: Found },
+    /// The honest peers of one kind.
+    Honest { found: Found, kind: Honest },
     /// The hostile ones.
     Hostile { found: Found, attack: Attack, seconds: u64, nice: u8 },
+}
+
+/// What honest peers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Honest {
+    Ask,
+    Gossip,
 }
 
 /// Where the victim is to be found.
@@ -146,6 +165,15 @@ struct Fared {
     requests: BTreeMap<String, u64>,
 }
 
+impl Fared {
+    /// Those who asked, and those who gossiped.
+    fn and(self, gossiped: Fared) -> Fared {
+        let peers_lost = self.peers_lost + gossiped.peers_lost;
+        let Fared { pings, failed, ping_ms, requests, .. } = self;
+        Fared { peers_lost, pings, failed, ping_ms, requests, ..gossiped }
+    }
+}
+
 /// Of latencies, in ms.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Percentiles {
@@ -173,7 +201,8 @@ fn keys(n: usize) -> Keypair {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(processors.min(2)).enable_all().build()
 }
 
 /// Measures the calm, and each attack that is wanted.
@@ -209,10 +238,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Does one process's part.
 pub(crate) fn part(part: &str) -> Result<(), Failure> {
     crate::machine::raise_open_files();
+    let Place { part, apart } = serde_json::from_str(part)?;
+    match part {
+        _ if !apart => {}
+        Part::Victim => crate::machine::pin_to_one_cpu()?,
+        _ => crate::machine::pin_to_other_cpus()?,
+    }
     runtime()?.block_on(async {
-        match serde_json::from_str(part)? {
+        match part {
             Part::Victim => victim::run().await,
-            Part::Honest { found } => honest::run(found).await,
+            Part::Honest { found, kind } => honest::run(found, kind).await,
             Part::Hostile { found, attack, seconds, nice } => {
                 crate::machine::give_way(nice)?;
                 hostile::run(found, attack, Duration::from_secs(seconds)).await
@@ -223,13 +258,18 @@ pub(crate) fn part(part: &str) -> Result<(), Failure> {
 
 async fn measure(args: &Args, attack: Option<Attack>) -> Result<figures::Figures, Failure> {
     let own = std::env::current_exe()?;
-    let start = |part| Process::start(&own, "attack-part", &part);
+    let start = |part| Process::start(&own, "attack-part", &Place { part, apart: args.apart });
     let mut victim = start(Part::Victim)?;
     let found: Found = victim.hear(PATIENCE).await?;
-    let mut honest = start(Part::Honest { found })?;
-    honest.hear::<()>(PATIENCE).await?;
+    let mut honest =
+        [start(Part::Honest { found, kind: Honest::Ask })?, start(Part::Honest { found, kind: Honest::Gossip })?];
+    for honest in &mut honest {
+        honest.hear::<()>(PATIENCE).await?;
+    }
     let before: Facts = victim.ask().await?;
-    honest.ask::<()>().await?;
+    for honest in &mut honest {
+        honest.ask::<()>().await?;
+    }
     let Args { seconds, nice, .. } = *args;
     let (mut hostile, mut spoils) = (None, Spoils::default());
     match attack {
@@ -242,7 +282,9 @@ async fn measure(args: &Args, attack: Option<Attack>) -> Result<figures::Figures
     // They go on until all is known.
     let during: Facts = victim.ask_within(PATIENCE).await?;
     drop(hostile);
-    let fared: Fared = honest.ask_within(PATIENCE).await?;
+    let [asked, gossiped] = &mut honest;
+    let asked: Fared = asked.ask_within(PATIENCE).await?;
+    let fared = asked.and(gossiped.ask_within(PATIENCE).await?);
     let after: Facts = victim.ask_within(PATIENCE).await?;
     let time = Duration::from_secs(seconds);
     Ok(figures::of(&figures::Run { time, attacked: attack.is_some(), before, during, after, fared, spoils }))

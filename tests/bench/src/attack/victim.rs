@@ -33,7 +33,7 @@ const PIECE: usize = 64 << 10;
 pub(super) fn config() -> Config {
     let mut config = Config { exempt_local: false, discovery_on: false, max_peers: 100, ..Config::recommended() };
     let network = std::net::IpAddr::from([127, 0, 0, 1]).into();
-    config.listener.shared_addresses = vec![SharedAddress { network, factor: HONEST.into() }];
+    config.listener.shared_addresses = vec![SharedAddress { network, factor: (2 * HONEST).into() }];
     config
 }
 
