@@ -274,7 +274,7 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Place { turns, session, .. } = self.place;
-        let took = turns.clock.now().running().saturating_sub(self.began);
+        let took = turns.clock.running().saturating_sub(self.began);
         if let Some(spending) = self.spending {
             spending.add(took);
         }
@@ -298,7 +298,7 @@ impl<F: Future + Unpin> Future for InTurn<F> {
         if !this.place.is_now(cx) {
             return Poll::Pending;
         }
-        let began = this.place.turns.clock.now().running();
+        let began = this.place.turns.clock.running();
         let _turn = Turn { place: &this.place, spending: this.spending.as_ref(), began };
         Pin::new(&mut this.future).poll(cx)
     }

@@ -207,14 +207,8 @@ impl DiscoveryMachine {
             return self.end_refresh(now, fx);
         }
         // A bucket that a few sites fill has not met those who would get their places.
-        let mut targets: Vec<Key> = self
-            .table
-            .crowded_buckets()
-            .take(RANDOM_LOOKUPS)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|index| self.table.point_in(index, &mut self.rng))
-            .collect();
+        let crowded = self.table.crowded_buckets().into_iter().take(RANDOM_LOOKUPS);
+        let mut targets: Vec<Key> = crowded.map(|index| self.table.point_in(index, &mut self.rng)).collect();
         // Between the first refresh and those of the long interval only they and the own neighbourhood are to be met.
         let settling = !self.hungry() && (1..SETTLING_ROUNDS).contains(&self.refresh.rounds);
         if !settling {

@@ -244,16 +244,17 @@ impl Table {
         };
         let was = self.buckets[index].entries[at].live;
         let (old, new) = (self.buckets[index].entries[at].contact.addr, contact.addr);
-        if site(old.ip()) != site(new.ip()) {
-            // The place it leaves does not count against the one it takes, which is in another site.
-            if !self.has_room(index, new.ip()) {
-                return Placed::Refused;
-            }
+        let leaves = site(old.ip()) != site(new.ip());
+        // The place it leaves does not count against the one it takes, which is in another site.
+        if leaves && !self.has_room(index, new.ip()) {
+            return Placed::Refused;
+        }
+        if old != new {
             self.count_live(old.ip(), was, false);
+        }
+        if leaves {
             self.count_out(old.ip());
             self.count_in(new.ip());
-        } else if old != new {
-            self.count_live(old.ip(), was, false);
         }
         let entry = &mut self.buckets[index].entries[at];
         entry.contact = contact;

@@ -145,7 +145,7 @@ impl Table {
     }
 
     /// The buckets of which a quarter or more would give way to nodes of other sites, those first of which most would.
-    pub(crate) fn crowded_buckets(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn crowded_buckets(&self) -> Vec<usize> {
         let gives_way = |entry: &&Entry| entry.live && self.crowd(entry.contact.addr.ip()) >= Some(CROWDED);
         let crowd = |bucket: &Bucket| match bucket.entries.len() {
             BUCKET_SIZE if self.fair_shares => bucket.entries.iter().filter(gives_way).count(),
@@ -153,7 +153,7 @@ impl Table {
         };
         let mut crowded: Vec<_> = self.buckets.iter().map(crowd).enumerate().filter(|(_, of)| *of >= QUARTER).collect();
         crowded.sort_unstable_by_key(|(index, of)| Reverse((*of, *index)));
-        crowded.into_iter().map(|(index, _)| index)
+        crowded.into_iter().map(|(index, _)| index).collect()
     }
 
     /// A random point among those that a bucket is for.

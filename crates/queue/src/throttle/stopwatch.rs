@@ -25,7 +25,7 @@ impl TimeSource {
 
     /// The node's clock. In virtual time handlers take none.
     pub fn clock(clock: Clock) -> TimeSource {
-        TimeSource::new(move || clock.now().running())
+        TimeSource::new(move || clock.running())
     }
 
     pub(crate) fn switch(&self, on: bool) {

@@ -14,7 +14,7 @@ use super::answers::Claims;
 use super::attempts::{Attempt, Attempts};
 use super::contract::{Answer, Broken, Count, Fault, Out, Payload, Request, RequestError, Stats, Target, Timer};
 use super::streams::{Claim, refuse};
-use super::{Cx, Fx};
+use super::{Cx, Fx, arm_earlier};
 use crate::config::Config;
 use crate::handler::HandlerId;
 use crate::resilience::{Breaker, Class, Next, Pace, Pacer, PeerTracker, Rates, Retries};
@@ -430,11 +430,7 @@ impl Asking {
 
     pub(super) fn arm(&mut self, fx: &mut Fx) {
         let next = self.due.first().map(|(at, _)| *at).into_iter().chain(self.attempts.next_expiry()).min();
-        // As for what is served.
-        if let Some(next) = next.filter(|next| self.armed.is_none_or(|armed| *next < armed)) {
-            fx.arm(Timer::Asked, next);
-            self.armed = Some(next);
-        }
+        arm_earlier(fx, Timer::Asked, &mut self.armed, next);
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {

@@ -27,7 +27,8 @@ use self::places::Part;
 use self::serving::{Arrived, Serving};
 use self::streams::Streams;
 use crate::config::Config;
-use crate::resilience::Sampled;
+use crate::handler::Rate;
+use crate::resilience::{Sampled, SlidingWindow, fair_limit};
 use crate::wire::{self, Item};
 
 type Fx = Effects<Out, Timer>;
@@ -67,6 +68,13 @@ impl Cx<'_> {
         self.peers.part(peer, self.config.kept_for_members)
     }
 
+    /// Whether a peer's limit has room for one more, which it takes; a fair one is the peer's part among the members.
+    fn in_rate(&self, window: &mut Option<SlidingWindow>, rate: Option<Rate>, fair: bool, from: &NodeId) -> bool {
+        let (Some(window), Some(Rate { calls, .. })) = (window, rate) else { return true };
+        let members = || u32::try_from(self.peers.members.len()).unwrap_or(u32::MAX);
+        window.take_within(self.now, from, if fair { fair_limit(calls, members()) } else { calls })
+    }
+
     /// How urgent a payload of this size is.
     fn lane(&self, bytes: usize) -> Lane {
         if bytes <= self.config.high_lane_up_to { Lane::High } else { Lane::Normal }
@@ -76,6 +84,15 @@ impl Cx<'_> {
         if let Some(to) = self.peers.recipient(session) {
             self.fx.emit(Out::Push(Outgoing { to: vec![to], lane, bytes, tag }));
         }
+    }
+}
+
+/// Sets an alarm that would be too late. What was first has mostly ended in time: then the alarm stays, and finds at worst
+/// that nothing is due.
+fn arm_earlier(fx: &mut Fx, timer: Timer, armed: &mut Option<Time>, next: Option<Time>) {
+    if let Some(next) = next.filter(|next| armed.is_none_or(|armed| *next < armed)) {
+        fx.arm(timer, next);
+        *armed = Some(next);
     }
 }
 

@@ -12,9 +12,9 @@ use super::answers::{Sending, Sendings};
 use super::calls::{Calls, Open};
 use super::contract::{AnswerSent, Call, Count, Fault, Out, Payload, Stats, Timer};
 use super::places::Places;
-use super::{Cx, Fx};
+use super::{Cx, Fx, arm_earlier};
 use crate::handler::{AddError, HandlerConfig, HandlerId, Order};
-use crate::resilience::{SlidingWindow, fair_limit};
+use crate::resilience::SlidingWindow;
 use crate::wire::{self, ErrorCode};
 
 /// Peers whose rates a handler keeps apart.
@@ -152,12 +152,7 @@ impl Serving {
         if served.config.members_only && !cx.peers.members.has(from) {
             return Err((ErrorCode::NotMember, Count::NotMember));
         }
-        let members = u32::try_from(cx.peers.members.len()).unwrap_or(u32::MAX);
-        let limit = |calls| if served.config.fair { fair_limit(calls, members) } else { calls };
-        let in_rate = match (&mut served.window, served.config.rate) {
-            (Some(window), Some(rate)) => window.take_within(cx.now, from, limit(rate.calls)),
-            _ => true,
-        };
+        let in_rate = cx.in_rate(&mut served.window, served.config.rate, served.config.fair, from);
         let part = cx.part(from);
         let room = served.places.of(from) < served.config.per_peer
             && served.places.has_room(from, 1, served.config.total, part)
@@ -326,11 +321,7 @@ impl Serving {
     pub(super) fn arm(&mut self, fx: &mut Fx) {
         let call = self.calls.first_due().map(|(ends, _)| ends);
         let next = call.into_iter().chain(self.sendings.next_expiry()).min();
-        // What was first has mostly ended in time: the alarm stays, and finds at worst that nothing is due.
-        if let Some(next) = next.filter(|next| self.armed.is_none_or(|armed| *next < armed)) {
-            fx.arm(Timer::Served, next);
-            self.armed = Some(next);
-        }
+        arm_earlier(fx, Timer::Served, &mut self.armed, next);
     }
 
     pub(super) fn stats(&self, stats: &mut Stats) {

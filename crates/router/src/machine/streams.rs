@@ -11,7 +11,7 @@ use super::contract::{Count, OpenStreamError, Out, Stats, Timer};
 use super::places::{Part, Places};
 use super::{Cx, Fx};
 use crate::handler::{AddError, HandlerId, StreamHandlerConfig};
-use crate::resilience::{SlidingWindow, fair_limit};
+use crate::resilience::SlidingWindow;
 use crate::wire::streams::{Header, HeaderError, codes};
 
 /// Peers whose rates a handler keeps apart.
@@ -187,12 +187,7 @@ impl Streams {
             return Err((codes::NOT_MEMBER, Count::StreamNotMember));
         }
         let config = &served.config;
-        let members = u32::try_from(cx.peers.members.len()).unwrap_or(u32::MAX);
-        let limit = |calls| if config.fair { fair_limit(calls, members) } else { calls };
-        let in_rate = match (&mut served.window, config.rate) {
-            (Some(window), Some(rate)) => window.take_within(cx.now, &from, limit(rate.calls)),
-            _ => true,
-        };
+        let in_rate = cx.in_rate(&mut served.window, config.rate, config.fair, &from);
         let (limits, part) = (&cx.config.streams, cx.part(&from));
         if !in_rate || !served.places.take_one(from, config.per_peer, config.total, part) {
             return Err(throttled);
