@@ -203,10 +203,11 @@ pub struct MeshConfig {
 }
 
 impl MeshConfig {
-    /// Twice as many links as gossipsub has: with eager and lazy ones a link costs little, and of more links better ones
-    /// can be eager. In a model of 1,000 nodes messages come 10 % sooner than with 8 links, with as many copies.
+    /// More than twice as many links as gossipsub has: with eager and lazy ones a link costs little, and of more links
+    /// better ones can be eager. In the world of 1,000 nodes messages come as soon as by gossipsub's 8, and with 16 up to 2 %
+    /// later.
     pub const fn recommended() -> MeshConfig {
-        MeshConfig { degree: 16, low: 12, high: 24, outbound: 4, scored: 4, near: 8, ..MeshConfig::gossipsub() }
+        MeshConfig { degree: 18, low: 13, high: 27, outbound: 4, scored: 4, near: 9, ..MeshConfig::gossipsub() }
     }
 
     /// Gossipsub's.
@@ -532,7 +533,7 @@ mod tests {
             config.validate().expect_err("refused").to_string()
         };
         assert_eq!(refused(|c| c.lazy_peers = 0), "`lazy_peers` is 0 and must be at least 1");
-        assert!(refused(|c| c.mesh.outbound = 12).starts_with("mesh: outbound 12 < low 12"));
+        assert!(refused(|c| c.mesh.outbound = 13).starts_with("mesh: outbound 13 < low 13"));
         assert_eq!(refused(|c| c.quota_ids = 10), "quota_ids is 10, and 4 × announce_ids = 4000 are needed");
         assert!(refused(|c| c.max_payload = MAX_PAYLOAD + 1).contains("at most 16777216"));
         assert!(refused(|c| c.max_payload = MAX_PAYLOAD).contains("in_flight_bytes is 67108864"));

@@ -36,14 +36,6 @@ impl Bits {
         self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)
     }
 
-    /// Adds all of another set.
-    pub fn merge(&mut self, other: &Bits) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
-        }
-        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
-    }
-
     /// Takes all of another set out.
     pub fn subtract(&mut self, other: &Bits) {
         self.0.iter_mut().zip(&other.0).for_each(|(word, gone)| *word &= !gone);

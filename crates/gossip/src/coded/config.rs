@@ -23,8 +23,9 @@ pub struct CodedConfig {
     pub links: usize,
     /// How often a node sends each shard, at most, unasked.
     pub copies: usize,
-    /// Bytes of shards of a message of 1 MiB under way to a peer at 100 ms there and back, at most: sent, and not known
-    /// to be there. In proportion for other sizes and longer ways, up to four times for each; at least one shard.
+    /// Bytes of shards of a message of 1 MiB or more under way to a peer at 100 ms there and back, at most: sent, and not
+    /// known to be there. In proportion for smaller ones, and for longer ways up to four times; at least one shard, and
+    /// two of 1 MiB or more.
     pub window: usize,
     /// The same two of the publisher: nobody else has its shards at first, so it sends them as fast as it can.
     pub first_copies: usize,
@@ -63,7 +64,7 @@ impl CodedConfig {
             from: 64 * 1024,
             spare: 100,
             links: 32,
-            copies: 3,
+            copies: 5,
             window: 20 * 1024,
             first_copies: 1,
             first_window: 512 * 1024,

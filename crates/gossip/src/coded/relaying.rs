@@ -204,7 +204,7 @@ impl Coded {
 
     pub(crate) fn peer_down(&mut self, session: SessionId) {
         for coded in self.sessions.values_mut() {
-            coded.links.remove(&session);
+            coded.unlink(session);
             coded.early.retain(|(from, _)| *from != session);
         }
     }

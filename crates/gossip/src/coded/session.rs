@@ -11,6 +11,7 @@ use super::bits::Bits;
 use super::code::Coding;
 use super::header::{Header, Key};
 use super::merkle::{Hash, Tree};
+use super::shape::Shape;
 use crate::wire::{self, Shard};
 
 /// Shards that wait for the check of their header: so many of all peers, and of one.
@@ -73,17 +74,31 @@ impl Link {
 /// A window is for a round trip of this; for a longer one it is longer, up to so many times.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 const WIDEST: usize = 4;
-/// And for a payload of so many bytes; in proportion for others, as what is under way when a peer has enough is in vain.
+/// And for a payload of at least so many bytes; in proportion for smaller ones, as what is under way when a peer has enough
+/// is in vain. A line carries no more of a larger one.
 const USUAL_PAYLOAD: usize = 1024 * 1024;
 
 impl Link {
-    /// Shards that may be under way to it, given what may be to a peer at the usual distance: at least one.
-    fn window(&self, bytes: usize, shard: usize) -> usize {
+    /// Shards that may be under way to it, given what may be to a peer at the usual distance: at least one, and two of a
+    /// payload that has large shards, so that the next one is there when one has come.
+    fn window(&self, bytes: usize, shape: &Shape) -> usize {
+        let (payload, shard) = (shape.payload as usize, shape.shard as usize);
+        let bytes = bytes.saturating_mul(payload.min(USUAL_PAYLOAD)) / USUAL_PAYLOAD;
+        let least = if payload < USUAL_PAYLOAD { 1 } else { 2 };
         let millis = |span: Duration| usize::try_from(span.as_millis()).unwrap_or(usize::MAX);
         let usual = millis(USUAL_ROUND_TRIP);
         let taken = millis(self.round_trip.unwrap_or(USUAL_ROUND_TRIP)).clamp(usual, WIDEST * usual);
-        (bytes.saturating_mul(taken) / usual / shard.max(1)).max(1)
+        (bytes.saturating_mul(taken) / usual / shard.max(1)).max(least)
     }
+}
+
+/// How far a shard has got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    /// How often this node sent it to somebody.
+    sent: u16,
+    /// Peers that have it, or were sent it.
+    peers: u32,
 }
 
 /// A shard that is here.
@@ -119,8 +134,8 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     shards: BTreeMap<u16, Held>,
     pub(super) have: Bits,
-    /// How often each was sent to somebody.
-    sent: Vec<u16>,
+    /// How far each shard has got, as far as this node knows.
+    spread: Vec<Spread>,
     pub(super) links: BTreeMap<SessionId, Link>,
     pub(super) early: Vec<(SessionId, Shard)>,
     /// Who sent it first.
@@ -141,7 +156,7 @@ impl Session {
             serial,
             key,
             item: wire::header(&header),
-            sent: vec![0; usize::from(header.shape.total)],
+            spread: vec![Spread::default(); usize::from(header.shape.total)],
             header,
             stage: Stage::Header,
             shards: BTreeMap::new(),
@@ -213,27 +228,43 @@ impl Session {
         self.shards.get(&index).cloned()
     }
 
-    /// The next shard for a peer, if it may lack one and has few enough under way: of those it is not known to have, one
-    /// that was sent least, so that different peers get different ones. Who has enough, with what is under way to it,
-    /// gets no more unasked.
+    /// The next shard for a peer, if it may lack one and has few enough under way: of those it is not known to have, the
+    /// one that the fewest peers have, which others are least likely to be sending it just now. Who has enough, with what
+    /// is under way to it, gets no more unasked.
     pub(super) fn next_for(&self, session: SessionId, bytes: usize, most: usize, salt: u64) -> Option<u16> {
         let link = self.links.get(&session)?;
-        let in_proportion = bytes.saturating_mul(self.header.shape.payload as usize) / USUAL_PAYLOAD;
-        let window = link.window(in_proportion.min(WIDEST * bytes), self.header.shape.shard as usize);
+        let window = link.window(bytes, &self.header.shape);
         if link.complete || link.refused || link.under_way.len() >= window || link.has.len() >= self.enough() {
             return None;
         }
         let lacked = self.have.iter().filter(|index| !link.has.contains(*index));
-        let often = |index: usize| self.sent.get(index).copied().unwrap_or(u16::MAX);
-        let open = lacked.filter(|index| usize::from(often(*index)) < most);
-        let least = open.min_by_key(|index| (often(*index), scatter(salt ^ session.0 ^ (*index as u64) << 48)));
-        least.and_then(|index| u16::try_from(index).ok())
+        let spread = lacked.filter_map(|index| Some((index, *self.spread.get(index)?)));
+        let open = spread.filter(|(_, spread)| usize::from(spread.sent) < most);
+        let order = |index: usize| scatter(salt ^ session.0 ^ (index as u64) << 48);
+        let rarest = open.min_by_key(|(index, spread)| (spread.peers, spread.sent, order(*index)));
+        rarest.and_then(|(index, _)| u16::try_from(index).ok())
+    }
+
+    /// A peer is gone, and what it had with it.
+    pub(super) fn unlink(&mut self, session: SessionId) {
+        let Some(link) = self.links.remove(&session) else { return };
+        for index in link.has.iter() {
+            if let Some(spread) = self.spread.get_mut(index) {
+                spread.peers -= 1;
+            }
+        }
     }
 
     /// A peer said what it has.
     pub(super) fn heard(&mut self, now: Time, session: SessionId, has: &Bits) {
         if let Some(link) = self.links.get_mut(&session) {
-            link.has.merge(has);
+            for index in has.iter() {
+                if let Some(spread) = self.spread.get_mut(index)
+                    && link.has.insert(index)
+                {
+                    spread.peers += 1;
+                }
+            }
             link.under_way.subtract(has);
             if let Some((_, since)) = link.timed.take_if(|(index, _)| has.contains((*index).into())) {
                 let took = now.since(since);
@@ -245,13 +276,12 @@ impl Session {
     /// What carries a shard to these peers: to those that have not got the header yet, with it.
     pub(super) fn carry(&mut self, now: Time, index: u16, to: &[SessionId]) -> Vec<(bool, Vec<Recipient>, Bytes)> {
         let Some(Held { bytes, proof }) = self.held(index) else { return Vec::new() };
-        if let Some(sent) = self.sent.get_mut(usize::from(index)) {
-            *sent = sent.saturating_add(1);
-        }
+        let Some(spread) = self.spread.get_mut(usize::from(index)) else { return Vec::new() };
+        spread.sent = spread.sent.saturating_add(1);
         let (mut knowing, mut new) = (Vec::new(), Vec::new());
         for session in to {
             let Some(link) = self.links.get_mut(session) else { continue };
-            link.has.insert(index.into());
+            spread.peers += u32::from(link.has.insert(index.into()));
             link.under_way.insert(index.into());
             link.timed.get_or_insert((index, now));
             let side = if std::mem::replace(&mut link.knows, true) { &mut knowing } else { &mut new };
@@ -271,7 +301,11 @@ impl Session {
     /// A shard did not reach a peer.
     pub(super) fn unsent(&mut self, session: SessionId, index: usize, with_header: bool) {
         if let Some(link) = self.links.get_mut(&session) {
-            link.has.remove(index);
+            if let Some(spread) = self.spread.get_mut(index)
+                && link.has.remove(index)
+            {
+                spread.peers -= 1;
+            }
             link.under_way.remove(index);
             link.knows &= !with_header;
         }

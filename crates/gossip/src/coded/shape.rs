@@ -8,8 +8,12 @@ pub const MIN_SHARD: usize = 1024;
 pub const MAX_SHARD: usize = 1024 * 1024;
 /// Shards a payload is cut into at least, so that no node's line is held by one for long.
 const FEWEST: usize = 64;
-/// Bytes of a shard of a payload that is not cut into more shards than it must be.
+/// Bytes of a shard, where that gives more shards than these and not more than [`MANY`].
 const USUAL: usize = 8 * 1024;
+/// A payload is cut into more only where its shards would be larger than [`LARGE`]: each is some work at every node.
+const MANY: usize = 256;
+/// See [`MANY`]. What a peer is sent last is mostly in vain, and the less so the smaller the shards are.
+const LARGE: usize = 16 * 1024;
 /// Shards are multiples of this, as the code works on blocks of so many bytes.
 const BLOCK: usize = 64;
 
@@ -29,10 +33,12 @@ pub struct Shape {
 impl Shape {
     /// How a payload of so many bytes is cut, with `spare` per cent more shards made of it.
     pub fn of(payload: usize, spare: u32) -> Option<Shape> {
-        let pieces = (payload / USUAL).clamp(FEWEST, MAX_SHARDS / 4);
+        let spare = usize::try_from(spare).ok()?;
+        let most = MAX_SHARDS * 100 / (100 + spare.clamp(1, 200));
+        let pieces = (payload / USUAL).clamp(FEWEST, MANY).max(payload / LARGE).min(most);
         let shard = payload.div_ceil(pieces).next_multiple_of(BLOCK).max(MIN_SHARD);
         let data = payload.div_ceil(shard).max(1);
-        let made = (data * usize::try_from(spare).ok()?).div_ceil(100).clamp(1, 2 * data);
+        let made = (data * spare).div_ceil(100).clamp(1, 2 * data);
         let narrow = |count: usize| u16::try_from(count).ok();
         let shape = Shape {
             payload: u32::try_from(payload).ok()?,
@@ -77,7 +83,10 @@ mod tests {
         let mebibyte = Shape::of(1 << 20, 100).expect("it can be cut");
         assert_eq!((mebibyte.shard, mebibyte.data, mebibyte.total), (8 * 1024, 128, 256));
         let largest = Shape::of(16 << 20, 100).expect("it can be cut");
-        assert_eq!((largest.shard, largest.data, largest.total), (64 * 1024, 256, 512));
+        assert_eq!((largest.shard, largest.data, largest.total), (32 * 1024, 512, 1024));
+        let spare = [0, 1, 33, 100, 150, 200, 1_000].map(|spare| Shape::of(16 << 20, spare).expect("it can be cut"));
+        assert!(spare.iter().all(|shape| shape.is_sound() && usize::from(shape.total) <= MAX_SHARDS), "{spare:?}");
+        assert!(spare.iter().all(|shape| shape.data >= 340), "{spare:?}");
     }
 
     #[test]

@@ -295,8 +295,8 @@ impl GossipMachine {
         let spread = self.without_shards(now, &id, spread, fx);
         let to = self.send_on(now, &parcel.topic, &id, way, &spread);
         let count = to.len();
-        if parcel.bytes.len() >= self.config.dont_want_from {
-            self.say_have(&parcel.topic, &id, &has, &spread.told, fx);
+        if from.is_none() || !self.validates(&parcel.topic) {
+            self.say_have(&parcel.topic, &id, parcel.bytes.len(), &has, &spread.told, fx);
         }
         let tag = self.cache.keep(now, id, parcel.topic.clone(), parcel.bytes.clone(), has, spread.told, way);
         if spread.lazy {

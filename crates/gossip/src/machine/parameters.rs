@@ -56,6 +56,11 @@ impl GossipMachine {
         }
     }
 
+    /// Whether somebody judges a topic's messages.
+    pub(super) fn validates(&self, topic: &Topic) -> bool {
+        self.parameters.get(topic).is_some_and(|set| set.validated)
+    }
+
     pub(super) fn mesh_config(&self, topic: &Topic) -> &MeshConfig {
         let own = self.parameters.get(topic).and_then(|set| set.config.mesh.as_ref());
         own.unwrap_or(&self.config.mesh)

@@ -17,8 +17,9 @@ use crate::config::Mode;
 use crate::message::{MessageId, Topic};
 use crate::wire;
 
-/// One in so many messages goes to a lazy link at once, to learn whether that is still right.
-const TRIAL: u64 = 100;
+/// One in so many messages goes to a lazy link at once, to learn whether that is still right. It is seldom, as a peer that
+/// had to ask tells as much: one in a hundred made a tenth of all copies beyond the first.
+const TRIAL: u64 = 1_000;
 /// Ids that a peer does not want, remembered for it.
 const MAX_UNWANTED: usize = 1024;
 
@@ -159,9 +160,17 @@ impl GossipMachine {
         self.start_heart(now, fx);
     }
 
-    /// A message has been taken in that is large enough to tell those who may be about to send it.
-    pub(super) fn say_have(&mut self, topic: &Topic, id: &MessageId, has: &Slots, told: &Slots, fx: &mut Fx) {
-        let Some(mesh) = self.meshes.get(topic) else { return };
+    /// A message is here. If it is large, those who may be about to send it are told.
+    pub(super) fn say_have(
+        &mut self,
+        topic: &Topic,
+        id: &MessageId,
+        bytes: usize,
+        has: &Slots,
+        told: &Slots,
+        fx: &mut Fx,
+    ) {
+        let Some(mesh) = self.meshes.get(topic).filter(|_| bytes >= self.config.dont_want_from) else { return };
         let peers = &self.peers;
         let others = mesh.links().filter_map(|(session, _)| {
             let peer = peers.get(session)?;
@@ -177,7 +186,7 @@ impl GossipMachine {
         }
     }
 
-    /// A peer has these messages, and need not be sent them.
+    /// A peer need not be sent these messages. It may still be judging them, so that is no receipt.
     pub(super) fn unwanted(&mut self, now: Time, session: SessionId, ids: Vec<MessageId>, fx: &mut Fx) {
         let Some(peer) = self.peers.get_mut(session) else { return };
         peer.beat.unwanted = peer.beat.unwanted.saturating_add(ids.len().max(1));
@@ -186,10 +195,6 @@ impl GossipMachine {
             return self.blame(now, session, Penalty::ControlFlood, fx);
         }
         let (slot, to) = (peer.slot, peer.recipient(session));
-        for id in &ids {
-            self.has_it(session, id, fx);
-        }
-        let Some(peer) = self.peers.get_mut(session) else { return };
         for id in ids {
             match self.cache.tag_of(&id) {
                 Some(tag) => {

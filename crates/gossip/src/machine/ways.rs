@@ -22,9 +22,13 @@ const WHOLE: u16 = u16::MAX;
 /// From this share on a link is eager. A model of 1,000 nodes that keep half of 8 links to near peers: at 10 % 2.5 copies of
 /// each message, at 15 % 2.1 and 4 % more time to all but one in a hundred, at 20 % 1.8 and another 6 %.
 const EAGER: u16 = (WHOLE as u32 * 30 / 100) as u16;
-/// What is taken for the share of a way that nothing is known of, at least: a few copies that are not needed, and it is
-/// lazy. At most it is what the link is worth for all ways together.
+/// What is taken for the share of a way that nothing is known of, at least: one copy that is not needed, and it is lazy. At
+/// most it is what the link is worth for all ways together.
 const UNKNOWN: u16 = (WHOLE as u32 * 34 / 100) as u16;
+/// A link that is worth less than this for all ways together is not tried for one more…
+const POOR: u16 = (WHOLE as u32 * 14 / 100) as u16;
+/// …but eager for it from the first message on that would have been right.
+const UNTRIED: u16 = (WHOLE as u32 * 28 / 100) as u16;
 /// Messages of one peer after which it is told of them, if that is before the heartbeat.
 const REPORT: usize = 16;
 /// Messages whose first sender is not told yet, remembered for each peer.
@@ -56,7 +60,7 @@ pub(super) struct Ways {
 
 impl Default for Ways {
     fn default() -> Ways {
-        Ways { by_way: Vec::new(), all: (u32::from(WHOLE) * 34 / 100) as u16 }
+        Ways { by_way: Vec::new(), all: UNKNOWN }
     }
 }
 
@@ -68,7 +72,8 @@ impl Ways {
 
     fn share(&self, way: Way) -> u16 {
         let known = self.by_way.iter().find(|(known, _)| *known == short(way));
-        known.map_or(self.all.max(UNKNOWN), |(_, share)| *share)
+        let unknown = if self.all < POOR { UNTRIED } else { self.all.max(UNKNOWN) };
+        known.map_or(unknown, |(_, share)| *share)
     }
 
     /// A message that came this way was, or was not, the first of its kind at the link's peer.
@@ -277,8 +282,23 @@ mod tests {
         (0..100).for_each(|_| ways.learn(WAY, false));
         ways.decide(None, true);
         assert!(!ways.eager(WAY) && ways.eager(None));
-        ways.forget(3);
-        assert!(ways.eager(WAY), "another peer's slot now");
+    }
+
+    #[test]
+    fn a_link_that_is_good_for_nothing_is_not_tried_for_every_way() {
+        let (mut ways, mut fresh) = (Ways::default(), Ways::default());
+        let tried = (0..100).filter(|way| {
+            let eager = ways.eager(Some(*way));
+            ways.learn(Some(*way), false);
+            eager
+        });
+        assert_eq!(tried.count(), 14);
+        ways.learn(Some(200), true);
+        assert!(ways.eager(Some(200)) && !ways.eager(Some(201)), "once it would have been right it is right");
+        fresh.learn(WAY, false);
+        assert!(!fresh.eager(WAY));
+        fresh.forget(3);
+        assert!(fresh.eager(WAY), "another peer's slot now");
     }
 
     #[test]

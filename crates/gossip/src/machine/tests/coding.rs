@@ -194,6 +194,31 @@ fn a_large_message_goes_out_as_different_shards_each_after_its_header_and_whole_
     assert!(published, "queued to four");
 }
 
+/// What others are most likely to be sending a peer just now is what many have.
+#[test]
+fn of_what_a_peer_lacks_it_is_sent_first_what_the_fewest_have() {
+    // One shard under way to each peer at a time.
+    let (mut node, message) = (node(1..=5, |coded| coded.window = 1), made(1, 0, &ReedSolomon));
+    let has = |shards: &[usize]| {
+        let mut bits = Bits::default();
+        shards.iter().for_each(|shard| assert!(bits.insert(*shard)));
+        wire::has(message.key(), CodedStatus::Has, &bits)
+    };
+    let outs = node.inbound(at(0), 1, message.item(0));
+    assert!((2..=5).all(|peer| shards_to(&outs, peer) == [0]), "the only one that there is");
+    for index in [1, 2, 3] {
+        assert!(said(&node.inbound(at(1), 1, message.item(index))).iter().all(|(to, _)| *to == 1), "they wait");
+    }
+    assert_eq!(shards_to(&node.inbound(at(2), 2, has(&[1, 2])), 2), [], "the first is still under way");
+    assert_eq!(shards_to(&node.inbound(at(3), 3, has(&[0])), 3), [3], "which one has, where the others are at two");
+    // What a peer that is gone had counts no more: the first two are at one, the third at two.
+    node.feed(at(4), In::PeerDown { session: SessionId(2) });
+    let sent = shards_to(&node.inbound(at(5), 4, has(&[0])), 4);
+    assert!(sent == [1] || sent == [2], "{sent:?}");
+    let fifth = shards_to(&node.inbound(at(6), 5, has(&[0])), 5);
+    assert_eq!([sent, fifth].concat().iter().sum::<u16>(), 3, "the other one");
+}
+
 #[test]
 fn a_message_is_rebuilt_of_any_shards_that_are_enough_and_delivered_once() {
     let (mut node, message) = (node(1..=4, |_| {}), made(1, 0, &ReedSolomon));

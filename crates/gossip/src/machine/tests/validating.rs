@@ -219,3 +219,22 @@ fn one_publisher_has_a_quarter_of_the_room_whoever_relays_its_messages() {
     let outs = node.inbound(at(4), 40, parcel(50, 40, at(0), b"a lot").bytes);
     assert_eq!(asked_about(&outs).len(), 1, "it has room again");
 }
+
+#[test]
+fn what_is_large_need_not_be_sent_while_it_is_judged_and_that_is_said_once() {
+    let mut node = judging(1..=4);
+    let message = parcel(50, 1, at(0), &vec![7; Config::test().dont_want_from]);
+    let unwanted = |outs: &[Out]| -> Vec<u64> {
+        let said = pushes(outs).filter(|push| push.bytes == wire::i_dont_want(&[message.id()]));
+        said.flat_map(|push| &push.to).map(|to| to.session.0).collect()
+    };
+    let outs = node.inbound(at(1), 1, message.bytes.clone());
+    assert_eq!(unwanted(&outs), [2, 3, 4]);
+    let outs = node.feed(at(3), In::Verdict { token: asked_about(&outs)[0], verdict: Verdict::Accept });
+    assert_eq!((unwanted(&outs), delivered(&outs).len(), pushed(&outs)), (vec![], 1, vec![2, 3, 4]));
+    // In a room of nothing it is not judged, so it may come from others yet.
+    let mut full = judging_with(Config { in_flight: 4, ..Config::test() }, TopicConfig::signed(), 1..=4);
+    full.inbound(at(1), 1, parcel(51, 1, at(0), b"the quarter of one peer").bytes);
+    let outs = full.inbound(at(1), 1, message.bytes.clone());
+    assert_eq!((asked_about(&outs).len(), unwanted(&outs)), (0, vec![]));
+}
