@@ -31,7 +31,8 @@ pub struct Config {
     pub flood_publish: usize,
     /// Peers that are sent every message at once, outside the meshes. At both ends, or messages go one way only.
     pub direct: Vec<NodeId>,
-    /// How long after a message came lazy links are told of it, give or take half of that.
+    /// How long after a message came lazy links are told of it, give or take half of that; at most twice what half of the
+    /// peers take there and back.
     pub lazy_after: Duration,
     /// How many of them are told of one message.
     pub lazy_peers: usize,

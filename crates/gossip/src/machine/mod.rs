@@ -102,6 +102,8 @@ pub struct GossipMachine {
     scores: Scores,
     /// Tags of kept messages that lazy links are to be told of.
     lazies: Vec<u64>,
+    /// How long lazy links wait at present.
+    lazy_after: Duration,
     /// Peers that are to be told which of their messages were first.
     reports: BTreeSet<SessionId>,
     /// Heartbeats so far.
@@ -143,6 +145,7 @@ impl GossipMachine {
             meshes: BTreeMap::new(),
             scores: Scores::new(config.scores.clone()),
             lazies: Vec::new(),
+            lazy_after: config.lazy_after,
             reports: BTreeSet::new(),
             beats: 0,
             seen: AgedSet::new(config.seen_ids, config.seen_for()),

@@ -191,6 +191,13 @@ impl Peers {
         Some(peer.slot)
     }
 
+    /// The median of the round trips that are known: what single peers claim moves it little.
+    pub(super) fn usual_round_trip(&self) -> Option<Duration> {
+        let mut known: Vec<Duration> = self.by_session.values().filter_map(|peer| peer.round_trip).collect();
+        let middle = known.len().checked_sub(1)? / 2;
+        Some(*known.select_nth_unstable(middle).1)
+    }
+
     pub(super) fn get(&self, session: SessionId) -> Option<&Peer> {
         self.by_session.get(&session).map(Box::as_ref)
     }

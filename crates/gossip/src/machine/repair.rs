@@ -80,6 +80,7 @@ impl GossipMachine {
         }
         self.scores.tick(now);
         self.settle_firsts(now, fx);
+        self.pace_announcements();
         self.mend_meshes(now, fx);
         self.announce(now, fx);
         self.pull_if_due(now, fx);

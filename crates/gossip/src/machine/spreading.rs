@@ -1,6 +1,7 @@
 //! Where a message goes: eager links get it at once, lazy ones hear of it a moment later.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use peerage_machine::Time;
@@ -20,6 +21,8 @@ use crate::wire;
 /// One in so many messages goes to a lazy link at once, to learn whether that is still right. It is seldom, as a peer that
 /// had to ask tells as much: one in a hundred made a tenth of all copies beyond the first.
 const TRIAL: u64 = 1_000;
+/// Lazy links wait this long at least: on one machine too a message takes a moment to be checked and sent on.
+const SOONEST: Duration = Duration::from_millis(2);
 /// Ids that a peer does not want, remembered for it.
 const MAX_UNWANTED: usize = 1024;
 
@@ -101,13 +104,20 @@ impl GossipMachine {
         to
     }
 
+    /// Works out how long lazy links wait: where peers are near, what is sent at once is there sooner too.
+    pub(super) fn pace_announcements(&mut self) {
+        let usual = self.peers.usual_round_trip();
+        self.lazy_after =
+            usual.map_or(self.config.lazy_after, |span| self.config.lazy_after.min((2 * span).max(SOONEST)));
+    }
+
     /// A message waits to be announced to lazy links.
     pub(super) fn announce_soon(&mut self, now: Time, tag: u64, fx: &mut Fx) {
         if self.lazies.is_empty() {
             // Half to one and a half of the time: of two ends of a link, one announces, and the other need not.
-            let after = self.config.lazy_after;
+            let after = self.lazy_after;
             let spread = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-            let jitter = std::time::Duration::from_micros(self.rng.below(spread.max(1)));
+            let jitter = Duration::from_micros(self.rng.below(spread.max(1)));
             fx.arm(Timer::Lazy, now + after / 2 + jitter);
         }
         self.lazies.push(tag);

@@ -207,6 +207,27 @@ fn a_link_that_brings_nothing_new_is_announced_to_and_one_that_is_asked_is_eager
 }
 
 #[test]
+fn lazy_links_wait_for_twice_what_half_of_the_peers_take_there_and_back_and_no_longer_than_configured() {
+    for (round_trips, soonest, latest) in
+        [([0, 0, 0], 1, 3), ([4, 4, 300], 4, 12), ([20, 30, 0], 20, 60), ([300, 300, 1], 50, 150)]
+    {
+        let (mut node, now) = taught(Mode::Peerage);
+        let usual = Config::test().lazy_after.as_millis() as u64;
+        assert_eq!(usual, 100, "what the cases are made for");
+        for (n, millis) in (1..).zip(round_trips) {
+            node.driver.machine_mut().peers.get_mut(SessionId(n)).expect("a peer").round_trip =
+                Some(Duration::from_millis(millis));
+        }
+        beat(&mut node, now + 1_000);
+        let message = parcel(50, 99, at(now + 1_000), b"new");
+        let id = message.id();
+        node.inbound(at(now + 1_000), 1, message.bytes);
+        assert_eq!(told(&beat(&mut node, now + 1_000 + soonest - 1)), [], "{round_trips:?}");
+        assert_eq!(told(&beat(&mut node, now + 1_000 + latest)), [(3, vec![id])], "{round_trips:?}");
+    }
+}
+
+#[test]
 fn gossipsubs_links_are_eager_whatever_they_are_good_for() {
     let (mut node, now) = taught(Mode::Gossipsub);
     assert_eq!(pushed(&node.inbound(at(now), 1, parcel(50, 99, at(now), b"new").bytes)), [2, 3]);
