@@ -23,13 +23,15 @@ const STRANGE_TOPICS: u64 = 200;
 
 /// What a flood is of.
 pub(super) enum Of {
-    /// Messages in the name of honest nodes, whose signatures are made up; and copies of genuine ones, damaged likewise,
+    /// Messages in the name of honest nodes, whose signatures are made up; and of each genuine one a copy, damaged likewise,
     /// in the hope of being there first.
     BadSignatures {
         /// In whose name.
         den: Rc<Den>,
         /// Payload bytes.
         size: u32,
+        /// What was damaged. Without this, two who hear each other would damage each other's copies for ever.
+        heard: Heard,
     },
     /// Grafts and prunes of the topics that there are, strange topics joined and left, and questions for all topics.
     Grafts,
@@ -47,8 +49,10 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    fn of(&mut self, id: MessageId) {
-        if self.known.insert(id) {
+    /// Hears of a message; whether it is news.
+    fn of(&mut self, id: MessageId) -> bool {
+        let news = self.known.insert(id);
+        if news {
             self.order.push_back(id);
         }
         if self.order.len() > REMEMBERED
@@ -56,6 +60,7 @@ impl Heard {
         {
             self.known.remove(&oldest);
         }
+        news
     }
 }
 
@@ -78,9 +83,18 @@ impl Flood {
     fn overhear(&mut self, from: peerage_queue::SessionId, payload: &bytes::Bytes, outs: &mut Vec<Out>) {
         for item in wire::items(payload.clone(), wire::MAX_PAYLOAD).flatten() {
             match (&mut self.of, item) {
-                (Of::Requests(heard), Item::Message(parcel)) => heard.of(parcel.id()),
-                (Of::Requests(heard), Item::IHave { ids, .. }) => ids.into_iter().for_each(|id| heard.of(id)),
-                (Of::BadSignatures { .. }, Item::Message(Parcel { topic, origin: Some(origin), payload, .. })) => {
+                (Of::Requests(heard), Item::Message(parcel)) => {
+                    heard.of(parcel.id());
+                }
+                (Of::Requests(heard), Item::IHave { ids, .. }) => ids.into_iter().for_each(|id| {
+                    heard.of(id);
+                }),
+                (Of::BadSignatures { heard, .. }, Item::Message(parcel)) => {
+                    let news = heard.of(parcel.id());
+                    let Parcel { topic, origin: Some(origin), payload, .. } = parcel else { continue };
+                    if !news {
+                        continue;
+                    }
                     let damaged = Origin { signature: self.rng.bytes(), ..origin };
                     let others = self.crowd.all().into_iter().filter(|peer| peer.session != from).collect();
                     outs.push(push(others, Lane::Normal, Parcel::new(topic, Some(damaged), &payload).bytes));
@@ -91,7 +105,7 @@ impl Flood {
     }
 
     fn bad_signature(&mut self, now: Time) -> Option<bytes::Bytes> {
-        let Of::BadSignatures { den, size } = &self.of else { return None };
+        let Of::BadSignatures { den, size, .. } = &self.of else { return None };
         let signed = self.topics.iter().filter(|(_, policy)| *policy == Policy::Signed);
         let topics: Vec<&Topic> = signed.map(|(topic, _)| topic).collect();
         let topic = (*topics.get(self.rng.index(topics.len())?)?).clone();

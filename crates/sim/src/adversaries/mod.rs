@@ -186,7 +186,9 @@ impl Swarm {
             }
             Kind::FreeRider => parts.gossip = self.gossip(who, FreeRider { from }),
             Kind::InvalidSignatures => {
-                parts.gossip = self.gossip(who, flood(Of::BadSignatures { den: den.clone(), size: settings.size }));
+                let heard = Heard::default();
+                parts.gossip =
+                    self.gossip(who, flood(Of::BadSignatures { den: den.clone(), size: settings.size, heard }));
             }
             Kind::GraftFlood => parts.gossip = self.gossip(who, flood(Of::Grafts)),
             Kind::IHaveFlood => parts.gossip = self.gossip(who, flood(Of::Promises)),

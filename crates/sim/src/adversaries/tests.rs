@@ -229,6 +229,7 @@ fn invalid_signatures_come_in_others_names_and_on_copies_of_what_is_genuine() {
     let copies = messages(&flood.hears_news());
     let [(copy, to)] = copies.as_slice() else { panic!("one copy: {copies:?}") };
     assert_eq!((copy.id(), to.as_slice()), (flood.genuine().id(), [2].as_slice()));
+    assert!(messages(&flood.hears_news()).is_empty(), "once: an attacker's copy of it is not damaged again");
     let invented = messages(&flood.until(1_000));
     assert_eq!(invented.len(), 10);
     let me = keys(9).id();
