@@ -51,8 +51,10 @@ pub struct QuotaTable<K> {
     capacity: usize,
     /// When each key's burst will have fully recovered (GCRA's theoretical arrival time).
     recovered_at: BTreeMap<K, Time>,
-    /// With so many keys, those that have recovered are forgotten.
+    /// With so many keys, those that have recovered are forgotten…
     crowd: usize,
+    /// …and with more than a few also at this time.
+    sweep_at: Time,
 }
 
 /// As few keys are not looked through.
@@ -61,7 +63,7 @@ const FEW: usize = 16;
 impl<K: Ord + Clone> QuotaTable<K> {
     /// A table for `quota` that remembers at most `capacity` keys.
     pub fn new(quota: Quota, capacity: usize) -> Self {
-        QuotaTable { quota, capacity, recovered_at: BTreeMap::new(), crowd: FEW.min(capacity) }
+        QuotaTable { quota, capacity, recovered_at: BTreeMap::new(), crowd: FEW.min(capacity), sweep_at: Time::ZERO }
     }
 
     /// Takes one cell for `key`; false if none is free at `now`.
@@ -80,10 +82,13 @@ impl<K: Ord + Clone> QuotaTable<K> {
             *at = next;
             return true;
         }
-        if self.recovered_at.len() >= self.crowd {
+        let known = self.recovered_at.len();
+        if known >= self.crowd || (known > FEW && now >= self.sweep_at) {
             self.recovered_at.retain(|_, at| *at > now);
-            // Each look is paid for by as many new keys as it looks at.
+            // Each look is paid for by as many new keys as it looks at; a key is looked at by two at most that come
+            // after a period, as it has recovered by the second.
             self.crowd = (2 * self.recovered_at.len()).max(FEW).min(self.capacity);
+            self.sweep_at = now + self.quota.period;
             if self.recovered_at.len() >= self.capacity {
                 return false;
             }
@@ -106,6 +111,18 @@ impl<K: Ord + Clone> QuotaTable<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_crowd_left_behind_is_forgotten_a_period_later_and_a_debt_is_not() {
+        let mut table = QuotaTable::new(Quota::per_second(4), 1_000);
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        assert!((0..100).all(|key| table.take(at(0), &key)));
+        assert_eq!((0..4).filter(|_| table.take(at(900), &7)).count(), 4);
+        assert_eq!(table.len(), 100);
+        assert!(table.take(at(1_100), &500));
+        assert_eq!(table.len(), 2, "one in debt and the new one");
+        assert!(!table.take(at(1_100), &7));
+    }
 
     #[test]
     fn a_burst_passes_then_one_cell_an_interval() {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use serde::{Deserialize, Serialize};
 ///
 /// Deadlines and comparisons use the running time only, which never jumps. The wall clock is for
 /// what leaves the machine (expiry in packets, issue times) and may be wrong or stepped.
-/// Adding a [`Duration`] moves both. Kept in nanoseconds, 16 bytes in all: tables of machines are full of instants.
-/// Both clocks end after 584 years, the wall clock in 2554, and stand still then.
+/// Adding a [`Duration`] moves both. Kept in nanoseconds, 16 bytes in all, also if it is optional: tables of machines are
+/// full of instants. Both clocks end after 584 years, the wall clock in 2554, and stand still then.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Time {
-    running: u64,
+    /// One more than the nanoseconds.
+    running: NonZeroU64,
     unix: u64,
 }
 
@@ -27,17 +29,17 @@ const fn nanos(duration: Duration) -> u64 {
 
 impl Time {
     /// Running time zero at the Unix epoch; where tests and simulated worlds may start.
-    pub const ZERO: Time = Time { running: 0, unix: 0 };
+    pub const ZERO: Time = Time { running: NonZeroU64::MIN, unix: 0 };
 
     /// The instant at which a shell has run for `running` and its wall clock reads `unix` since the
     /// Unix epoch.
     pub const fn new(running: Duration, unix: Duration) -> Time {
-        Time { running: nanos(running), unix: nanos(unix) }
+        Time { running: NonZeroU64::MIN.saturating_add(nanos(running)), unix: nanos(unix) }
     }
 
     /// How long the shell has been running.
     pub const fn running(self) -> Duration {
-        Duration::from_nanos(self.running)
+        Duration::from_nanos(self.running.get() - 1)
     }
 
     /// The wall clock, since the Unix epoch.
@@ -52,7 +54,7 @@ impl Time {
 
     /// The running time between `earlier` and this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Time) -> Duration {
-        Duration::from_nanos(self.running.saturating_sub(earlier.running))
+        Duration::from_nanos(self.running.get().saturating_sub(earlier.running.get()))
     }
 }
 
@@ -121,7 +123,7 @@ mod tests {
         let end = Time::new(Duration::MAX, Duration::MAX);
         assert_eq!(end + Duration::MAX, end);
         assert_eq!(Time::ZERO + Duration::MAX, end);
-        assert_eq!((end.running(), end.unix()), (Duration::from_nanos(u64::MAX), Duration::from_nanos(u64::MAX)));
-        assert_eq!(size_of::<Time>(), 16);
+        assert_eq!((end.running(), end.unix()), (Duration::from_nanos(u64::MAX - 1), Duration::from_nanos(u64::MAX)));
+        assert_eq!((size_of::<Time>(), size_of::<Option<Time>>()), (16, 16));
     }
 }

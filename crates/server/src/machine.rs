@@ -40,7 +40,8 @@ pub struct ServerMachine {
     config: Rules,
     rng: Rng,
     running: Running,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Boxed, as a tree has room for more than twice what it holds.
+    peers: BTreeMap<NodeId, Box<Peer>>,
     sessions: BTreeMap<SessionId, NodeId>,
     /// The set-up that holds a node's place, at most one a node.
     reserved: BTreeMap<NodeId, Setup>,

@@ -1,6 +1,6 @@
 //! Who was dialled lately and who failed: one bounded map for history and back-off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peerage_machine::{Backoff, Rng, Time};
@@ -34,9 +34,8 @@ pub(super) struct Memory {
     capacity: usize,
     forget_after: Duration,
     entries: BTreeMap<NodeId, Entry>,
-    /// By the instant of forgetting, which is the end of the hold plus a constant: the first entry is
-    /// also the one whose hold ends first.
-    order: BTreeSet<(Time, NodeId)>,
+    /// Nobody's hold ends before this.
+    next_free: Option<Time>,
     #[cfg(any(test, feature = "planted-bugs"))]
     bug: bool,
 }
@@ -47,7 +46,7 @@ impl Memory {
             capacity,
             forget_after,
             entries: BTreeMap::new(),
-            order: BTreeSet::new(),
+            next_free: None,
             #[cfg(any(test, feature = "planted-bugs"))]
             bug: false,
         }
@@ -84,7 +83,8 @@ impl Memory {
     pub(super) fn has_room(&self, now: Time, id: &NodeId) -> bool {
         self.entries.len() < self.capacity
             || self.entries.contains_key(id)
-            || self.order.first().and_then(|(_, first)| self.entries.get(first)).is_some_and(|e| e.held_until() <= now)
+            || (self.next_free.is_some_and(|at| at <= now)
+                && self.entries.values().any(|entry| entry.held_until() <= now))
     }
 
     /// Holds `id` back until `until` because it is being dialled.
@@ -124,27 +124,21 @@ impl Memory {
 
     /// Forgets whoever is due.
     pub(super) fn forget(&mut self, now: Time) {
-        while let Some((at, _)) = self.order.first()
-            && *at <= now
-        {
-            self.forget_first();
+        if self.next_free.is_some_and(|at| at + self.forget_after <= now) {
+            self.entries.retain(|_, entry| entry.forget_at > now);
+            self.next_free = self.entries.values().map(Entry::held_until).min();
         }
     }
 
+    /// The one whose hold ends first, as the instant of forgetting is that end plus a constant.
     fn forget_first(&mut self) {
-        if let Some((_, id)) = self.order.pop_first() {
-            self.entries.remove(&id);
-        }
+        let first = self.entries.iter().min_by_key(|(id, entry)| (entry.forget_at, **id)).map(|(id, _)| *id);
+        first.and_then(|id| self.entries.remove(&id));
     }
 
     fn change(&mut self, now: Time, id: NodeId, change: impl FnOnce(&mut Entry)) {
-        let mut entry = match self.entries.remove(&id) {
-            Some(entry) => {
-                self.order.remove(&(entry.forget_at, id));
-                entry
-            }
-            None => Entry { recent_until: now, backoff_until: now, failures: 0, forget_at: now },
-        };
+        let new = Entry { recent_until: now, backoff_until: now, failures: 0, forget_at: now };
+        let mut entry = self.entries.remove(&id).unwrap_or(new);
         change(&mut entry);
         #[cfg(any(test, feature = "planted-bugs"))]
         if self.bug {
@@ -155,7 +149,7 @@ impl Memory {
         while self.entries.len() >= self.capacity.max(1) {
             self.forget_first();
         }
-        self.order.insert((entry.forget_at, id));
+        self.next_free = Some(self.next_free.map_or(entry.held_until(), |at| at.min(entry.held_until())));
         self.entries.insert(id, entry);
     }
 }

@@ -1,6 +1,6 @@
 //! Where somebody was dialled lately, whoever it was to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use peerage_machine::Time;
@@ -13,12 +13,13 @@ pub(super) struct Sockets {
     /// At most so many; the one that is free first makes room.
     capacity: usize,
     held: BTreeMap<SocketAddr, (Time, NodeId)>,
-    order: BTreeSet<(Time, SocketAddr)>,
+    /// None is free before this.
+    next_free: Option<Time>,
 }
 
 impl Sockets {
     pub(super) fn new(capacity: usize) -> Sockets {
-        Sockets { capacity: capacity.max(1), held: BTreeMap::new(), order: BTreeSet::new() }
+        Sockets { capacity: capacity.max(1), held: BTreeMap::new(), next_free: None }
     }
 
     /// Whether nobody else was dialled there lately.
@@ -29,26 +30,21 @@ impl Sockets {
     /// Holds these back from everybody else until `until`.
     pub(super) fn dialled(&mut self, id: NodeId, sockets: &[SocketAddr], until: Time) {
         for socket in sockets {
-            if let Some((earlier, _)) = self.held.insert(*socket, (until, id)) {
-                self.order.remove(&(earlier, *socket));
-            }
-            self.order.insert((until, *socket));
+            self.held.insert(*socket, (until, id));
+            self.next_free = Some(self.next_free.map_or(until, |at| at.min(until)));
         }
         while self.held.len() > self.capacity {
-            self.forget_first();
+            let first =
+                self.held.iter().min_by_key(|(socket, (until, _))| (*until, **socket)).map(|(socket, _)| *socket);
+            first.and_then(|socket| self.held.remove(&socket));
         }
     }
 
     /// Forgets what is free.
     pub(super) fn forget(&mut self, now: Time) {
-        while self.order.first().is_some_and(|(until, _)| *until <= now) {
-            self.forget_first();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some((_, socket)) = self.order.pop_first() {
-            self.held.remove(&socket);
+        if self.next_free.is_some_and(|at| at <= now) {
+            self.held.retain(|_, (until, _)| *until > now);
+            self.next_free = self.held.values().map(|(until, _)| *until).min();
         }
     }
 }
@@ -75,6 +71,6 @@ mod tests {
         assert!(sockets.is_free(at(15), &socket(2), &other), "forgotten, as there are only two");
         assert!(!sockets.is_free(at(15), &socket(1), &other));
         sockets.forget(at(25));
-        assert_eq!((sockets.held.len(), sockets.order.len()), (1, 1));
+        assert_eq!((sockets.held.len(), sockets.next_free), (1, Some(at(30))));
     }
 }

@@ -69,7 +69,7 @@ impl DiscoveryMachine {
             Message::Cookie if request.retried => fx.emit(Out::Drop(DropReason::Excess)),
             Message::Cookie => {
                 if let Some(request) = self.close(counter, fx) {
-                    self.cookies.insert(now, from, addr, packet.cookie);
+                    self.cookies.insert(from, addr, packet.cookie);
                     let purpose = request.purpose;
                     if !self.send_request(now, Request { retried: true, ..request }, packet.cookie, fx) {
                         self.gave_up(now, from, addr, purpose, fx);

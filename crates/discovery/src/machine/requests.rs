@@ -92,12 +92,14 @@ impl Requests {
     }
 }
 
-/// The cookies of the peers spoken to last: 40 bytes for each, as there are many.
+/// The cookies of the peers spoken to last: 28 bytes for each, as there are many.
 pub(crate) struct Cookies {
     capacity: usize,
-    /// With the time at which each came. By a hash: two peers that shared one would have a cookie refused, and
+    /// With the turn in which each came. By a hash: two peers that shared one would have a cookie refused, and
     /// be given another.
-    by_peer: BTreeMap<u64, (Cookie, Time)>,
+    by_peer: BTreeMap<u64, (Cookie, u32)>,
+    /// Cookies so far; it starts again from 0.
+    turn: u32,
 }
 
 fn hash(peer: NodeId, addr: SocketAddr) -> u64 {
@@ -114,7 +116,7 @@ fn hash(peer: NodeId, addr: SocketAddr) -> u64 {
 
 impl Cookies {
     pub(crate) fn new(capacity: usize) -> Cookies {
-        Cookies { capacity, by_peer: BTreeMap::new() }
+        Cookies { capacity, by_peer: BTreeMap::new(), turn: 0 }
     }
 
     #[cfg(test)]
@@ -132,15 +134,17 @@ impl Cookies {
 
     /// Remembers a cookie; the oldest makes room. Only peers that were asked give cookies, so nobody can push
     /// out the others by sending some.
-    pub(crate) fn insert(&mut self, now: Time, peer: NodeId, addr: SocketAddr, cookie: Cookie) {
-        let peer = hash(peer, addr);
+    pub(crate) fn insert(&mut self, peer: NodeId, addr: SocketAddr, cookie: Cookie) {
+        let (peer, turn) = (hash(peer, addr), self.turn);
         if self.by_peer.len() >= self.capacity
             && !self.by_peer.contains_key(&peer)
-            && let Some(oldest) = self.by_peer.iter().min_by_key(|(_, (_, at))| *at).map(|(peer, _)| *peer)
+            && let Some(oldest) =
+                self.by_peer.iter().max_by_key(|(_, (_, came))| turn.wrapping_sub(*came)).map(|(peer, _)| *peer)
         {
             self.by_peer.remove(&oldest);
         }
-        self.by_peer.insert(peer, (cookie, now));
+        self.by_peer.insert(peer, (cookie, turn));
+        self.turn = turn.wrapping_add(1);
     }
 }
 
@@ -152,11 +156,10 @@ mod tests {
 
     #[test]
     fn the_oldest_cookie_makes_room() {
-        let mut cookies = Cookies::new(3);
+        let mut cookies = Cookies { turn: u32::MAX - 5, ..Cookies::new(3) };
         let addr: SocketAddr = "192.0.2.1:1".parse().expect("address");
         for number in 0..10u8 {
-            let at = Time::ZERO + Duration::from_secs(number.into());
-            cookies.insert(at, NodeId::from_bytes([number; 32]), addr, Cookie([number; 16]));
+            cookies.insert(NodeId::from_bytes([number; 32]), addr, Cookie([number; 16]));
         }
         assert_eq!(cookies.by_peer.len(), 3);
         assert_eq!(cookies.get(NodeId::from_bytes([9; 32]), addr), Cookie([9; 16]));

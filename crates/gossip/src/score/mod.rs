@@ -59,7 +59,8 @@ pub struct Scores {
     config: ScoreConfig,
     keeps: Keeps,
     sessions: BTreeMap<SessionId, NodeId>,
-    nodes: BTreeMap<NodeId, Record>,
+    /// Boxed, as a tree has room for more than twice what it holds.
+    nodes: BTreeMap<NodeId, Box<Record>>,
     retained: Retained,
     places: Places,
     /// What each topic carried of late, in thousandths of a message, for what is due of it.
@@ -346,7 +347,7 @@ impl Scores {
     }
 
     fn record(&mut self, session: SessionId) -> Option<&mut Record> {
-        self.nodes.get_mut(self.sessions.get(&session)?)
+        self.nodes.get_mut(self.sessions.get(&session)?).map(Box::as_mut)
     }
 
     fn parts(&self, now: Time, node: &NodeId, only: Option<&Topic>) -> Breakdown {

@@ -9,7 +9,7 @@ use super::record::Record;
 
 #[derive(Debug)]
 struct Kept {
-    record: Record,
+    record: Box<Record>,
     until: Duration,
     badness: i64,
 }
@@ -30,7 +30,7 @@ impl Retained {
     }
 
     /// Remembers a record, if there is anything wrong in it and those that are remembered are not all worse.
-    pub(super) fn insert(&mut self, node: NodeId, record: Record, until: Duration) {
+    pub(super) fn insert(&mut self, node: NodeId, record: Box<Record>, until: Duration) {
         self.take(&node);
         let badness = record.badness();
         if badness == 0 {
@@ -47,7 +47,7 @@ impl Retained {
         self.nodes.insert(node, Kept { record, until, badness });
     }
 
-    pub(super) fn take(&mut self, node: &NodeId) -> Option<Record> {
+    pub(super) fn take(&mut self, node: &NodeId) -> Option<Box<Record>> {
         let kept = self.nodes.remove(node)?;
         self.mildest_first.remove(&(kept.badness, *node));
         self.oldest_first.remove(&(kept.until, *node));
@@ -55,7 +55,7 @@ impl Retained {
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Record> {
-        self.nodes.get(node).map(|kept| &kept.record)
+        self.nodes.get(node).map(|kept| &*kept.record)
     }
 
     /// Until when a node is remembered.

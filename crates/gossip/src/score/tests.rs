@@ -206,7 +206,7 @@ fn wrongs_on_many_topics_are_remembered_in_little_room_and_cost_as_much() {
     let before = scores.score(at(0), S);
     rejoin(&mut scores, at(0));
     assert_eq!(scores.score(at(0), S), before);
-    assert_eq!(scores.nodes.values().map(Record::topics).max(), Some(8));
+    assert_eq!(scores.nodes.values().map(|record| record.topics()).max(), Some(8));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn topics_beyond_the_limit_are_counted_together() {
         scores.first(S, &topic(n));
         scores.invalid(at(0), S, &topic(n));
     }
-    assert_eq!((scores.nodes.values().map(Record::topics).max(), scores.carried.len()), (Some(2), 2));
+    assert_eq!((scores.nodes.values().map(|record| record.topics()).max(), scores.carried.len()), (Some(2), 2));
     assert_eq!(scores.explain(at(0), S).invalid, points(-20 * (1 + 1 + 48 * 48)), "together is not less");
 }
 

@@ -2,10 +2,10 @@
 //!
 //! All instants here are milliseconds since the Unix epoch, as the wall clock said: they outlive the process.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use peerage_wire::address;
 use peerage_wire::{Banned, IpNet, NodeId, NodeRecord, Verified};
 
@@ -91,8 +91,8 @@ pub(crate) struct Node {
     pub(crate) record: Option<Held>,
     /// When the record came.
     pub(crate) heard: Millis,
-    /// At most [`Config::addresses`](crate::Config::addresses).
-    pub(crate) proofs: BTreeMap<IpAddr, Proof>,
+    /// At most [`Config::addresses`](crate::Config::addresses), and mostly one: a tree would take room for eleven.
+    pub(crate) proofs: LiteMap<IpAddr, Proof>,
 }
 
 impl Node {

@@ -267,15 +267,14 @@ impl Book {
                 self.touch(Key::Record(id));
             }
             let mut changed = Vec::new();
-            node.proofs.retain(|ip, proof| {
-                let keep = proof.stands_from() >= oldest;
+            for (ip, proof) in node.proofs.iter_mut() {
                 let clamped = proof.clamped(now);
-                if !keep || clamped != *proof {
+                if clamped != *proof || proof.stands_from() < oldest {
                     changed.push(*ip);
                     *proof = clamped;
                 }
-                keep
-            });
+            }
+            node.proofs.retain(|_, proof| proof.stands_from() >= oldest);
             for ip in changed {
                 self.touch(Key::Proof(id, ip));
             }

@@ -205,7 +205,7 @@ impl ServerMachine {
         self.next_session += 1;
         let session = SessionId(self.next_session);
         let peer = Peer { session, meta, since: now, ending: false, useless_since: Some(now) };
-        self.peers.insert(meta.id, peer);
+        self.peers.insert(meta.id, Box::new(peer));
         self.sessions.insert(session, meta.id);
         self.befriend(meta.id);
         Ok(session)
@@ -255,7 +255,7 @@ impl ServerMachine {
 
     /// Ends the sessions that the policy or the forks do not admit any more.
     pub(super) fn recheck(&mut self, fx: &mut Fx) {
-        let refused = |peer: &Peer| Some((peer.meta.id, self.permitted(&peer.meta).err()?));
+        let refused = |peer: &Box<Peer>| Some((peer.meta.id, self.permitted(&peer.meta).err()?));
         let refused: Vec<(NodeId, DisconnectReason)> = self.peers.values().filter_map(refused).collect();
         for (id, reason) in refused {
             self.end(&id, reason, fx);

@@ -300,7 +300,7 @@ pub struct PeerageNode {
     dials: BTreeMap<Attempt, Box<Dial>>,
     /// Asked for every message, and never gone through.
     uses: FxHashMap<Conn, Use>,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Box<Session>>,
     setups: BTreeMap<Setup, Conn>,
     accepted: BTreeMap<u64, Conn>,
     next_setup: u64,

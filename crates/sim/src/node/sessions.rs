@@ -55,7 +55,7 @@ pub(super) struct Session {
 impl Session {
     /// Enters a session; returns its channels for gossip and requests, if it has them.
     pub(super) fn open(
-        sessions: &mut BTreeMap<SessionId, Session>,
+        sessions: &mut BTreeMap<SessionId, Box<Session>>,
         now: Time,
         id: SessionId,
         conn: Conn,
@@ -68,7 +68,7 @@ impl Session {
         };
         let (gossip, router) = (channel(GOSSIP.0), channel(ROUTER.0));
         let record = remote.record.clone();
-        sessions.insert(id, Session { conn, meta, record, since: now, received: 0, gossip, backlog: None });
+        sessions.insert(id, Box::new(Session { conn, meta, record, since: now, received: 0, gossip, backlog: None }));
         (id, gossip, router)
     }
 }
