@@ -255,8 +255,8 @@ impl ServerMachine {
 
     /// Ends the sessions that the policy or the forks do not admit any more.
     pub(super) fn recheck(&mut self, fx: &mut Fx) {
-        let refused = |peer: &Box<Peer>| Some((peer.meta.id, self.permitted(&peer.meta).err()?));
-        let refused: Vec<(NodeId, DisconnectReason)> = self.peers.values().filter_map(refused).collect();
+        let refused = |peer: &Peer| Some((peer.meta.id, self.permitted(&peer.meta).err()?));
+        let refused: Vec<(NodeId, DisconnectReason)> = self.peers.values().filter_map(|peer| refused(peer)).collect();
         for (id, reason) in refused {
             self.end(&id, reason, fx);
         }

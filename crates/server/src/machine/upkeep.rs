@@ -105,10 +105,10 @@ impl ServerMachine {
     /// all that a restarted node knows. Those of the last time fill the rest: a node that is cut off comes back to where
     /// it was.
     pub(super) fn choose_anchors(&mut self, now: Time, fx: &mut Fx) {
-        let old_enough = |peer: &&Box<Peer>| peer.meta.dialled() && now.since(peer.since) >= ANCHOR_AGE;
+        let old_enough = |peer: &Peer| peer.meta.dialled() && now.since(peer.since) >= ANCHOR_AGE;
         let ordinary = self.peers.values().filter(|peer| !peer.ending && !self.statics.contains(&peer.meta.id));
         let mut best: Vec<(u32, Time, NodeId, IpNet)> = ordinary
-            .filter(old_enough)
+            .filter(|peer| old_enough(peer))
             .map(|peer| (self.blame_of(now, &peer.meta.id), peer.since, peer.meta.id, site(peer.meta.ip)))
             .collect();
         best.sort_unstable();
