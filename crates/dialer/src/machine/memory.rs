@@ -16,7 +16,6 @@ struct Entry {
     backoff_until: Time,
     /// Failures since the last session that lived.
     failures: u32,
-    forget_at: Time,
 }
 
 impl Entry {
@@ -125,19 +124,19 @@ impl Memory {
     /// Forgets whoever is due.
     pub(super) fn forget(&mut self, now: Time) {
         if self.next_free.is_some_and(|at| at + self.forget_after <= now) {
-            self.entries.retain(|_, entry| entry.forget_at > now);
+            self.entries.retain(|_, entry| entry.held_until() + self.forget_after > now);
             self.next_free = self.entries.values().map(Entry::held_until).min();
         }
     }
 
-    /// The one whose hold ends first, as the instant of forgetting is that end plus a constant.
+    /// The one whose hold ends first.
     fn forget_first(&mut self) {
-        let first = self.entries.iter().min_by_key(|(id, entry)| (entry.forget_at, **id)).map(|(id, _)| *id);
+        let first = self.entries.iter().min_by_key(|(id, entry)| (entry.held_until(), **id)).map(|(id, _)| *id);
         first.and_then(|id| self.entries.remove(&id));
     }
 
     fn change(&mut self, now: Time, id: NodeId, change: impl FnOnce(&mut Entry)) {
-        let new = Entry { recent_until: now, backoff_until: now, failures: 0, forget_at: now };
+        let new = Entry { recent_until: now, backoff_until: now, failures: 0 };
         let mut entry = self.entries.remove(&id).unwrap_or(new);
         change(&mut entry);
         #[cfg(any(test, feature = "planted-bugs"))]
@@ -145,7 +144,6 @@ impl Memory {
             entry.recent_until = now + entry.recent_until.since(now) / 1000;
             entry.backoff_until = now + entry.backoff_until.since(now) / 1000;
         }
-        entry.forget_at = entry.held_until() + self.forget_after;
         while self.entries.len() >= self.capacity.max(1) {
             self.forget_first();
         }

@@ -261,13 +261,14 @@ impl GossipMachine {
             from: arrival.from,
             payload: payload.clone(),
         };
-        let mut has = Slots::default();
-        self.peers.mark(&mut has, message.publisher, arrival.senders.iter().chain(&arrival.complete).copied());
-        let (topic, bytes) = (message.topic.clone(), arrival.parcel.bytes.len());
+        let (mut has, bytes) = (Slots::default(), arrival.parcel.bytes.len());
+        if bytes >= self.config.dont_want_from {
+            self.peers.mark(&mut has, message.publisher, arrival.senders.iter().chain(&arrival.complete).copied());
+        }
         match self.validations.start(id, arrival, due) {
             Ok(token) => {
                 // Whatever the verdict will be, no peer need send it.
-                self.say_have(&topic, &id, bytes, &has, &Slots::default(), fx);
+                self.say_have(&message.topic, &id, bytes, &has, &Slots::default(), fx);
                 fx.emit(Out::Validate { token, message });
                 self.arm_validation(fx);
             }

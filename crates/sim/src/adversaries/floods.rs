@@ -83,18 +83,15 @@ impl Flood {
     fn overhear(&mut self, from: peerage_queue::SessionId, payload: &bytes::Bytes, outs: &mut Vec<Out>) {
         for item in wire::items(payload.clone(), wire::MAX_PAYLOAD).flatten() {
             match (&mut self.of, item) {
-                (Of::Requests(heard), Item::Message(parcel)) => {
-                    heard.of(parcel.id());
+                (Of::Requests(heard), Item::Message(parcel)) => drop(heard.of(parcel.id())),
+                (Of::Requests(heard), Item::IHave { ids, .. }) => {
+                    for id in ids {
+                        heard.of(id);
+                    }
                 }
-                (Of::Requests(heard), Item::IHave { ids, .. }) => ids.into_iter().for_each(|id| {
-                    heard.of(id);
-                }),
                 (Of::BadSignatures { heard, .. }, Item::Message(parcel)) => {
                     let news = heard.of(parcel.id());
-                    let Parcel { topic, origin: Some(origin), payload, .. } = parcel else { continue };
-                    if !news {
-                        continue;
-                    }
+                    let (true, Parcel { topic, origin: Some(origin), payload, .. }) = (news, parcel) else { continue };
                     let damaged = Origin { signature: self.rng.bytes(), ..origin };
                     let others = self.crowd.all().into_iter().filter(|peer| peer.session != from).collect();
                     outs.push(push(others, Lane::Normal, Parcel::new(topic, Some(damaged), &payload).bytes));
