@@ -393,7 +393,8 @@ fn put_topic(to: &mut BytesMut, topic: &Topic) {
 }
 
 fn control(kind: u8, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut bytes = BytesMut::new();
+    // Room for a topic and an id, which most items are.
+    let mut bytes = BytesMut::with_capacity(64);
     let body = begin(&mut bytes, kind);
     fill(&mut bytes);
     finish(&mut bytes, body);

@@ -2,16 +2,22 @@
 
 mod compare;
 mod files;
+mod pages;
 mod play;
 mod plot;
 mod replay;
 mod run;
 mod summary;
 
+use std::io::Write;
+
 use peerage_sim::report::{Metric, Unit};
 
 use crate::shell::Failure;
 use play::World;
+
+/// What a shell says of a program that a closed pipe has ended (128 and the number of SIGPIPE).
+const NOBODY_READS: i32 = 141;
 
 /// What to do with scenarios. FILE is a path, or the name of a scenario in `crates/sim/scenarios`.
 #[derive(clap::Subcommand)]
@@ -29,7 +35,15 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
-    let mut say = |line: &str| println!("{line}");
+    if let Command::Run(_) | Command::Compare(_) = command {
+        pages::large();
+    }
+    let mut say = |line: &str| {
+        // Whoever reads may have seen enough: `cargo xtask sim list | head`.
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            std::process::exit(NOBODY_READS);
+        }
+    };
     match command {
         Command::Run(args) => run::run(args, &World, &mut say),
         Command::Compare(args) => compare::run(args, &World, &mut say),

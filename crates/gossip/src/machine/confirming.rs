@@ -197,8 +197,7 @@ impl GossipMachine {
         }
         let Some(entry) = self.cache.get_mut(&id) else { return refuse(ConfirmError::NotKept, fx) };
         let topic = entry.topic.clone();
-        let having =
-            self.peers.iter_mut().filter(|(_, peer)| entry.has.contains(peer.slot) || peer.unwanted.contains(&id));
+        let having = self.peers.iter_mut().filter(|(_, peer)| entry.has.contains(peer.slot) || peer.wants_not(&id));
         let by: BTreeSet<NodeId> = having.map(|(_, peer)| peer.id).collect();
         if by.len() >= peers.get() {
             return fx.emit(Out::Confirmed { token, result: Ok(Confirmed { id, peers: by.len() }) });

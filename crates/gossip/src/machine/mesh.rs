@@ -17,6 +17,8 @@ const MAX_RESTS: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Link {
     outbound: bool,
+    /// The peer's, which is there as long as the link.
+    pub(super) slot: usize,
     pub(super) ways: Ways,
 }
 
@@ -25,6 +27,7 @@ pub(super) struct Link {
 pub(super) struct Candidate {
     pub(super) session: SessionId,
     pub(super) id: NodeId,
+    pub(super) slot: usize,
     /// Whether this node made the connection.
     pub(super) outbound: bool,
     /// How far it is, where that is known.
@@ -72,8 +75,8 @@ impl Mesh {
     }
 
     pub(super) fn add(&mut self, candidate: &Candidate) {
-        let Candidate { session, outbound, .. } = *candidate;
-        self.links.entry(session).or_insert(Link { outbound, ways: Ways::default() });
+        let Candidate { session, slot, outbound, .. } = *candidate;
+        self.links.entry(session).or_insert(Link { outbound, slot, ways: Ways::default() });
     }
 
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Link> {
@@ -185,6 +188,7 @@ mod tests {
         Candidate {
             session: SessionId(n),
             id: NodeId::from_bytes([n as u8; 32]),
+            slot: n as usize,
             outbound: n.is_multiple_of(5),
             round_trip: Some(Duration::from_millis(millis)),
             score: 0,

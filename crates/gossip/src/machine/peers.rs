@@ -13,6 +13,9 @@ use super::mesh::Candidate;
 use super::ways::Firsts;
 use crate::message::{MessageId, Topic};
 
+/// Ids that a peer does not want, remembered for it.
+const MAX_UNWANTED: usize = 1024;
+
 /// What a peer did since the last heartbeat.
 #[derive(Debug, Default)]
 pub(super) struct Beat {
@@ -46,7 +49,7 @@ pub(super) struct Peer {
     /// How long its answer to the first question for its topics took. It may be its word: it can say them unasked.
     pub(super) round_trip: Option<Duration>,
     /// Messages it said not to want, and in which heartbeat they will be forgotten.
-    pub(super) unwanted: HashSet<MessageId>,
+    unwanted: HashSet<MessageId>,
     /// Which messages were first, here and there.
     pub(super) firsts: Firsts,
     /// Why it was let go from a mesh last.
@@ -75,9 +78,14 @@ impl Peer {
         Recipient { session, channel: self.channel }
     }
 
+    /// Whether it said not to want a message.
+    pub(super) fn wants_not(&self, id: &MessageId) -> bool {
+        self.unwanted.contains(id)
+    }
+
     /// As one that might come into a mesh.
     pub(super) fn candidate(&self, session: SessionId, score: i64) -> Candidate {
-        Candidate { session, id: self.id, outbound: self.outbound, round_trip: self.round_trip, score }
+        Candidate { session, id: self.id, slot: self.slot, outbound: self.outbound, round_trip: self.round_trip, score }
     }
 }
 
@@ -94,7 +102,10 @@ pub(super) struct Peers {
     /// Apart: the map is filled half at best, and a peer is large.
     by_session: BTreeMap<SessionId, Box<Peer>>,
     by_topic: BTreeMap<Topic, Members>,
-    free_slots: BTreeSet<usize>,
+    /// Who has which slot.
+    slots: Vec<Option<SessionId>>,
+    /// Whether any of them may have said not to want a message.
+    unwanting: bool,
     /// Those that an earlier life told to be useful and that are not here yet; no more than it had told.
     useful_before: BTreeSet<SessionId>,
     /// Those whose common topics may have changed; they are all here.
@@ -111,7 +122,8 @@ impl Peers {
         Peers {
             by_session: BTreeMap::new(),
             by_topic: BTreeMap::new(),
-            free_slots: BTreeSet::new(),
+            slots: Vec::new(),
+            unwanting: false,
             useful_before: BTreeSet::new(),
             changed: BTreeSet::new(),
             fanout,
@@ -152,8 +164,11 @@ impl Peers {
         if self.by_session.contains_key(&session) {
             return false;
         }
-        // Slots in use and free ones together are 0..n without gaps.
-        let slot = self.free_slots.pop_first().unwrap_or(self.by_session.len());
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(session);
         let peer = Peer {
             id,
             channel,
@@ -186,7 +201,9 @@ impl Peers {
             self.leave(session, topic);
         }
         self.directs -= usize::from(peer.direct);
-        self.free_slots.insert(peer.slot);
+        if let Some(place) = self.slots.get_mut(peer.slot) {
+            *place = None;
+        }
         self.changed.remove(&session);
         Some(peer.slot)
     }
@@ -212,7 +229,7 @@ impl Peers {
 
     /// A session's copy of a message came a moment after the one of a slot.
     pub(super) fn settle_tie(&mut self, session: SessionId, slot: usize, head: u64) {
-        let first = self.by_session.iter().find(|(_, peer)| peer.slot == slot).map(|(first, _)| *first);
+        let first = self.slots.get(slot).copied().flatten();
         let Some(first) = first.filter(|first| *first != session) else { return };
         let Some(mut firsts) = self.by_session.get_mut(&first).map(|peer| std::mem::take(&mut peer.firsts)) else {
             return;
@@ -222,6 +239,30 @@ impl Peers {
         }
         if let Some(peer) = self.by_session.get_mut(&first) {
             peer.firsts = firsts;
+        }
+    }
+
+    /// A peer need not be sent a message; false if it has said so of too many.
+    pub(super) fn unwanted(&mut self, session: SessionId, id: MessageId) -> bool {
+        let Some(peer) = self.by_session.get_mut(&session) else { return true };
+        let fits = peer.unwanted.len() < MAX_UNWANTED;
+        if fits {
+            peer.unwanted.insert(id);
+            self.unwanting = true;
+        }
+        fits
+    }
+
+    /// Whether a peer said not to want a message.
+    pub(super) fn wants_not(&self, session: SessionId, id: &MessageId) -> bool {
+        // Mostly nobody has said so of any, and then no peer is looked at.
+        self.unwanting && self.by_session.get(&session).is_some_and(|peer| peer.wants_not(id))
+    }
+
+    /// Forgets what peers said not to want.
+    pub(super) fn forget_unwanted(&mut self) {
+        if std::mem::take(&mut self.unwanting) {
+            self.by_session.values_mut().for_each(|peer| peer.unwanted = HashSet::new());
         }
     }
 

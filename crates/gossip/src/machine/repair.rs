@@ -1,6 +1,6 @@
 //! Lazy repair: announcing what is here, asking for what is announced, and the heartbeat that drives it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use peerage_machine::Time;
@@ -51,7 +51,9 @@ impl GossipMachine {
         self.cache.expire(now);
         self.librarian.beat(now, self.config.pull.history_beat_bytes);
         let (mut owed, mut forgetful, mut untold) = (Vec::new(), Vec::new(), Vec::new());
-        let forget_unwanted = self.beats.is_multiple_of(FORGET_UNWANTED);
+        if self.beats.is_multiple_of(FORGET_UNWANTED) {
+            self.peers.forget_unwanted();
+        }
         for (session, peer) in self.peers.iter_mut() {
             peer.beat = super::peers::Beat::default();
             if peer.asked_at.is_some_and(|at| now.since(at) >= self.config.ask_topics) {
@@ -63,9 +65,6 @@ impl GossipMachine {
             }
             if std::mem::take(&mut peer.owed_meshes) {
                 untold.push(session);
-            }
-            if forget_unwanted {
-                peer.unwanted = HashSet::new();
             }
             if std::mem::take(&mut peer.forgot) {
                 forgetful.push(peer.slot);
@@ -147,10 +146,13 @@ impl GossipMachine {
         }
         let mut asks = Asks::new();
         for id in ids {
+            // What is kept was seen.
+            if let Some(entry) = self.cache.get_mut(&id) {
+                entry.has.insert(slot);
+                self.has_it(session, &id, fx);
+                continue;
+            }
             if self.seen.contains(&id) {
-                if let Some(entry) = self.cache.get_mut(&id) {
-                    entry.has.insert(slot);
-                }
                 self.has_it(session, &id, fx);
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use peerage_machine::Time;
 use peerage_queue::{Recipient, SessionId};
 use peerage_wire::Penalty;
@@ -12,6 +12,7 @@ use peerage_wire::frame::Lane;
 use super::cache::Slots;
 use super::contract::{Count, Out, Outgoing, Timer};
 use super::drops::DropReason;
+use super::peers::Peers;
 use super::ways::{FAR, Spread, Told, Way};
 use super::{Fx, GossipMachine, dropped, tag};
 use crate::config::Mode;
@@ -23,31 +24,32 @@ use crate::wire;
 const TRIAL: u64 = 1_000;
 /// Lazy links wait this long at least: on one machine too a message takes a moment to be checked and sent on.
 const SOONEST: Duration = Duration::from_millis(2);
-/// Ids that a peer does not want, remembered for it.
-const MAX_UNWANTED: usize = 1024;
 
 impl GossipMachine {
     /// Who gets a new message that came this way.
     pub(super) fn spread(&mut self, topic: &Topic, id: &MessageId, has: &Slots, way: Way, bytes: usize) -> Spread {
         let own = way.is_none();
         let mut spread = Spread::default();
-        let wants = |peers: &super::peers::Peers, session: SessionId| {
-            let peer = peers.get(session)?;
-            (!has.contains(peer.slot) && !peer.unwanted.contains(id)).then_some(peer.slot)
+        let lacks = |slot: usize, peers: &Peers, session| !has.contains(slot) && !peers.wants_not(session, id);
+        let wants = |peers: &Peers, session: SessionId| {
+            let slot = peers.get(session)?.slot;
+            lacks(slot, peers, session).then_some(slot)
         };
         let key = self.way(way);
         let everybody = own && bytes <= self.config.flood_publish && self.config.mode != Mode::Plumtree;
         match self.meshes.get(topic) {
             Some(mesh) if mesh.len() > 0 && !everybody => {
                 for (session, link) in mesh.links() {
-                    let Some(slot) = wants(&self.peers, session) else { continue };
+                    if !lacks(link.slot, &self.peers, session) {
+                        continue;
+                    }
                     let eager = match self.config.mode {
                         Mode::Gossipsub => true,
                         Mode::Plumtree => link.ways.eager(key),
                         Mode::Peerage => own || link.ways.eager(key) || self.rng.below(TRIAL) == 0,
                     };
                     if eager {
-                        spread.told.insert(slot);
+                        spread.told.insert(link.slot);
                         spread.to.push(session);
                     } else {
                         spread.lazy = true;
@@ -131,10 +133,9 @@ impl GossipMachine {
             let Some(mesh) = self.meshes.get(&entry.topic) else { continue };
             let mut lacking: Vec<(SessionId, usize)> = mesh
                 .links()
-                .filter_map(|(session, _)| {
-                    let peer = self.peers.get(session)?;
-                    let knows = entry.has.contains(peer.slot) || entry.told.contains(peer.slot);
-                    (!knows && !peer.unwanted.contains(&entry.id)).then_some((session, peer.slot))
+                .filter_map(|(session, link)| {
+                    let knows = entry.has.contains(link.slot) || entry.told.contains(link.slot);
+                    (!knows && !self.peers.wants_not(session, &entry.id)).then_some((session, link.slot))
                 })
                 .collect();
             for (session, slot) in self.rng.sample(&mut lacking, self.config.lazy_peers) {
@@ -149,14 +150,16 @@ impl GossipMachine {
 
     /// Announces messages to a peer.
     pub(super) fn tell(&mut self, session: SessionId, by_topic: &BTreeMap<Topic, Vec<MessageId>>, fx: &mut Fx) {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Bytes::new();
         for (topic, ids) in by_topic {
             for ids in ids.chunks(wire::MAX_IDS) {
                 fx.emit(Out::Count(Count::AnnouncedOut(ids.len())));
-                bytes.extend_from_slice(&wire::i_have(topic, ids));
+                let item = wire::i_have(topic, ids);
+                // Mostly there is one.
+                bytes = if bytes.is_empty() { item } else { [bytes, item].concat().into() };
             }
         }
-        self.control(self.peers.recipient(session), Lane::High, bytes.freeze(), tag::ANNOUNCEMENT, fx);
+        self.control(self.peers.recipient(session), Lane::High, bytes, tag::ANNOUNCEMENT, fx);
     }
 
     /// A peer has come into a mesh: what this node published and could tell nobody of goes to it now.
@@ -182,10 +185,9 @@ impl GossipMachine {
     ) {
         let Some(mesh) = self.meshes.get(topic).filter(|_| bytes >= self.config.dont_want_from) else { return };
         let peers = &self.peers;
-        let others = mesh.links().filter_map(|(session, _)| {
-            let peer = peers.get(session)?;
+        let others = mesh.links().filter_map(|(session, link)| {
             // Who is being sent it, or sent it, knows.
-            (!has.contains(peer.slot) && (self.config.mode == Mode::Gossipsub || !told.contains(peer.slot)))
+            (!has.contains(link.slot) && (self.config.mode == Mode::Gossipsub || !told.contains(link.slot)))
                 .then(|| peers.recipient(session))?
         });
         let to: Vec<Recipient> = others.collect();
@@ -216,7 +218,7 @@ impl GossipMachine {
                         }
                     }
                 }
-                None if peer.unwanted.len() < MAX_UNWANTED => drop(peer.unwanted.insert(id)),
+                None if self.peers.unwanted(session, id) => {}
                 None => dropped(DropReason::UnwantedFlood, fx),
             }
         }

@@ -217,14 +217,17 @@ impl Firsts {
 
     fn settle(&mut self, verdict: impl Fn(&Pushed) -> Option<bool>) -> Vec<Told> {
         let mut settled = Vec::new();
-        let mut rest = VecDeque::new();
-        for pushed in std::mem::take(&mut self.pending) {
-            match verdict(&pushed) {
-                Some(first) => settled.push(Told { topic: pushed.topic, way: pushed.way, first }),
-                None => rest.push_back(pushed),
+        self.pending.retain(|pushed| match verdict(pushed) {
+            Some(first) => {
+                settled.push(Told { topic: pushed.topic.clone(), way: pushed.way, first });
+                false
             }
+            None => true,
+        });
+        // Most peers are sent little: what they do not need is not kept for them.
+        if self.pending.is_empty() {
+            self.pending = VecDeque::new();
         }
-        self.pending = rest;
         settled
     }
 }

@@ -58,7 +58,7 @@ use crate::message::Topic;
 pub struct Scores {
     config: ScoreConfig,
     keeps: Keeps,
-    sessions: BTreeMap<SessionId, NodeId>,
+    sessions: BTreeMap<SessionId, Seat>,
     /// Boxed, as a tree has room for more than twice what it holds.
     nodes: BTreeMap<NodeId, Box<Record>>,
     retained: Retained,
@@ -67,6 +67,14 @@ pub struct Scores {
     carried: BTreeMap<Topic, i64>,
     /// The step until which all has decayed.
     stepped: u64,
+}
+
+/// A session.
+#[derive(Debug)]
+struct Seat {
+    node: NodeId,
+    /// Its node's, beside it: it is asked for with every message, and a node's record is two look-ups away.
+    standing: i64,
 }
 
 /// How much each counter keeps in one step.
@@ -161,7 +169,7 @@ impl Scores {
             self.carried.clear();
         }
         let host = host.filter(|ip| !(self.config.exempt_local && is_local(*ip)));
-        self.sessions.insert(session, node);
+        self.sessions.insert(session, Seat { node, standing: 0 });
         let retained = &mut self.retained;
         let record = self.nodes.entry(node).or_insert_with(|| retained.take(&node).unwrap_or_default());
         if let Some(ip) = host {
@@ -176,7 +184,7 @@ impl Scores {
     /// A session has ended. What the node did wrong is remembered, and it leaves the meshes it was in with this
     /// session.
     pub fn down(&mut self, now: Time, session: SessionId) {
-        let Some(node) = self.sessions.remove(&session) else { return };
+        let Some(Seat { node, .. }) = self.sessions.remove(&session) else { return };
         let Some(record) = self.nodes.get_mut(&node) else { return };
         let carried = &self.carried;
         record.part(now.running(), session, |topic| carried.get(topic).copied().unwrap_or(0), &self.config);
@@ -205,14 +213,14 @@ impl Scores {
     /// A peer left this node's mesh of a topic, whoever pruned (P1, P3b).
     pub fn pruned(&mut self, now: Time, session: SessionId, topic: &Topic) {
         let carried = self.carried(topic);
-        if let Some(record) = self.sessions.get(&session).and_then(|node| self.nodes.get_mut(node)) {
+        if let Some(record) = self.sessions.get(&session).and_then(|seat| self.nodes.get_mut(&seat.node)) {
             record.prune(now.running(), session, topic, carried, &self.config);
         }
     }
 
     /// A peer delivered a valid message before all others (P2, P3). To be told once a message.
     pub fn first(&mut self, session: SessionId, topic: &Topic) {
-        let Some(record) = self.sessions.get(&session).and_then(|node| self.nodes.get_mut(node)) else { return };
+        let Some(record) = self.sessions.get(&session).and_then(|seat| self.nodes.get_mut(&seat.node)) else { return };
         record.first(topic, &self.config);
         if let Some(carried) = self.carried.get_mut(topic) {
             *carried = carried.saturating_add(POINT).min(MAX_VALUE);
@@ -231,7 +239,7 @@ impl Scores {
 
     /// A peer delivered an invalid message (P4).
     pub fn invalid(&mut self, now: Time, session: SessionId, topic: &Topic) {
-        let Some(node) = self.sessions.get(&session).copied() else { return };
+        let Some(node) = self.node(session) else { return };
         if let Some(record) = self.nodes.get_mut(&node) {
             record.invalid(topic, &self.config);
         }
@@ -240,7 +248,7 @@ impl Scores {
 
     /// A peer behaved badly (P7), by so many thousandths: [`POINT`] for a broken promise or a graft during back-off.
     pub fn behaved_badly(&mut self, now: Time, session: SessionId, thousandths: i64) {
-        let Some(node) = self.sessions.get(&session).copied() else { return };
+        let Some(node) = self.node(session) else { return };
         if let Some(record) = self.nodes.get_mut(&node) {
             record.behave_badly(thousandths);
         }
@@ -267,7 +275,7 @@ impl Scores {
 
     /// A message did not fit a peer's queue.
     pub fn slow(&mut self, now: Time, session: SessionId) {
-        let Some(node) = self.sessions.get(&session).copied() else { return };
+        let Some(node) = self.node(session) else { return };
         if let Some(record) = self.nodes.get_mut(&node) {
             record.slow();
         }
@@ -280,20 +288,20 @@ impl Scores {
     }
 
     /// A peer's score as of the last [`tick`](Scores::tick), or when it came or did wrong if that was later. It costs
-    /// two look-ups, and is meant for what is asked with every message.
+    /// one look-up, and is meant for what is asked with every message.
     pub fn standing(&self, session: SessionId) -> i64 {
-        self.sessions.get(&session).and_then(|node| self.nodes.get(node)).map_or(0, |record| record.standing)
+        self.sessions.get(&session).map_or(0, |seat| seat.standing)
     }
 
     /// Each part of a peer's score by itself.
     pub fn explain(&self, now: Time, session: SessionId) -> Breakdown {
-        self.sessions.get(&session).map_or_else(Breakdown::default, |node| self.parts(now, node, None))
+        self.sessions.get(&session).map_or_else(Breakdown::default, |seat| self.parts(now, &seat.node, None))
     }
 
     /// The same without what the peer did on other topics. A mesh whose peers have earned all their credit elsewhere is
     /// an eclipsed topic; the median for opportunistic grafting should come from here.
     pub fn explain_topic(&self, now: Time, session: SessionId, topic: &Topic) -> Breakdown {
-        self.sessions.get(&session).map_or_else(Breakdown::default, |node| self.parts(now, node, Some(topic)))
+        self.sessions.get(&session).map_or_else(Breakdown::default, |seat| self.parts(now, &seat.node, Some(topic)))
     }
 
     /// What is remembered of a node that has left.
@@ -321,8 +329,10 @@ impl Scores {
             self.stepped = step;
             self.decay(steps);
         }
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        nodes.iter().for_each(|node| self.work_out(now, node));
+        let Scores { config, places, carried, sessions, .. } = self;
+        for record in self.nodes.values_mut() {
+            stand(record, now, carried, places, config, sessions);
+        }
     }
 
     fn step(&self, now: Time) -> u64 {
@@ -346,31 +356,62 @@ impl Scores {
         self.carried.get(topic).copied().unwrap_or(0)
     }
 
+    fn node(&self, session: SessionId) -> Option<NodeId> {
+        self.sessions.get(&session).map(|seat| seat.node)
+    }
+
     fn record(&mut self, session: SessionId) -> Option<&mut Record> {
-        self.nodes.get_mut(self.sessions.get(&session)?).map(Box::as_mut)
+        self.nodes.get_mut(&self.sessions.get(&session)?.node).map(Box::as_mut)
     }
 
     fn parts(&self, now: Time, node: &NodeId, only: Option<&Topic>) -> Breakdown {
         let Some(record) = self.nodes.get(node) else { return Breakdown::default() };
-        let crowd = record.sessions.iter().filter_map(|(_, ip)| *ip).map(|ip| self.crowd(ip)).max().unwrap_or(0);
-        record.breakdown(now.running(), |topic| self.carried(topic), crowd, only, &self.config)
-    }
-
-    /// What the crowd at an address costs each of it.
-    fn crowd(&self, ip: IpAddr) -> i64 {
-        let (host, site) = self.places.crowd(ip);
-        let square = |count: usize, threshold: usize| {
-            let above = i64::try_from(count.saturating_sub(threshold)).unwrap_or(i64::MAX).min(1_000);
-            above * above
-        };
-        let squares = square(host, self.config.host_threshold) + square(site, self.config.site_threshold);
-        squares * self.config.crowd_cost
+        parts(record, now, &self.carried, &self.places, &self.config, only)
     }
 
     fn work_out(&mut self, now: Time, node: &NodeId) {
-        let score = self.parts(now, node, None).score;
         if let Some(record) = self.nodes.get_mut(node) {
-            record.standing = score;
+            stand(record, now, &self.carried, &self.places, &self.config, &mut self.sessions);
+        }
+    }
+}
+
+fn parts(
+    record: &Record,
+    now: Time,
+    carried: &BTreeMap<Topic, i64>,
+    places: &Places,
+    config: &ScoreConfig,
+    only: Option<&Topic>,
+) -> Breakdown {
+    let crowd = record.hosts().map(|ip| crowd(places, config, ip)).max().unwrap_or(0);
+    record.breakdown(now.running(), |topic| carried.get(topic).copied().unwrap_or(0), crowd, only, config)
+}
+
+/// What the crowd at an address costs each of it.
+fn crowd(places: &Places, config: &ScoreConfig, ip: IpAddr) -> i64 {
+    let (host, site) = places.crowd(ip);
+    let square = |count: usize, threshold: usize| {
+        let above = i64::try_from(count.saturating_sub(threshold)).unwrap_or(i64::MAX).min(1_000);
+        above * above
+    };
+    let squares = square(host, config.host_threshold) + square(site, config.site_threshold);
+    squares * config.crowd_cost
+}
+
+/// Works out a node's score, and tells its sessions.
+fn stand(
+    record: &mut Record,
+    now: Time,
+    carried: &BTreeMap<Topic, i64>,
+    places: &Places,
+    config: &ScoreConfig,
+    sessions: &mut BTreeMap<SessionId, Seat>,
+) {
+    record.standing = parts(record, now, carried, places, config, None).score;
+    for (session, _) in &record.sessions {
+        if let Some(seat) = sessions.get_mut(session) {
+            seat.standing = record.standing;
         }
     }
 }

@@ -106,8 +106,9 @@ impl Invariant for HonestBans {
 }
 
 /// How long one end of a session may have it alone. The slowest nodes of the shipped scenarios send 2 Mbit/s: a farewell to
-/// one of twenty peers goes out behind 64 KiB for each, which is 5.2 s.
-const GRACE: Duration = Duration::from_secs(8);
+/// one of thirty peers goes out behind 64 KiB for each and the message that was begun, of 16 KiB: that is 9.8 s, and a
+/// segment may be lost.
+const GRACE: Duration = Duration::from_secs(12);
 
 /// Of two honest nodes, both have the other for a peer, or after a few seconds neither. Where the network is parted, and
 /// for a while after it, the ends learn of it by silence, each in its own time. A host that does not read is not told.

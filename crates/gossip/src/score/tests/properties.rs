@@ -90,6 +90,8 @@ proptest! {
         prop_assert!(scores.nodes.values().all(|record| record.topics() <= 4 && !record.sessions.is_empty()));
         let sessions: usize = scores.nodes.values().map(|record| record.sessions.len()).sum();
         prop_assert_eq!(sessions, scores.sessions.len());
+        let standing = |seat: &Seat| scores.nodes.get(&seat.node).map(|record| record.standing);
+        prop_assert!(scores.sessions.values().all(|seat| standing(seat) == Some(seat.standing)));
     }
 
     #[test]
@@ -99,7 +101,7 @@ proptest! {
     ) {
         let (mut scores, now) = run(&acts, 8);
         let session = SessionId(u64::from(leaver));
-        let Some(leaver) = scores.sessions.get(&session).copied() else { return Ok(()) };
+        let Some(leaver) = scores.node(session) else { return Ok(()) };
         let sessions = scores.nodes.get(&leaver).map(|record| record.sessions.clone()).unwrap_or_default();
         let ip = sessions.iter().find(|(other, _)| *other == session).and_then(|(_, ip)| *ip);
         let before = scores.explain(at(now), session);
