@@ -185,6 +185,15 @@ impl<M: Machine> Driver<M> {
         std::mem::take(&mut self.fx.outs)
     }
 
+    /// Lends it a buffer for what it asks for next, if it has none: for those same shells, which
+    /// [take](Driver::take_outs) it back with the effects in it.
+    pub fn lend(&mut self, mut room: Vec<M::Out>) {
+        if self.fx.outs.capacity() == 0 {
+            room.clear();
+            self.fx.outs = room;
+        }
+    }
+
     fn apply_timers(&mut self) {
         for op in self.fx.timers.drain(..) {
             self.timers.apply(op);

@@ -84,7 +84,12 @@ impl<K: Ord + Clone> QuotaTable<K> {
         }
         let known = self.recovered_at.len();
         if known >= self.crowd || (known > FEW && now >= self.sweep_at) {
-            self.recovered_at.retain(|_, at| *at > now);
+            // Mostly all have recovered; to take them out one by one moves those that are left at each.
+            if self.recovered_at.values().all(|at| *at <= now) {
+                self.recovered_at.clear();
+            } else {
+                self.recovered_at.retain(|_, at| *at > now);
+            }
             // Each look is paid for by as many new keys as it looks at; a key is looked at by two at most that come
             // after a period, as it has recovered by the second.
             self.crowd = (2 * self.recovered_at.len()).max(FEW).min(self.capacity);

@@ -258,8 +258,11 @@ impl<'a> Run<'a> {
 
     fn kill_and_restart(&mut self) -> Result<(), Abort> {
         let names: Vec<String> = self.victims.iter().map(|node| (node + 1).to_string()).collect();
-        let (names, published) = (names.join(", "), self.published);
-        self.progress.say(&format!("kill: nodes {names} after {published} messages, and start them again"));
+        let what = match names.as_slice() {
+            [name] => format!("node {name} after {} messages, and start it again", self.published),
+            names => format!("nodes {} after {} messages, and start them again", names.join(", "), self.published),
+        };
+        self.progress.say(&format!("kill: {what}"));
         for node in self.victims.clone() {
             self.tally.restarted(node);
             self.nodes.restart(node)?;

@@ -128,6 +128,8 @@ pub(crate) struct Table {
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
     sites: BTreeMap<IpNet, Held>,
+    /// How many sites are crowded.
+    crowded: usize,
     #[cfg(any(test, feature = "planted-bugs"))]
     bug: bool,
 }
@@ -143,6 +145,7 @@ impl Table {
             fair_shares: config.fair_shares,
             buckets: Default::default(),
             sites: BTreeMap::new(),
+            crowded: 0,
             #[cfg(any(test, feature = "planted-bugs"))]
             bug: false,
         }

@@ -16,8 +16,9 @@ use super::super::origin::Origin;
 use super::{BUCKET_SIZE, Bucket, Entry, MAX_REPLACEMENTS, Placed, Table, Waiting};
 use crate::key::{Distance, Key};
 
-/// How many places more a site must have for one of them to be taken: with one more the two would take it in turns.
-const CROWDED: usize = 2;
+/// How many places more a site must have for one of them to be taken: with one more the two would take it in turns. A site
+/// with fewer is not crowded, and gives way to nobody.
+pub(super) const CROWDED: usize = 2;
 
 /// Of a bucket, to look for others where so many would give way.
 const QUARTER: usize = BUCKET_SIZE / 4;
@@ -73,7 +74,9 @@ impl Table {
     pub(super) fn count_live(&mut self, ip: IpAddr, was: bool, is: bool) {
         let Some(prefix) = self.limited(ip) else { return };
         if let Some(held) = self.sites.get_mut(&prefix) {
+            let before = held.live >= CROWDED;
             held.live = held.live + usize::from(is) - usize::from(was);
+            self.crowded = self.crowded + usize::from(held.live >= CROWDED) - usize::from(before);
         }
     }
 
@@ -88,7 +91,8 @@ impl Table {
         let (index, ip) = (self.index(id), addr.ip());
         let waits = || self.buckets[index].replacements.len() < MAX_REPLACEMENTS;
         let for_another = || {
-            let most = self.crowd_that_waits(index);
+            // Where no site is crowded, nobody is looked at.
+            let most = if self.crowded == 0 { None } else { self.crowd_that_waits(index) };
             self.fair_shares && self.crowd(ip).zip(most).is_some_and(|(own, (most, _))| own + CROWDED <= most)
         };
         let may_inherit = || self.gives_way(index, ip).is_some();
@@ -118,6 +122,9 @@ impl Table {
     /// The entry of a full bucket that gives way to a node at this address, if one does: of the site with the most places,
     /// the one that was checked least.
     fn gives_way(&self, index: usize, ip: IpAddr) -> Option<usize> {
+        if self.crowded == 0 {
+            return None;
+        }
         let own = self.crowd(ip).filter(|_| self.fair_shares)?;
         let entries = &self.buckets[index].entries;
         if entries.len() < BUCKET_SIZE {
@@ -132,7 +139,7 @@ impl Table {
     /// Nodes that wait, would have a place if they answered, and were not asked yet.
     pub(crate) fn rivals(&self) -> Vec<(Origin, (NodeId, SocketAddr))> {
         // The usual case, and costs no look through the table.
-        if !self.sites.values().any(|held| held.live >= CROWDED) {
+        if self.crowded == 0 {
             return Vec::new();
         }
         let mut rivals = Vec::new();

@@ -4,6 +4,7 @@ use peerage_machine::Rng;
 use peerage_wire::{Keypair, NetworkId, RecordDraft, address};
 use proptest::prelude::*;
 
+use super::room::CROWDED;
 use super::*;
 
 pub(super) fn config() -> Config {
@@ -58,6 +59,7 @@ pub(super) fn check_sites(table: &Table) {
         sites.entry(site(entry.contact.addr.ip())).or_default().live += 1;
     }
     assert!(sites.values().all(|held| held.all <= table.site_per_table));
+    assert_eq!(table.crowded, sites.values().filter(|held| held.live >= CROWDED).count());
     assert_eq!(table.sites, sites);
 }
 

@@ -8,6 +8,8 @@ use peerage_gossip::{Check, Claim};
 use peerage_wire::{Keypair, NetworkId, NodeId, NodeRecord, RecordDraft, RecordError, Signature, Verified, address};
 use rustc_hash::FxHashMap;
 
+use super::part::Room;
+
 /// Records of a node that may still be on their way.
 const RECORDS: usize = 4;
 /// The longest payload that a message stands for.
@@ -21,13 +23,23 @@ pub struct Cast {
     /// Each node's records as it made them; the same memory wherever they travel.
     genuine: RefCell<FxHashMap<NodeId, Vec<Verified<NodeRecord>>>>,
     zeros: OnceCell<Bytes>,
+    /// For effects.
+    pub(super) discovery_room: Room<peerage_discovery::Out>,
+    pub(super) gossip_room: Room<peerage_gossip::Out>,
 }
 
 impl Cast {
     /// The cast of a network's world.
     pub fn new(network: NetworkId, seed: u64) -> Cast {
         let secret = blake3::derive_key("peerage 2026-11 simulated signatures", &seed.to_be_bytes());
-        Cast { network, secret, genuine: RefCell::default(), zeros: OnceCell::new() }
+        Cast {
+            network,
+            secret,
+            genuine: RefCell::default(),
+            zeros: OnceCell::new(),
+            discovery_room: Room::default(),
+            gossip_room: Room::default(),
+        }
     }
 
     /// The network.

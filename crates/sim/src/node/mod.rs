@@ -494,6 +494,7 @@ impl PeerageNode {
         let now = net.now();
         let due = |at: &Option<Time>| at.is_some_and(|at| at <= now);
         if due(&self.due[Clockwork::Discovery as usize]) {
+            self.discovery.lend(&self.cast.discovery_room);
             self.discovery.expire_due(now);
             self.carry_out_discovery(now, net);
         }
@@ -506,6 +507,7 @@ impl PeerageNode {
             self.carry_out_root(now, net);
         }
         if due(&self.due[Clockwork::Gossip as usize]) {
+            self.gossip.lend(&self.cast.gossip_room);
             self.gossip.expire_due(now);
             self.carry_out_gossip(now, net);
         }

@@ -1,10 +1,31 @@
 //! One machine of a node: the real one, or another that is told and asks for the same.
 
+use std::cell::Cell;
+
 use peerage_machine::{Driver, Machine, Time};
 
 /// Any machine with the interface of `M`: how hostile nodes are made.
 pub type Foreign<M> =
     Box<dyn Machine<In = <M as Machine>::In, Out = <M as Machine>::Out, Timer = <M as Machine>::Timer>>;
+
+/// A buffer for effects that all nodes of a world use in turn: most events have some, and a buffer for each node would be
+/// empty nearly always.
+pub(super) struct Room<O>(Cell<Vec<O>>);
+
+impl<O> Default for Room<O> {
+    fn default() -> Room<O> {
+        Room(Cell::default())
+    }
+}
+
+impl<O> Room<O> {
+    /// Takes back what was lent, if it was used or not.
+    pub(super) fn give_back(&self, room: Vec<O>) {
+        if room.capacity() > 0 {
+            self.0.set(room);
+        }
+    }
+}
 
 pub(super) enum Part<M: Machine> {
     Own(Driver<M>),
@@ -52,6 +73,14 @@ impl<M: Machine> Part<M> {
         match self {
             Part::Own(driver) => driver.next_deadline(),
             Part::Foreign(driver) => driver.next_deadline(),
+        }
+    }
+
+    /// Lends the machine a buffer for what it asks for.
+    pub(super) fn lend(&mut self, room: &Room<M::Out>) {
+        match self {
+            Part::Own(driver) => driver.lend(room.0.take()),
+            Part::Foreign(driver) => driver.lend(room.0.take()),
         }
     }
 

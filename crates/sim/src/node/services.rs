@@ -43,18 +43,16 @@ impl PeerageNode {
     }
 
     pub(super) fn tell_discovery(&mut self, now: Time, input: peerage_discovery::In, net: &mut Net<'_, PeerageNode>) {
+        self.discovery.lend(&self.cast.discovery_room);
         self.discovery.handle(now, input);
         self.carry_out_discovery(now, net);
     }
 
     pub(super) fn carry_out_discovery(&mut self, now: Time, net: &mut Net<'_, PeerageNode>) {
         use peerage_discovery::Out;
-        loop {
-            let outs = self.discovery.take_outs();
-            if outs.is_empty() {
-                break;
-            }
-            for out in outs {
+        let mut outs = self.discovery.take_outs();
+        while !outs.is_empty() {
+            for out in outs.drain(..) {
                 match out {
                     Out::Send(outgoing) => {
                         let Outgoing { to, addr, packet } = outgoing.tied(&self.secrets);
@@ -90,7 +88,10 @@ impl PeerageNode {
                     Out::Handed(_) | Out::Event(_) => {}
                 }
             }
+            let more = self.discovery.take_outs();
+            self.cast.discovery_room.give_back(std::mem::replace(&mut outs, more));
         }
+        self.cast.discovery_room.give_back(outs);
         if !self.usable && self.discovery.own().is_some_and(|discovery| discovery.usable() >= USABLE) {
             self.usable = true;
             net.note(Note::Usable);
@@ -148,18 +149,16 @@ impl PeerageNode {
     // ---- Gossip.
 
     pub(super) fn tell_gossip(&mut self, now: Time, input: peerage_gossip::In, net: &mut Net<'_, PeerageNode>) {
+        self.gossip.lend(&self.cast.gossip_room);
         self.gossip.handle(now, input);
         self.carry_out_gossip(now, net);
     }
 
     pub(super) fn carry_out_gossip(&mut self, now: Time, net: &mut Net<'_, PeerageNode>) {
         use peerage_gossip::{Count, In, Out};
-        loop {
-            let outs = self.gossip.take_outs();
-            if outs.is_empty() {
-                break;
-            }
-            for out in outs {
+        let mut outs = self.gossip.take_outs();
+        while !outs.is_empty() {
+            for out in outs.drain(..) {
                 match out {
                     Out::Push(outgoing) => self.push(now, outgoing, net),
                     Out::Cancel { to, tag } => self.cancel(to.session, tag),
@@ -202,7 +201,10 @@ impl PeerageNode {
                     Out::Count(_) | Out::Subscribed { .. } | Out::Remember(_) | Out::Crashed { .. } => {}
                 }
             }
+            let more = self.gossip.take_outs();
+            self.cast.gossip_room.give_back(std::mem::replace(&mut outs, more));
         }
+        self.cast.gossip_room.give_back(outs);
         self.due[Clockwork::Gossip as usize] = self.gossip.next_deadline();
     }
 
