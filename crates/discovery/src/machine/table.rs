@@ -2,10 +2,11 @@
 //!
 //! geth p2p/discover/table.go, with sites of /48 for IPv6. The order inside a bucket means nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use peerage_machine::{Rng, Time};
 use peerage_wire::address::site;
 use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
@@ -127,7 +128,7 @@ pub(crate) struct Table {
     fair_shares: bool,
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
-    sites: BTreeMap<IpNet, Held>,
+    sites: LiteMap<IpNet, Held>,
     /// How many sites are crowded.
     crowded: usize,
     #[cfg(any(test, feature = "planted-bugs"))]
@@ -144,7 +145,7 @@ impl Table {
             site_per_table: config.site_per_table,
             fair_shares: config.fair_shares,
             buckets: Default::default(),
-            sites: BTreeMap::new(),
+            sites: LiteMap::new(),
             crowded: 0,
             #[cfg(any(test, feature = "planted-bugs"))]
             bug: false,

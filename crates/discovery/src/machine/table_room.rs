@@ -18,18 +18,24 @@ use crate::key::{Distance, Key};
 
 /// How many places more a site must have for one of them to be taken: with one more the two would take it in turns. A site
 /// with fewer is not crowded, and gives way to nobody.
-pub(super) const CROWDED: usize = 2;
+const CROWDED: usize = 2;
 
 /// Of a bucket, to look for others where so many would give way.
 const QUARTER: usize = BUCKET_SIZE / 4;
 
-/// How many nodes of a site there are.
+/// How many nodes of a site there are, of the few hundred of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     /// With a place, or waiting for one.
-    pub(super) all: usize,
+    pub(super) all: u16,
     /// With a place, and they answered: the site's crowd.
-    pub(super) live: usize,
+    pub(super) live: u16,
+}
+
+impl Held {
+    pub(super) fn is_crowded(self) -> bool {
+        usize::from(self.live) >= CROWDED
+    }
 }
 
 impl Bucket {
@@ -49,7 +55,7 @@ impl Table {
 
     pub(super) fn has_room(&self, index: usize, ip: IpAddr) -> bool {
         self.limited(ip).is_none_or(|prefix| {
-            self.sites.get(&prefix).is_none_or(|held| held.all < self.site_per_table)
+            self.sites.get(&prefix).is_none_or(|held| usize::from(held.all) < self.site_per_table)
                 && self.buckets[index].of_site(prefix) < self.site_per_bucket
         })
     }
@@ -74,15 +80,15 @@ impl Table {
     pub(super) fn count_live(&mut self, ip: IpAddr, was: bool, is: bool) {
         let Some(prefix) = self.limited(ip) else { return };
         if let Some(held) = self.sites.get_mut(&prefix) {
-            let before = held.live >= CROWDED;
-            held.live = held.live + usize::from(is) - usize::from(was);
-            self.crowded = self.crowded + usize::from(held.live >= CROWDED) - usize::from(before);
+            let before = held.is_crowded();
+            held.live = held.live + u16::from(is) - u16::from(was);
+            self.crowded = self.crowded + usize::from(held.is_crowded()) - usize::from(before);
         }
     }
 
     /// How many nodes of the site of this address have a place and answered; none where sites do not count.
     fn crowd(&self, ip: IpAddr) -> Option<usize> {
-        self.limited(ip).map(|prefix| self.sites.get(&prefix).map_or(0, |held| held.live))
+        self.limited(ip).map(|prefix| self.sites.get(&prefix).map_or(0, |held| usize::from(held.live)))
     }
 
     /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting

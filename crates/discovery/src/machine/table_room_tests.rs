@@ -148,7 +148,7 @@ fn a_swarm_of_one_site_that_came_first_is_left_with_one_place_of_each_full_bucke
     let in_full = table.buckets.iter().filter(|bucket| bucket.entries.len() == BUCKET_SIZE);
     let most = in_full.clone().map(|bucket| bucket.of_site(site_of_swarm)).sum::<usize>();
     assert!(most <= 1 && in_full.count() > 5, "{most} in full buckets");
-    assert!(table.sites[&site_of_swarm].live * 100 <= table.len() * 8, "no more than 8 % of the table");
+    assert!(usize::from(table.sites[&site_of_swarm].live) * 100 <= table.len() * 8, "no more than 8 % of the table");
 }
 
 #[test]

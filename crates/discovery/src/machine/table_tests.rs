@@ -1,10 +1,11 @@
 //! The table's rules, from geth `discover/table_test.go` and `table_reval_test.go` as far as they fit.
 
+use std::collections::BTreeMap;
+
 use peerage_machine::Rng;
 use peerage_wire::{Keypair, NetworkId, RecordDraft, address};
 use proptest::prelude::*;
 
-use super::room::CROWDED;
 use super::*;
 
 pub(super) fn config() -> Config {
@@ -41,14 +42,14 @@ pub(super) fn far(count: usize) -> Vec<Contact> {
 
 /// The counted sites are those of the nodes with a place or waiting for one, and no limit is passed.
 pub(super) fn check_sites(table: &Table) {
-    let mut sites: BTreeMap<IpNet, Held> = BTreeMap::new();
+    let mut sites: LiteMap<IpNet, Held> = LiteMap::new();
     for bucket in &table.buckets {
-        let mut of_bucket: BTreeMap<IpNet, usize> = BTreeMap::new();
+        let mut of_bucket: BTreeMap<IpNet, u16> = BTreeMap::new();
         let waiting = bucket.replacements.iter().map(|waiting| &waiting.contact);
         for contact in bucket.entries.iter().map(|entry| &entry.contact).chain(waiting) {
             *of_bucket.entry(site(contact.addr.ip())).or_default() += 1;
         }
-        assert!(of_bucket.values().all(|count| *count <= table.site_per_bucket));
+        assert!(of_bucket.values().all(|count| usize::from(*count) <= table.site_per_bucket));
         assert!(bucket.entries.len() <= BUCKET_SIZE && bucket.replacements.len() <= MAX_REPLACEMENTS);
         assert!(bucket.replacements.is_empty() || bucket.entries.len() == BUCKET_SIZE);
         for (prefix, count) in of_bucket {
@@ -58,8 +59,8 @@ pub(super) fn check_sites(table: &Table) {
     for entry in table.entries().filter(|entry| entry.live) {
         sites.entry(site(entry.contact.addr.ip())).or_default().live += 1;
     }
-    assert!(sites.values().all(|held| held.all <= table.site_per_table));
-    assert_eq!(table.crowded, sites.values().filter(|held| held.live >= CROWDED).count());
+    assert!(sites.values().all(|held| usize::from(held.all) <= table.site_per_table));
+    assert_eq!(table.crowded, sites.values().filter(|held| held.is_crowded()).count());
     assert_eq!(table.sites, sites);
 }
 

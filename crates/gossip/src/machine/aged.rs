@@ -10,8 +10,8 @@ use peerage_machine::Time;
 #[derive(Debug)]
 pub(super) struct AgedSet<K> {
     members: HashSet<K>,
-    /// With the running time at which each came.
-    by_age: VecDeque<(Duration, K)>,
+    /// With the running time at which each came, in nanoseconds.
+    by_age: VecDeque<(u64, K)>,
     capacity: usize,
     lifetime: Duration,
 }
@@ -31,7 +31,7 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
         if !self.members.insert(key) {
             return false;
         }
-        self.by_age.push_back((now.running(), key));
+        self.by_age.push_back((nanos(now.running()), key));
         let crowded = self.by_age.len() > self.capacity;
         if crowded && let Some((_, oldest)) = self.by_age.pop_front() {
             self.members.remove(&oldest);
@@ -47,7 +47,7 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
     /// Forgets what is too old at `now`.
     pub(super) fn expire(&mut self, now: Time) {
         while let Some((at, key)) = self.by_age.front()
-            && now.running().saturating_sub(*at) > self.lifetime
+            && now.running().saturating_sub(Duration::from_nanos(*at)) > self.lifetime
         {
             self.members.remove(key);
             self.by_age.pop_front();
@@ -56,12 +56,17 @@ impl<K: Copy + Eq + Hash> AgedSet<K> {
 
     /// Those that came at a running time or later, newest first.
     pub(super) fn since(&self, running: Duration) -> impl Iterator<Item = &K> {
-        self.by_age.iter().rev().take_while(move |(at, _)| *at >= running).map(|(_, key)| key)
+        self.by_age.iter().rev().take_while(move |(at, _)| *at >= nanos(running)).map(|(_, key)| key)
     }
 
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }
+}
+
+/// 584 years fit.
+fn nanos(running: Duration) -> u64 {
+    u64::try_from(running.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

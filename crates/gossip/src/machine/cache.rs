@@ -17,18 +17,22 @@ const FIRST_TAG: u64 = 16;
 pub(super) struct Slots {
     /// The slots up to 63, which are all of most nodes.
     first: u64,
-    more: Vec<u64>,
+    more: Option<Box<More>>,
 }
+
+/// The slots from 64 on.
+#[derive(Clone, Debug, Default)]
+struct More(Vec<u64>);
 
 impl Slots {
     fn is_empty(&self) -> bool {
-        self.first == 0 && self.more.iter().all(|word| *word == 0)
+        self.first == 0 && self.more.iter().all(|more| more.0.iter().all(|word| *word == 0))
     }
 
     fn word(&self, slot: usize) -> u64 {
         match (slot / 64).checked_sub(1) {
             None => self.first,
-            Some(at) => self.more.get(at).copied().unwrap_or(0),
+            Some(at) => self.more.as_ref().and_then(|more| more.0.get(at)).copied().unwrap_or(0),
         }
     }
 
@@ -40,10 +44,11 @@ impl Slots {
         match (slot / 64).checked_sub(1) {
             None => self.first |= 1 << slot,
             Some(at) => {
-                if self.more.len() <= at {
-                    self.more.resize(at + 1, 0);
+                let More(more) = &mut **self.more.get_or_insert_default();
+                if more.len() <= at {
+                    more.resize(at + 1, 0);
                 }
-                if let Some(word) = self.more.get_mut(at) {
+                if let Some(word) = more.get_mut(at) {
                     *word |= 1 << (slot % 64);
                 }
             }
@@ -54,7 +59,7 @@ impl Slots {
         match (slot / 64).checked_sub(1) {
             None => self.first &= !(1 << slot),
             Some(at) => {
-                if let Some(word) = self.more.get_mut(at) {
+                if let Some(word) = self.more.as_mut().and_then(|more| more.0.get_mut(at)) {
                     *word &= !(1 << (slot % 64));
                 }
             }
@@ -78,23 +83,17 @@ pub(super) struct Entry {
     pub(super) way: Way,
     /// This node published it, and nobody was there to be sent it.
     untold: bool,
-    /// How often each peer got it on request.
-    served: BTreeMap<usize, u8>,
-}
-
-impl Entry {
-    /// How often the peer of a slot got it on request.
-    pub(super) fn served(&self, slot: usize) -> u8 {
-        self.served.get(&slot).copied().unwrap_or(0)
-    }
 }
 
 /// Kept messages in the order of arrival, which is also the order of their tags.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// With tags that follow each other; the last one's is before `next_tag`.
-    entries: VecDeque<Entry>,
+    /// With tags that follow each other; the last one's is before `next_tag`. Boxed, as a queue that has grown has up to
+    /// twice the room it needs.
+    entries: VecDeque<Box<Entry>>,
     by_id: HashMap<MessageId, u64>,
+    /// How often the peer of a slot got a message on request: few messages are ever asked for.
+    served: BTreeMap<(u64, usize), u8>,
     bytes: usize,
     next_tag: u64,
     max_bytes: usize,
@@ -107,6 +106,7 @@ impl Cache {
         Cache {
             entries: VecDeque::new(),
             by_id: HashMap::new(),
+            served: BTreeMap::new(),
             bytes: 0,
             next_tag: FIRST_TAG,
             max_bytes,
@@ -137,8 +137,8 @@ impl Cache {
         self.bytes += bytes.len();
         self.by_id.insert(id, tag);
         let untold = way.is_none() && told.is_empty();
-        let entry = Entry { id, topic, bytes, kept_at: now, has, told, way, untold, served: BTreeMap::new() };
-        self.entries.push_back(entry);
+        let entry = Entry { id, topic, bytes, kept_at: now, has, told, way, untold };
+        self.entries.push_back(Box::new(entry));
         tag
     }
 
@@ -148,14 +148,22 @@ impl Cache {
     }
 
     pub(super) fn tagged(&mut self, tag: u64) -> Option<&mut Entry> {
-        let first = self.next_tag - self.entries.len() as u64;
-        self.entries.get_mut(usize::try_from(tag.checked_sub(first)?).ok()?)
+        let at = tag.checked_sub(self.first_tag())?;
+        self.entries.get_mut(usize::try_from(at).ok()?).map(Box::as_mut)
+    }
+
+    fn first_tag(&self) -> u64 {
+        self.next_tag - self.entries.len() as u64
     }
 
     fn drop_oldest(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.bytes.len();
             self.by_id.remove(&entry.id);
+            let kept = self.first_tag();
+            while let Some(served) = self.served.first_entry().filter(|served| served.key().0 < kept) {
+                served.remove();
+            }
         }
     }
 
@@ -173,20 +181,24 @@ impl Cache {
     /// What a peer asked for, with its tag, at most `limit` times.
     pub(super) fn serve(&mut self, id: &MessageId, slot: usize, limit: u8) -> Served {
         let Some(tag) = self.tag_of(id) else { return Served::Gone };
-        let Some(entry) = self.tagged(tag) else { return Served::Gone };
-        let count = entry.served.entry(slot).or_default();
-        if *count >= limit {
+        if self.served(tag, slot) >= limit {
             return Served::TooOften;
         }
-        *count += 1;
+        let Some(entry) = self.tagged(tag) else { return Served::Gone };
         entry.told.insert(slot);
-        Served::Push(tag, entry.bytes.clone())
+        let bytes = entry.bytes.clone();
+        *self.served.entry((tag, slot)).or_default() += 1;
+        Served::Push(tag, bytes)
+    }
+
+    /// How often the peer of a slot got a message on request.
+    pub(super) fn served(&self, tag: u64, slot: usize) -> u8 {
+        self.served.get(&(tag, slot)).copied().unwrap_or(0)
     }
 
     /// What this node published on a topic and could send nobody: for the peer of a slot, who gets it now.
     pub(super) fn untold(&mut self, topic: &Topic, slot: usize) -> impl Iterator<Item = (u64, Bytes)> {
-        let first = self.next_tag - self.entries.len() as u64;
-        let entries = (first..).zip(&mut self.entries);
+        let entries = (self.first_tag()..).zip(&mut self.entries);
         entries.filter(move |(_, entry)| entry.untold && entry.topic == *topic).map(move |(tag, entry)| {
             entry.untold = false;
             entry.told.insert(slot);
@@ -204,19 +216,19 @@ impl Cache {
 
     /// A push with this tag was not even queued, for want of something of this node's own: it does not count as served.
     pub(super) fn unserved(&mut self, tag: u64, slot: usize) {
-        if let Some(count) = self.tagged(tag).and_then(|entry| entry.served.get_mut(&slot)) {
+        if let Some(count) = self.served.get_mut(&(tag, slot)) {
             *count = count.saturating_sub(1);
         }
     }
 
     /// Newest first.
     pub(super) fn newest_first(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut().rev()
+        self.entries.iter_mut().rev().map(Box::as_mut)
     }
 
-    /// Oldest first.
-    pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
+    /// Oldest first, with their tags.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        (self.first_tag()..).zip(self.entries.iter().map(Box::as_ref))
     }
 
     /// Forgets what the peer of a slot was told, so that it is told again.
@@ -229,11 +241,11 @@ impl Cache {
         for entry in &mut self.entries {
             entry.has.remove(slot);
             entry.told.remove(slot);
-            entry.served.remove(&slot);
             if entry.way == Some(slot) {
                 entry.way = None;
             }
         }
+        self.served.retain(|(_, of), _| *of != slot);
     }
 
     pub(super) fn len(&self) -> usize {

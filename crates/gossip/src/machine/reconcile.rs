@@ -254,11 +254,11 @@ impl GossipMachine {
         let (mut lacking, mut bytes, mut more) = (Vec::new(), 0, budget == 0);
         // Who wants nothing is not worth a look.
         let looks = if budget == 0 || peer.topics.is_empty() { 0 } else { self.cache.len() };
-        let settled = self.cache.oldest_first().take_while(|entry| now.since(entry.kept_at) >= fresh);
-        for entry in settled.take(looks) {
+        let settled = self.cache.oldest_first().take_while(|(_, entry)| now.since(entry.kept_at) >= fresh);
+        for (tag, entry) in settled.take(looks) {
             self.pulls.looked += 1;
             if filter.lacks(&entry.id)
-                && entry.served(peer.slot) < self.config.serves_per_peer
+                && self.cache.served(tag, peer.slot) < self.config.serves_per_peer
                 && peer.topics.contains(&entry.topic)
             {
                 if !lacking.is_empty() && bytes + entry.bytes.len() > budget {

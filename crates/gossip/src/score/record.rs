@@ -1,10 +1,10 @@
 //! What is known of one node, and what it comes to.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use peerage_machine::Time;
 use peerage_queue::SessionId;
 
@@ -180,7 +180,8 @@ impl TopicKeep {
 pub(super) struct Record {
     /// Its sessions and where they are.
     pub(super) sessions: Vec<(SessionId, Option<IpAddr>)>,
-    topics: BTreeMap<Topic, TopicRecord>,
+    /// Few, and most nodes have one: a tree would have room for eleven.
+    topics: LiteMap<Topic, TopicRecord>,
     /// All topics for which there was no room apart.
     others: TopicRecord,
     /// Points for what it did on topics that were not remembered apart when it left.
@@ -203,6 +204,9 @@ impl Record {
         if !self.topics.contains_key(topic) {
             if self.topics.len() >= most {
                 return &mut self.others;
+            }
+            if self.topics.is_empty() {
+                self.topics = LiteMap::with_capacity(1);
             }
             self.topics.insert(topic.clone(), TopicRecord::default());
         }
@@ -242,7 +246,7 @@ impl Record {
         carried: impl Fn(&Topic) -> i64,
         config: &ScoreConfig,
     ) {
-        for (topic, record) in &mut self.topics {
+        for (topic, record) in self.topics.iter_mut() {
             if record.mesh.is_some_and(|(_, with)| with == session) {
                 record.leave_mesh(now, carried(topic), config.topic(topic));
             }
@@ -333,10 +337,8 @@ impl Record {
             keep.debt.decay(&mut record.debt);
             keep.invalid.decay(&mut record.invalid);
         };
-        self.topics.retain(|topic, record| {
-            decay(record, topics(topic));
-            !record.is_blank()
-        });
+        self.topics.iter_mut().for_each(|(topic, record)| decay(record, topics(topic)));
+        self.topics.retain(|_, record| !record.is_blank());
         decay(&mut self.others, others);
         behaviour.decay(&mut self.elsewhere);
         behaviour.decay(&mut self.behaviour);
@@ -346,7 +348,7 @@ impl Record {
     /// Forgets what it did well, so that nobody banks credit by leaving, and brings what it did wrong to a bounded
     /// size.
     pub(super) fn keep_the_bad(&mut self, now: Time, config: &ScoreConfig) {
-        for record in self.topics.values_mut().chain([&mut self.others]) {
+        for record in self.topics.iter_mut().map(|(_, record)| record).chain([&mut self.others]) {
             record.mesh = None;
             (record.firsts, record.delivered, record.before) = (0, 0, 0);
         }
