@@ -1,6 +1,6 @@
 //! Large pages for worlds.
 //!
-//! An event touches some fifty places in the memory of a node that no other event has touched for long, and with small
+//! An event touches many places in the memory of a node that no other event has touched for long, and with small
 //! pages the processor looks most of them up in a table of pages that is not in its cache either: `docs/measurements.md`
 //! has what that costs.
 
