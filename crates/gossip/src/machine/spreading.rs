@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use peerage_machine::Time;
 use peerage_queue::{Recipient, SessionId};
 use peerage_wire::Penalty;
@@ -150,15 +149,18 @@ impl GossipMachine {
 
     /// Announces messages to a peer.
     pub(super) fn tell(&mut self, session: SessionId, by_topic: &BTreeMap<Topic, Vec<MessageId>>, fx: &mut Fx) {
-        let mut bytes = Bytes::new();
+        let mut items = Vec::with_capacity(by_topic.len());
         for (topic, ids) in by_topic {
             for ids in ids.chunks(wire::MAX_IDS) {
                 fx.emit(Out::Count(Count::AnnouncedOut(ids.len())));
-                let item = wire::i_have(topic, ids);
-                // Mostly there is one.
-                bytes = if bytes.is_empty() { item } else { [bytes, item].concat().into() };
+                items.push(wire::i_have(topic, ids));
             }
         }
+        // Mostly there is one, which needs no copy.
+        let bytes = match items.as_slice() {
+            [item] => item.clone(),
+            items => items.concat().into(),
+        };
         self.control(self.peers.recipient(session), Lane::High, bytes, tag::ANNOUNCEMENT, fx);
     }
 
