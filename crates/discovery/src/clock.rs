@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
-use peerage_wire::address::{is_local, site};
-use peerage_wire::{IpNet, NodeId};
+use peerage_wire::NodeId;
+use peerage_wire::address::{self, is_local, site};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Told;
@@ -62,7 +62,7 @@ pub enum ClockTimer {}
 /// Whose statements count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
-    Site(IpNet),
+    Site(address::Site),
     /// In a network of one's own, if limits spare that: many nodes on one host are many.
     Local(NodeId),
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::{Quota, QuotaTable, Time};
-use peerage_wire::address::{host, is_local, site};
-use peerage_wire::{Admission, IpNet, NetworkId, NodeId};
+use peerage_wire::address::{Host, Site, host, is_local, site};
+use peerage_wire::{Admission, NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -310,8 +310,8 @@ impl Gate {
 /// What a host and its site may send.
 struct AddressQuotas {
     exempt_local: bool,
-    hosts: QuotaTable<IpNet>,
-    sites: QuotaTable<IpNet>,
+    hosts: QuotaTable<Host>,
+    sites: QuotaTable<Site>,
 }
 
 impl AddressQuotas {

@@ -20,7 +20,8 @@ use peerage_machine::{Effects, Machine, Rng, Time};
 use peerage_peer_session::handshake::Direction;
 use peerage_peer_session::{Ended, EndedBy};
 use peerage_queue::SessionId;
-use peerage_wire::{Admission, Banned, Consequence, DisconnectReason, ForkId, IpNet, NodeId, Penalty};
+use peerage_wire::address::Site;
+use peerage_wire::{Admission, Banned, Consequence, DisconnectReason, ForkId, NodeId, Penalty};
 
 use self::admit::{Peer, SetUp};
 pub use self::contract::{In, Meta, Out, Restored, Running, Setup, Stage, Timer};
@@ -58,7 +59,7 @@ pub struct ServerMachine {
     homes: BTreeSet<IpAddr>,
     seen_at: BTreeMap<NodeId, IpAddr>,
     /// Whom the anchors were last told to be, and the sites that they are at.
-    anchors: Vec<(NodeId, IpNet)>,
+    anchors: Vec<(NodeId, Site)>,
     next_session: u64,
 }
 

@@ -1,8 +1,9 @@
 //! Multiaddrs, as far as Peerage speaks them: `/ip4|ip6|dns…/…/tcp|udp/…[/p2p/ID]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use multiaddr::{Multiaddr, Protocol};
 
 use crate::{IdentityError, NodeId};
@@ -87,24 +88,70 @@ pub fn is_local(ip: IpAddr) -> bool {
     scope(ip) != Scope::Global
 }
 
-/// The network of so many leading bits that `ip` lies in.
-fn network(ip: IpAddr, v4: u8, v6: u8) -> IpNet {
-    let prefix = match ip.to_canonical() {
-        IpAddr::V4(ip) => Ipv4Net::new(ip, v4).map(IpNet::V4),
-        IpAddr::V6(ip) => Ipv6Net::new(ip, v6).map(IpNet::V6),
-    };
-    prefix.expect("at most 32 and 128 bits").trunc()
+/// One host, as a limit sees it: an IPv4 address, or the /64 that one IPv6 host may choose its addresses from. Limits look up
+/// millions a second, so it is as small as it can be; those of IPv4 come first, each family in the order of its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(u128);
+
+/// One site, which one operator usually controls: /24 for IPv4, /48 for IPv6 (a /24 of IPv6 would be half a continent,
+/// go-ethereum issue 20522). Small and ordered as a [`Host`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Site(u64);
+
+/// Above the 64 bits that tell IPv6 hosts apart, and above the 48 that tell sites apart.
+const HOST_OF_IPV6: u128 = 1 << 64;
+const SITE_OF_IPV6: u64 = 1 << 48;
+
+/// The host that an address is of.
+pub fn host(ip: IpAddr) -> Host {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Host(ip.to_bits().into()),
+        IpAddr::V6(ip) => Host(HOST_OF_IPV6 | ip.to_bits() >> 64),
+    }
 }
 
-/// One host, as a limit sees it: an IPv4 address, or the /64 that one IPv6 host may choose its addresses from.
-pub fn host(ip: IpAddr) -> IpNet {
-    network(ip, 32, 64)
+/// The site that an address is of.
+pub fn site(ip: IpAddr) -> Site {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Site((ip.to_bits() >> 8).into()),
+        IpAddr::V6(ip) => Site(SITE_OF_IPV6 | (ip.to_bits() >> 80) as u64),
+    }
 }
 
-/// One site, which one operator usually controls: /24 for IPv4, /48 for IPv6 (a /24 of IPv6 would be half a
-/// continent, go-ethereum issue 20522).
-pub fn site(ip: IpAddr) -> IpNet {
-    network(ip, 24, 48)
+impl Host {
+    /// The network it is.
+    pub fn network(self) -> IpNet {
+        match u32::try_from(self.0) {
+            Ok(bits) => network(Ipv4Addr::from_bits(bits).into(), 32),
+            Err(_) => network(Ipv6Addr::from_bits(self.0 << 64).into(), 64),
+        }
+    }
+}
+
+impl Site {
+    /// The network it is.
+    pub fn network(self) -> IpNet {
+        match self.0 & SITE_OF_IPV6 {
+            0 => network(Ipv4Addr::from_bits((self.0 << 8) as u32).into(), 24),
+            _ => network(Ipv6Addr::from_bits(u128::from(self.0) << 80).into(), 48),
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.network())
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.network())
+    }
+}
+
+fn network(ip: IpAddr, bits: u8) -> IpNet {
+    IpNet::new(ip, bits).expect("no more bits than it has")
 }
 
 /// IPv4 inside IPv6 is no address to listen at: answers from it come from the IPv4 address, and limits that look
@@ -174,11 +221,21 @@ mod tests {
     #[test]
     fn hosts_and_sites_are_what_one_operator_controls() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("address");
-        assert_eq!(host(ip("192.0.2.7")).to_string(), "192.0.2.7/32");
-        assert_eq!(site(ip("192.0.2.7")).to_string(), "192.0.2.0/24");
+        for (text, of_host, of_site) in [
+            ("0.0.0.0", "0.0.0.0/32", "0.0.0.0/24"),
+            ("192.0.2.7", "192.0.2.7/32", "192.0.2.0/24"),
+            ("255.255.255.255", "255.255.255.255/32", "255.255.255.0/24"),
+            ("::", "::/64", "::/48"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+            ("ffff:ffff:ffff:ffff::1", "ffff:ffff:ffff:ffff::/64", "ffff:ffff:ffff::/48"),
+        ] {
+            assert_eq!(host(ip(text)).network().to_string(), of_host);
+            assert_eq!(site(ip(text)).network().to_string(), of_site);
+        }
         assert_eq!(site(ip("::ffff:192.0.2.7")), site(ip("192.0.2.9")));
-        assert_eq!(host(ip("2001:db8:1:2:3::4")).to_string(), "2001:db8:1:2::/64");
-        assert_eq!(site(ip("2001:db8:1:2:3::4")).to_string(), "2001:db8:1::/48");
+        assert_eq!(host(ip("::ffff:192.0.2.7")), host(ip("192.0.2.7")));
+        let rising = ["0.0.0.1", "10.0.0.0", "255.0.0.1", "::1", "2001:db8::1", "fe80::1"].map(ip);
+        assert!(rising.is_sorted_by(|a, b| host(*a) < host(*b) && site(*a) < site(*b)), "as networks are ordered");
     }
 
     fn address(text: &str) -> Multiaddr {

@@ -9,8 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
-use peerage_wire::IpNet;
-use peerage_wire::address::{Scope, host, is_local, scope, site};
+use peerage_wire::address::{Scope, Site, host, is_local, scope, site};
 use serde::{Deserialize, Serialize};
 
 use crate::net::{canonical, may_relay};
@@ -131,7 +130,7 @@ struct Statement {
 #[derive(Debug, Default)]
 struct Tracker {
     /// Kept for the contact window, as they tell how many sites are heard.
-    statements: BTreeMap<IpNet, Statement>,
+    statements: BTreeMap<Site, Statement>,
     current: Option<SocketAddr>,
 }
 
@@ -140,7 +139,7 @@ impl Tracker {
         self.statements.retain(|_, statement| now.since(statement.at) < config.contact_window);
     }
 
-    fn state(&mut self, now: Time, site: IpNet, observed: SocketAddr, config: &PredictorConfig) {
+    fn state(&mut self, now: Time, site: Site, observed: SocketAddr, config: &PredictorConfig) {
         self.forget(now, config);
         if !self.statements.contains_key(&site) && self.statements.len() >= config.max_statements {
             let oldest = self.statements.iter().min_by_key(|(_, statement)| statement.at).map(|(site, _)| *site);
@@ -311,7 +310,7 @@ impl Machine for Predictor {
 
 /// The address that stands for a host: an IPv6 one has a /64 of them.
 fn host_of(ip: IpAddr) -> IpAddr {
-    host(ip).network()
+    host(ip).network().addr()
 }
 
 #[cfg(test)]

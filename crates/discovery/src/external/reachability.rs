@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_machine::Time;
-use peerage_wire::IpNet;
-use peerage_wire::address::{is_local, site};
+use peerage_wire::address::{Site, is_local, site};
 use serde::{Deserialize, Serialize};
 
 /// Sites whose newest vote is remembered.
@@ -54,7 +53,7 @@ struct Vote {
 #[derive(Clone, Debug, Default)]
 pub struct Reachability {
     /// At most [`VOTES`].
-    votes: BTreeMap<IpNet, Vote>,
+    votes: BTreeMap<Site, Vote>,
     /// When somebody last came from outside.
     inbound: Option<Time>,
 }

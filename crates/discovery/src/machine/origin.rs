@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use peerage_machine::Rng;
-use peerage_wire::IpNet;
+use peerage_wire::address::Site;
 
 /// How the table came to know a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub(crate) enum Origin {
     /// This node chose it: a bootnode, one it remembered, one of a list.
     Chosen,
     /// A node of this site told of it.
-    Told(IpNet),
+    Told(Site),
     /// It spoke to this node first.
     Came,
 }

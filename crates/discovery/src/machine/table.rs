@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use litemap::LiteMap;
 use peerage_machine::{Rng, Time};
-use peerage_wire::address::site;
-use peerage_wire::{IpNet, NodeId, NodeRecord, Verified};
+use peerage_wire::address::{Site, site};
+use peerage_wire::{NodeId, NodeRecord, Verified};
 
 use crate::config::Config;
 use crate::key::{BUCKETS, Key};
@@ -112,10 +112,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn of_site(&self, prefix: IpNet) -> usize {
+    fn of_site(&self, wanted: Site) -> usize {
         let entries = self.entries.iter().map(|entry| &entry.contact);
         let waiting = self.replacements.iter().map(|waiting| &waiting.contact);
-        entries.chain(waiting).filter(|contact| site(contact.addr.ip()) == prefix).count()
+        entries.chain(waiting).filter(|contact| site(contact.addr.ip()) == wanted).count()
     }
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct Table {
     fair_shares: bool,
     buckets: [Bucket; BUCKETS],
     /// How many nodes of a site have a place or wait for one.
-    sites: LiteMap<IpNet, Held>,
+    sites: LiteMap<Site, Held>,
     /// How many sites are crowded.
     crowded: usize,
     #[cfg(any(test, feature = "planted-bugs"))]
@@ -152,7 +152,7 @@ impl Table {
         }
     }
 
-    /// From now on each host is held for a site of its own: as many as come have a place.
+    /// From now on as many of a site as come have a place.
     #[cfg(any(test, feature = "planted-bugs"))]
     pub(crate) fn plant_bug(&mut self) {
         self.bug = true;

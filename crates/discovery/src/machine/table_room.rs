@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
 use peerage_machine::Rng;
-use peerage_wire::address::{is_local, site};
-use peerage_wire::{IpNet, NodeId};
+use peerage_wire::NodeId;
+use peerage_wire::address::{Site, is_local, site};
 
 use super::super::origin::Origin;
 use super::{BUCKET_SIZE, Bucket, Entry, MAX_REPLACEMENTS, Placed, Table, Waiting};
@@ -45,41 +45,41 @@ impl Bucket {
 }
 
 impl Table {
-    pub(super) fn limited(&self, ip: IpAddr) -> Option<IpNet> {
+    pub(super) fn limited(&self, ip: IpAddr) -> Option<Site> {
         #[cfg(any(test, feature = "planted-bugs"))]
         if self.bug {
-            return Some(peerage_wire::address::host(ip));
+            return None;
         }
         (!self.exempt_local || !is_local(ip)).then(|| site(ip))
     }
 
     pub(super) fn has_room(&self, index: usize, ip: IpAddr) -> bool {
-        self.limited(ip).is_none_or(|prefix| {
-            self.sites.get(&prefix).is_none_or(|held| usize::from(held.all) < self.site_per_table)
-                && self.buckets[index].of_site(prefix) < self.site_per_bucket
+        self.limited(ip).is_none_or(|site| {
+            self.sites.get(&site).is_none_or(|held| usize::from(held.all) < self.site_per_table)
+                && self.buckets[index].of_site(site) < self.site_per_bucket
         })
     }
 
     pub(super) fn count_in(&mut self, ip: IpAddr) {
-        if let Some(prefix) = self.limited(ip) {
-            self.sites.entry(prefix).or_default().all += 1;
+        if let Some(site) = self.limited(ip) {
+            self.sites.entry(site).or_default().all += 1;
         }
     }
 
     pub(super) fn count_out(&mut self, ip: IpAddr) {
-        let Some(prefix) = self.limited(ip) else { return };
-        if let Some(held) = self.sites.get_mut(&prefix) {
+        let Some(site) = self.limited(ip) else { return };
+        if let Some(held) = self.sites.get_mut(&site) {
             held.all -= 1;
             if held.all == 0 {
-                self.sites.remove(&prefix);
+                self.sites.remove(&site);
             }
         }
     }
 
     /// Notes that a node at this address, which is counted, answers or does not any more.
     pub(super) fn count_live(&mut self, ip: IpAddr, was: bool, is: bool) {
-        let Some(prefix) = self.limited(ip) else { return };
-        if let Some(held) = self.sites.get_mut(&prefix) {
+        let Some(site) = self.limited(ip) else { return };
+        if let Some(held) = self.sites.get_mut(&site) {
             let before = held.is_crowded();
             held.live = held.live + u16::from(is) - u16::from(was);
             self.crowded = self.crowded + usize::from(held.is_crowded()) - usize::from(before);
@@ -88,7 +88,7 @@ impl Table {
 
     /// How many nodes of the site of this address have a place and answered; none where sites do not count.
     fn crowd(&self, ip: IpAddr) -> Option<usize> {
-        self.limited(ip).map(|prefix| self.sites.get(&prefix).map_or(0, |held| usize::from(held.live)))
+        self.limited(ip).map(|site| self.sites.get(&site).map_or(0, |held| usize::from(held.live)))
     }
 
     /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting

@@ -42,9 +42,9 @@ pub(super) fn far(count: usize) -> Vec<Contact> {
 
 /// The counted sites are those of the nodes with a place or waiting for one, and no limit is passed.
 pub(super) fn check_sites(table: &Table) {
-    let mut sites: LiteMap<IpNet, Held> = LiteMap::new();
+    let mut sites: LiteMap<Site, Held> = LiteMap::new();
     for bucket in &table.buckets {
-        let mut of_bucket: BTreeMap<IpNet, u16> = BTreeMap::new();
+        let mut of_bucket: BTreeMap<Site, u16> = BTreeMap::new();
         let waiting = bucket.replacements.iter().map(|waiting| &waiting.contact);
         for contact in bucket.entries.iter().map(|entry| &entry.contact).chain(waiting) {
             *of_bucket.entry(site(contact.addr.ip())).or_default() += 1;

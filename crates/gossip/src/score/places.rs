@@ -19,7 +19,7 @@ pub(super) struct Places {
 
 /// The host and the site of an address, by the first address of each.
 fn places(ip: IpAddr) -> [(Extent, IpAddr); 2] {
-    [(Extent::Host, host(ip).addr()), (Extent::Site, site(ip).addr())]
+    [(Extent::Host, host(ip).network().addr()), (Extent::Site, site(ip).network().addr())]
 }
 
 /// The places of an address at which a node with sessions at these others is not.

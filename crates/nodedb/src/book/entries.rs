@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use litemap::LiteMap;
-use peerage_wire::address;
-use peerage_wire::{Banned, IpNet, NodeId, NodeRecord, Verified};
+use peerage_wire::address::{self, Site};
+use peerage_wire::{Banned, NodeId, NodeRecord, Verified};
 
 use super::bounded::Worth;
 
@@ -123,7 +123,7 @@ impl Node {
     }
 
     /// The site that it last answered from, if that is one of the internet.
-    pub(crate) fn site(&self) -> Option<IpNet> {
+    pub(crate) fn site(&self) -> Option<Site> {
         let (ip, _) = self.proofs.iter().filter(|(_, proof)| proof.pong > 0).max_by_key(|(_, proof)| proof.pong)?;
         (!address::is_local(*ip)).then(|| address::site(*ip))
     }

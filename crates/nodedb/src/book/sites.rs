@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use peerage_wire::{IpNet, NodeId};
+use peerage_wire::NodeId;
+use peerage_wire::address::Site;
 
 use super::{Millis, Node};
 
 /// The nodes of each site by their last answer. At most one entry for each node that is remembered.
 #[derive(Debug, Default)]
-pub(super) struct Sites(BTreeSet<(IpNet, Millis, NodeId)>);
+pub(super) struct Sites(BTreeSet<(Site, Millis, NodeId)>);
 
 impl Sites {
     pub(super) fn remove(&mut self, id: NodeId, node: &Node) {

@@ -4,24 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peerage_machine::{Quota, Time};
-use peerage_wire::IpNet;
 
 /// A quota (GCRA) for each network, larger for some.
 ///
 /// It is never full, so nobody is refused because others are remembered: only connections that are let in are
 /// charged, those come no faster than the ceiling, and a charge is forgotten after the quota's period at the latest.
 #[derive(Debug)]
-pub(crate) struct Limit {
+pub(crate) struct Limit<K> {
     quota: Quota,
     /// When each network's burst will have fully recovered.
-    recovered_at: BTreeMap<IpNet, Time>,
+    recovered_at: BTreeMap<K, Time>,
     capacity: usize,
 }
 
-impl Limit {
+impl<K: Ord> Limit<K> {
     /// Remembers twice as many networks as can be in debt while `ceiling` holds, so that it is swept seldom:
     /// 2 × (burst + rate × period), which is 5,248 for the recommended values, of about 64 bytes each.
-    pub(crate) fn new(quota: Quota, ceiling: &Ceiling) -> Limit {
+    pub(crate) fn new(quota: Quota, ceiling: &Ceiling) -> Limit<K> {
         Limit { quota, recovered_at: BTreeMap::new(), capacity: 2 * ceiling.within(quota.period()) }
     }
 
@@ -32,7 +31,7 @@ impl Limit {
 
     /// When the network's burst will have recovered if it takes one more cell of a burst `factor` times as large;
     /// `None` if it has none left.
-    fn after(&self, now: Time, network: &IpNet, factor: u32) -> Option<Time> {
+    fn after(&self, now: Time, network: &K, factor: u32) -> Option<Time> {
         let interval = self.quota.period() / self.quota.burst().saturating_mul(factor).max(1);
         let base = self.recovered_at.get(network).map_or(now, |at| (*at).max(now));
         let next = base + interval;
@@ -40,12 +39,12 @@ impl Limit {
     }
 
     /// Whether it could take a cell.
-    pub(crate) fn allows(&self, now: Time, network: &IpNet, factor: u32) -> bool {
+    pub(crate) fn allows(&self, now: Time, network: &K, factor: u32) -> bool {
         self.after(now, network, factor).is_some()
     }
 
     /// Takes a cell if there is one.
-    pub(crate) fn charge(&mut self, now: Time, network: IpNet, factor: u32) {
+    pub(crate) fn charge(&mut self, now: Time, network: K, factor: u32) {
         let Some(next) = self.after(now, &network, factor) else { return };
         if self.recovered_at.len() >= self.capacity {
             self.recovered_at.retain(|_, at| *at > now);

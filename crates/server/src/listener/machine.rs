@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_machine::{Effects, Machine, Time};
-use peerage_wire::address::{host, is_local, site};
-use peerage_wire::{Admission, IpNet};
+use peerage_wire::Admission;
+use peerage_wire::address::{Host, Site, host, is_local, site};
 use serde::{Deserialize, Serialize};
 
 use super::config::ListenerConfig;
@@ -112,8 +112,8 @@ enum Stage {
 #[derive(Debug)]
 struct Slot {
     address: IpAddr,
-    host: IpNet,
-    site: IpNet,
+    host: Host,
+    site: Site,
     since: Time,
     reserved: bool,
     stage: Stage,
@@ -139,8 +139,8 @@ pub struct ListenerMachine {
     admission: Arc<Admission>,
     /// As many as the node has static and trusted peers.
     privileged: BTreeSet<IpAddr>,
-    hosts: Limit,
-    sites: Limit,
+    hosts: Limit<Host>,
+    sites: Limit<Site>,
     ceiling: Ceiling,
     /// At most `config.slots`.
     slots: BTreeMap<Conn, Slot>,
@@ -236,7 +236,7 @@ impl ListenerMachine {
     /// the one that came first) the oldest.
     fn gives_way(&self, now: Time, newcomer: IpAddr) -> Option<Conn> {
         let strangers = || self.slots.iter().filter(|(_, slot)| slot.may_give_way());
-        let (mut sites, mut hosts) = (BTreeMap::<IpNet, usize>::new(), BTreeMap::<IpNet, usize>::new());
+        let (mut sites, mut hosts) = (BTreeMap::<Site, usize>::new(), BTreeMap::<Host, usize>::new());
         for (_, slot) in strangers() {
             *sites.entry(slot.site).or_default() += 1;
             *hosts.entry(slot.host).or_default() += 1;

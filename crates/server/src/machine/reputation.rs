@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_machine::{Decaying, Time};
-use peerage_wire::address::{host, site};
+use peerage_wire::address::{Host, host, site};
 use peerage_wire::{Banned, DisconnectReason, IpNet, NodeId, Penalty};
 
 use super::{Fx, Out, Restored, ServerMachine, Timer};
@@ -26,7 +26,7 @@ pub(super) struct Reputations {
     ids: BTreeMap<NodeId, Time>,
     networks: BTreeMap<IpNet, Time>,
     /// When identities of a host were banned, at most [`Reputation::host_ban_after`] times its factor each.
-    hosts: BTreeMap<IpNet, VecDeque<Time>>,
+    hosts: BTreeMap<Host, VecDeque<Time>>,
 }
 
 impl Reputations {
@@ -129,7 +129,7 @@ impl Reputations {
             return None;
         }
         self.hosts.remove(&host);
-        Some(host)
+        Some(host.network())
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use peerage_machine::Time;
 use peerage_peer_session::handshake::Direction;
 use peerage_queue::SessionId;
-use peerage_wire::address::site;
-use peerage_wire::{DisconnectReason, IpNet, NodeId};
+use peerage_wire::address::{Site, site};
+use peerage_wire::{DisconnectReason, NodeId};
 
 use super::admit::Peer;
 use super::{Fx, Out, ServerMachine, Timer};
@@ -107,7 +107,7 @@ impl ServerMachine {
     pub(super) fn choose_anchors(&mut self, now: Time, fx: &mut Fx) {
         let old_enough = |peer: &Peer| peer.meta.dialled() && now.since(peer.since) >= ANCHOR_AGE;
         let ordinary = self.peers.values().filter(|peer| !peer.ending && !self.statics.contains(&peer.meta.id));
-        let mut best: Vec<(u32, Time, NodeId, IpNet)> = ordinary
+        let mut best: Vec<(u32, Time, NodeId, Site)> = ordinary
             .filter(|peer| old_enough(peer))
             .map(|peer| (self.blame_of(now, &peer.meta.id), peer.since, peer.meta.id, site(peer.meta.ip)))
             .collect();
@@ -115,12 +115,13 @@ impl ServerMachine {
         let disconnect_at = self.reputations.disconnect_at();
         let earlier = self.anchors.iter().copied();
         let candidates = best.into_iter().map(|(_, _, id, site)| (id, site)).chain(earlier);
-        let mut anchors: Vec<(NodeId, IpNet)> = Vec::new();
+        let mut anchors: Vec<(NodeId, Site)> = Vec::new();
         for (id, site) in candidates {
             let known = anchors.iter().any(|(other, _)| *other == id);
-            let bad = self.blame_of(now, &id) >= disconnect_at || self.reputations.is_banned(now, &id, site.addr());
+            let at = site.network().addr();
+            let bad = self.blame_of(now, &id) >= disconnect_at || self.reputations.is_banned(now, &id, at);
             let of_site = anchors.iter().filter(|(_, other)| *other == site).count();
-            let crowded = of_site >= ANCHORS_PER_SITE && !self.config.is_exempt(site.addr());
+            let crowded = of_site >= ANCHORS_PER_SITE && !self.config.is_exempt(at);
             if !known && !bad && !crowded && anchors.len() < self.config.max_anchors {
                 anchors.push((id, site));
             }

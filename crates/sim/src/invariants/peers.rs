@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peerage_wire::Banned;
 use peerage_wire::address::{host, is_local, site};
-use peerage_wire::{Banned, IpNet};
 
 use super::{Happening, Invariant, Scene, Seen, Verdict};
 use crate::engine::HostId;
@@ -40,13 +40,11 @@ impl Invariant for Slots {
         }
         let addresses = || strangers().filter(|peer| !peer.dialled).map(|peer| peer.ip);
         let spared = |ip: IpAddr| config.exempt_local && is_local(ip);
-        let most = |of: fn(IpAddr) -> IpNet| {
-            let mut counts = BTreeMap::<IpNet, u32>::new();
-            addresses().filter(|ip| !spared(*ip)).for_each(|ip| *counts.entry(of(ip)).or_default() += 1);
-            counts.into_values().max().unwrap_or(0)
-        };
-        let limits =
-            [("host", most(self::host), config.inbound_per_host), ("site", most(site), config.inbound_per_site)];
+        let limited = || addresses().filter(|ip| !spared(*ip));
+        let limits = [
+            ("host", most(limited().map(self::host)), config.inbound_per_host),
+            ("site", most(limited().map(site)), config.inbound_per_site),
+        ];
         for (which, count, places) in limits {
             // Where many share an address, more of them may come.
             if count > places && config.listener.shared_addresses.is_empty() {
@@ -55,6 +53,13 @@ impl Invariant for Slots {
         }
         Ok(())
     }
+}
+
+/// How many there are of what there are most of.
+fn most<T: Ord>(all: impl Iterator<Item = T>) -> u32 {
+    let mut counts = BTreeMap::<T, u32>::new();
+    all.for_each(|one| *counts.entry(one).or_default() += 1);
+    counts.into_values().max().unwrap_or(0)
 }
 
 /// Nobody is connected to a node that has banned it.
@@ -239,11 +244,11 @@ mod tests {
     fn a_banned_peer_is_seen_by_its_id_and_by_its_network() {
         let trial = Trial::new();
         let mut seen = with([peer(1, true), peer(2, false)]);
-        seen.bans = vec![Banned::Id(id(3)), Banned::Network(site(ip(3, 1)))];
+        seen.bans = vec![Banned::Id(id(3)), Banned::Network(site(ip(3, 1)).network())];
         assert_eq!(trial.saw(&mut NobodyBanned, &seen), Ok(()));
         seen.bans = vec![Banned::Id(id(2))];
         assert!(trial.saw(&mut NobodyBanned, &seen).is_err());
-        seen.bans = vec![Banned::Network(site(ip(2, 9)))];
+        seen.bans = vec![Banned::Network(site(ip(2, 9)).network())];
         assert!(trial.saw(&mut NobodyBanned, &seen).is_err());
     }
 
@@ -252,10 +257,10 @@ mod tests {
         let trial = Trial::new();
         let bans = |host, banned| trial.noted(&mut HonestBans, 1, host, Note::Banned(banned));
         assert_eq!(bans(0, Banned::Id(id(HOSTILE))), Ok(()));
-        assert_eq!(bans(0, Banned::Network(site(ip(HOSTILE, 9)))), Ok(()));
+        assert_eq!(bans(0, Banned::Network(site(ip(HOSTILE, 9)).network())), Ok(()));
         assert_eq!(bans(HOSTILE, Banned::Id(id(1))), Ok(()));
         assert!(bans(0, Banned::Id(id(1))).is_err());
-        assert!(bans(0, Banned::Network(site(ip(1, 9)))).is_err());
+        assert!(bans(0, Banned::Network(site(ip(1, 9)).network())).is_err());
         assert!(Roster::default().honest(&id(1)).is_none());
     }
 

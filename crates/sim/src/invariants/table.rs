@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use peerage_discovery::{BUCKETS, Key};
-use peerage_wire::address::{is_local, site};
-use peerage_wire::{IpNet, NodeId};
+use peerage_wire::NodeId;
+use peerage_wire::address::{Site, is_local, site};
 
 use super::{Invariant, Scene, Seen, Verdict};
 use crate::engine::HostId;
@@ -26,7 +26,7 @@ impl Invariant for TableLimits {
         if let Some(full) = seen.buckets.iter().find(|size| **size > BUCKET_SIZE) {
             return Err(format!("a bucket of host {}'s table has {full} nodes and {BUCKET_SIZE} places", host.0));
         }
-        let mut sites = BTreeMap::<IpNet, Vec<NodeId>>::new();
+        let mut sites = BTreeMap::<Site, Vec<NodeId>>::new();
         for (id, ip) in &seen.table {
             if !(config.exempt_local && is_local(*ip)) {
                 sites.entry(site(*ip)).or_default().push(*id);
@@ -37,14 +37,14 @@ impl Invariant for TableLimits {
         for (site, ids) in sites.into_iter().filter(|(_, ids)| ids.len() > config.site_per_bucket) {
             let (all, most) = (ids.len(), config.site_per_table);
             if all > most {
-                return Err(format!("host {}'s table has {all} nodes of {site}, and {most} may be in it", host.0));
+                return Err(format!("host {}'s table has {all} nodes of {site:?}, and {most} may be in it", host.0));
             }
             let mut buckets = [0; BUCKETS];
             ids.iter().for_each(|id| buckets[own.distance(&Key::of(*id)).bucket()] += 1);
             let (fullest, most) = (buckets.into_iter().max().unwrap_or(0), config.site_per_bucket);
             if fullest > most {
                 return Err(format!(
-                    "a bucket of host {}'s table has {fullest} nodes of {site}: {most} may be",
+                    "a bucket of host {}'s table has {fullest} nodes of {site:?}: {most} may be",
                     host.0
                 ));
             }

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_machine::{Effects, Machine, QuotaTable, Rng, Time};
 use peerage_queue::{ChannelId, Recipient, SessionId};
-use peerage_wire::{Admission, IpNet, NodeId, NodeRecord, Penalty, Verified};
+use peerage_wire::address::Host;
+use peerage_wire::{Admission, NodeId, NodeRecord, Penalty, Verified};
 
 use self::book::Book;
 pub use self::contract::{In, Out, PeerUp, Timer};
@@ -89,7 +90,7 @@ pub struct ExchangeMachine {
     /// Connections that are being opened for peers.
     dial_backs: BTreeMap<u64, (SessionId, u64)>,
     dials_per_peer: QuotaTable<NodeId>,
-    dials_per_host: QuotaTable<IpNet>,
+    dials_per_host: QuotaTable<Host>,
     dials: QuotaTable<()>,
     reachability: Reachability,
     told: Reachable,

@@ -211,8 +211,8 @@ fn the_tables_of_hosts_are_bounded_and_never_refuse_for_being_full() {
             let conn = world.takes(newcomer).expect("a newcomer is let in, however many there are");
             world.input(In::Released(conn));
         }
-        for table in [&world.driver.machine().hosts, &world.driver.machine().sites] {
-            let (remembered, capacity) = table.remembered();
+        let machine = world.driver.machine();
+        for (remembered, capacity) in [machine.hosts.remembered(), machine.sites.remembered()] {
             assert!(remembered <= capacity && capacity < 6_000, "{remembered} of {capacity}");
         }
     }
@@ -413,7 +413,7 @@ proptest! {
                 },
                 Step::Privileged(site) => world.input(In::Privileged([from(u16::from(site), 0)].into())),
                 Step::Deny(site) => {
-                    let denied = site.map(|site| peerage_wire::address::site(from(u16::from(site), 0)));
+                    let denied = site.map(|site| peerage_wire::address::site(from(u16::from(site), 0)).network());
                     let denied = denied.into_iter().collect();
                     world.input(In::Admission(Arc::new(Admission { denied, ..Admission::open() })))
                 }
