@@ -1,5 +1,7 @@
 //! A set of shards: one bit each.
 
+use std::iter;
+
 use super::shape::MAX_SHARDS;
 
 /// Which shards, of at most [`MAX_SHARDS`].
@@ -53,11 +55,13 @@ impl Bits {
 
     /// Those there are, in order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
-        let word = |(at, word): (usize, &u64)| {
-            let word = *word;
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 64 * at + bit)
-        };
-        self.0.iter().enumerate().flat_map(word)
+        ones(self.0.iter().copied())
+    }
+
+    /// Those of them that are not in another set, in order.
+    pub fn without(&self, other: &Bits) -> impl Iterator<Item = usize> {
+        let gone = other.0.iter().copied().chain(iter::repeat(0));
+        ones(self.0.iter().zip(gone).map(|(word, gone)| word & !gone))
     }
 
     /// As it travels: the first shard is the lowest bit of the first byte; no zeros at the end.
@@ -83,9 +87,31 @@ impl Bits {
     }
 }
 
+/// The places of the ones in a row of words, in order.
+fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = usize> {
+    words.enumerate().flat_map(|(at, word)| {
+        let left = iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+        left.take_while(|word| *word != 0).map(move |word| 64 * at + word.trailing_zeros() as usize)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_set_has_and_another_has_not() {
+        let of = |shards: &[usize]| {
+            let mut bits = Bits::default();
+            shards.iter().for_each(|shard| assert!(bits.insert(*shard)));
+            bits
+        };
+        let (long, short) = (of(&[0, 3, 63, 64, 200]), of(&[3, 64, 65]));
+        assert_eq!(long.without(&short).collect::<Vec<_>>(), [0, 63, 200]);
+        assert_eq!(short.without(&long).collect::<Vec<_>>(), [65]);
+        assert_eq!(short.without(&Bits::default()).collect::<Vec<_>>(), [3, 64, 65]);
+        assert_eq!(Bits::default().without(&long).count(), 0);
+    }
 
     #[test]
     fn a_set_is_the_same_after_its_travels() {

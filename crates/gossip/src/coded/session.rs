@@ -237,8 +237,7 @@ impl Session {
         if link.complete || link.refused || link.under_way.len() >= window || link.has.len() >= self.enough() {
             return None;
         }
-        let lacked = self.have.iter().filter(|index| !link.has.contains(*index));
-        let spread = lacked.filter_map(|index| Some((index, *self.spread.get(index)?)));
+        let spread = self.have.without(&link.has).filter_map(|index| Some((index, *self.spread.get(index)?)));
         let open = spread.filter(|(_, spread)| usize::from(spread.sent) < most);
         let order = |index: usize| scatter(salt ^ session.0 ^ (index as u64) << 48);
         let rarest = open.min_by_key(|(index, spread)| (spread.peers, spread.sent, order(*index)));
@@ -258,10 +257,10 @@ impl Session {
     /// A peer said what it has.
     pub(super) fn heard(&mut self, now: Time, session: SessionId, has: &Bits) {
         if let Some(link) = self.links.get_mut(&session) {
-            for index in has.iter() {
-                if let Some(spread) = self.spread.get_mut(index)
-                    && link.has.insert(index)
-                {
+            let news: Vec<usize> = has.without(&link.has).collect();
+            for index in news {
+                if let Some(spread) = self.spread.get_mut(index) {
+                    link.has.insert(index);
                     spread.peers += 1;
                 }
             }
