@@ -1,5 +1,6 @@
 //! `cargo xtask sim compare`: plays scenarios and says what differs from the committed baselines.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::thread;
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// Run each seed once only, and so do not notice runs that differ from their repetition.
     #[arg(long, requires = "write")]
     once: bool,
+    /// Only seeds that have no baseline yet; the others keep what they have.
+    #[arg(long, requires = "write")]
+    missing: bool,
     /// How many runs at a time. Default: one for each core.
     #[arg(long, value_name = "J")]
     jobs: Option<NonZeroUsize>,
@@ -42,12 +46,14 @@ pub(super) fn run(args: &Args, runner: &dyn Runner, say: &mut dyn FnMut(&str)) -
     let mut jobs: Vec<Job<'_>> = Vec::new();
     for found in &found {
         let all = found.scenario.seeds;
+        let there = if args.write && !args.missing { BTreeMap::new() } else { found.read_baseline()?.runs };
         let seeds = match (args.seeds, args.write) {
             (Some(seeds), _) => seeds.min(all),
             (None, true) => all,
-            (None, false) => found.read_baseline()?.runs.keys().next_back().map_or(0, |seed| all.min(*seed)),
+            (None, false) => there.keys().next_back().map_or(0, |seed| all.min(*seed)),
         };
-        jobs.extend((1..=seeds).map(|seed| Job { found, seed }));
+        let wanted = (1..=seeds).filter(|seed| !(args.missing && there.contains_key(seed)));
+        jobs.extend(wanted.map(|seed| Job { found, seed }));
     }
     let at_once = args.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let played = play(runner, &jobs, !args.once, at_once, |job, played| say(&played.line(job)));
@@ -146,6 +152,7 @@ fn reports<'p>(runs: &[(u64, &'p Played)]) -> impl Iterator<Item = &'p Report> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::Ordering;
 
     use clap::Parser;
 
@@ -220,6 +227,18 @@ mod tests {
         let (said, end) = small(folder.path(), &Fake { wavers_at: Some(3), ..Fake::default() }, &[]);
         assert!(end.is_err() && said.contains("seed 3: two runs of one seed differ"), "{said}");
         assert!(said.contains("first at: event 17"), "{said}");
+    }
+
+    #[test]
+    fn what_is_missing_is_added_and_the_rest_not_run_again() {
+        let folder = folder();
+        small(folder.path(), &Fake::default(), &["--write", "--seeds", "1"]).1.expect("it passes");
+        let changed = Fake { shift: 10, ..Fake::default() };
+        let (said, end) = small(folder.path(), &changed, &["--write", "--once", "--missing"]);
+        assert_eq!((end, changed.runs.load(Ordering::Relaxed)), (Ok(()), 2), "{said}");
+        assert_eq!(small(folder.path(), &Fake::default(), &[]).1, Ok(()), "seed 1 is as it was, and 2 and 3 are there");
+        let (said, end) = small(folder.path(), &changed, &["--write", "--missing"]);
+        assert!(end.is_ok() && said.contains("ok: 0 runs"), "{said}");
     }
 
     #[test]

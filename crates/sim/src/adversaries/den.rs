@@ -23,9 +23,12 @@ pub(super) struct Den {
     /// The one that is aimed at.
     pub(super) victim: Option<(NodeId, SocketAddr)>,
     /// Records of those of them that have started.
-    fellows: RefCell<Vec<NodeRecord>>,
-    invented: RefCell<Vec<NodeRecord>>,
+    fellows: RefCell<Crowd>,
+    invented: RefCell<Crowd>,
 }
+
+/// Nodes by their place in the table's space, which costs a hash each.
+type Crowd = Vec<(Key, NodeRecord)>;
 
 impl Den {
     pub(super) fn new(
@@ -39,8 +42,8 @@ impl Den {
     /// One of them has started.
     pub(super) fn joined(&self, record: NodeRecord) {
         let mut fellows = self.fellows.borrow_mut();
-        fellows.retain(|known| known.id() != record.id());
-        fellows.push(record);
+        fellows.retain(|(_, known)| known.id() != record.id());
+        fellows.push(placed(record));
     }
 
     pub(super) fn is_victim(&self, id: NodeId) -> bool {
@@ -49,7 +52,7 @@ impl Den {
 
     /// The attackers nearest to a point.
     pub(super) fn fellows(&self, target: &Key, count: usize) -> Vec<NodeRecord> {
-        nearest(self.fellows.borrow().clone(), target, count)
+        nearest(&self.fellows.borrow(), target, count)
     }
 
     /// Nodes that are not there, nearest first: their records are genuine, and where they say to be is nobody, or an
@@ -64,17 +67,25 @@ impl Den {
                 let nobody: SocketAddr = (Ipv4Addr::new(NOWHERE, 0, number as u8, 1), 30303).into();
                 let somebody = self.honest.get(number as usize).filter(|_| number % 2 == 1).map(|(_, at)| *at);
                 let record = self.cast.record(&Keypair::from_seed(bytes), number + 1, somebody.unwrap_or(nobody));
-                invented.extend(record.map(peerage_wire::Verified::into_inner));
+                invented.extend(record.map(|record| placed(record.into_inner())));
             }
         }
-        nearest(invented.clone(), target, count)
+        nearest(&invented, target, count)
     }
 }
 
-fn nearest(mut records: Vec<NodeRecord>, target: &Key, count: usize) -> Vec<NodeRecord> {
-    records.sort_by_cached_key(|record| target.distance(&Key::of(record.id())));
-    records.truncate(count);
-    records
+fn placed(record: NodeRecord) -> (Key, NodeRecord) {
+    (Key::of(record.id()), record)
+}
+
+fn nearest(crowd: &Crowd, target: &Key, count: usize) -> Vec<NodeRecord> {
+    let mut nearest: Vec<_> = crowd.iter().map(|(key, record)| (target.distance(key), record)).collect();
+    if count < nearest.len() {
+        nearest.select_nth_unstable_by_key(count, |(distance, _)| *distance);
+        nearest.truncate(count);
+    }
+    nearest.sort_unstable_by_key(|(distance, _)| *distance);
+    nearest.into_iter().map(|(_, record)| record.clone()).collect()
 }
 
 /// A record that its owner did not sign: the bytes of a genuine one with another signature.
