@@ -169,9 +169,9 @@ impl Scores {
             self.carried.clear();
         }
         let host = host.filter(|ip| !(self.config.exempt_local && is_local(*ip)));
-        self.sessions.insert(session, Seat { node, standing: 0 });
         let retained = &mut self.retained;
         let record = self.nodes.entry(node).or_insert_with(|| retained.take(&node).unwrap_or_default());
+        self.sessions.insert(session, Seat { node, standing: record.standing });
         if let Some(ip) = host {
             self.places.enter(ip, record.hosts());
         }
@@ -399,7 +399,7 @@ fn crowd(places: &Places, config: &ScoreConfig, ip: IpAddr) -> i64 {
     squares * config.crowd_cost
 }
 
-/// Works out a node's score, and tells its sessions.
+/// Works out a node's score, and tells its sessions if it has changed.
 fn stand(
     record: &mut Record,
     now: Time,
@@ -408,10 +408,13 @@ fn stand(
     config: &ScoreConfig,
     sessions: &mut BTreeMap<SessionId, Seat>,
 ) {
-    record.standing = parts(record, now, carried, places, config, None).score;
+    let standing = parts(record, now, carried, places, config, None).score;
+    if std::mem::replace(&mut record.standing, standing) == standing {
+        return;
+    }
     for (session, _) in &record.sessions {
         if let Some(seat) = sessions.get_mut(session) {
-            seat.standing = record.standing;
+            seat.standing = standing;
         }
     }
 }

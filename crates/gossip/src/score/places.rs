@@ -3,60 +3,56 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use peerage_wire::address::{host, site};
+use peerage_wire::address::{Host, Site, host, site};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Extent {
-    Host,
-    Site,
-}
-
-/// How many nodes are on each host and on each site. As many entries as twice the sessions, at most.
+/// How many nodes are on each host and on each site. As many entries of each as sessions, at most.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    nodes: BTreeMap<(Extent, IpAddr), u32>,
+    hosts: BTreeMap<Host, u32>,
+    sites: BTreeMap<Site, u32>,
 }
 
-/// The host and the site of an address, by the first address of each.
-fn places(ip: IpAddr) -> [(Extent, IpAddr); 2] {
-    [(Extent::Host, host(ip).network().addr()), (Extent::Site, site(ip).network().addr())]
+/// The host and the site of an address at which a node with sessions at these others is not.
+fn new_to(ip: IpAddr, mut others: impl Iterator<Item = IpAddr> + Clone) -> (Option<Host>, Option<Site>) {
+    let (here, around) = (host(ip), site(ip));
+    let known = others.clone().any(|other| host(other) == here);
+    (Some(here).filter(|_| !known), Some(around).filter(|_| !others.any(|other| site(other) == around)))
 }
 
-/// The places of an address at which a node with sessions at these others is not.
-fn new_to(ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) -> impl Iterator<Item = (Extent, IpAddr)> {
-    let known = move |place: &(Extent, IpAddr)| others.clone().any(|other| places(other).contains(place));
-    places(ip).into_iter().filter(move |place| !known(place))
+fn leave<K: Ord>(nodes: &mut BTreeMap<K, u32>, place: Option<K>) {
+    let Some(place) = place else { return };
+    if let Some(count) = nodes.get_mut(&place) {
+        *count -= 1;
+        if *count == 0 {
+            nodes.remove(&place);
+        }
+    }
 }
 
 impl Places {
     /// A node comes to an address, and is at these others.
     pub(super) fn enter(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
-        for place in new_to(ip, others) {
-            *self.nodes.entry(place).or_default() += 1;
-        }
+        let (host, site) = new_to(ip, others);
+        host.into_iter().for_each(|host| *self.hosts.entry(host).or_default() += 1);
+        site.into_iter().for_each(|site| *self.sites.entry(site).or_default() += 1);
     }
 
     /// A node leaves an address, and stays at these others.
     pub(super) fn leave(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
-        for place in new_to(ip, others) {
-            if let Some(nodes) = self.nodes.get_mut(&place) {
-                *nodes -= 1;
-                if *nodes == 0 {
-                    self.nodes.remove(&place);
-                }
-            }
-        }
+        let (host, site) = new_to(ip, others);
+        leave(&mut self.hosts, host);
+        leave(&mut self.sites, site);
     }
 
     /// How many different nodes are on the host, and on the site, of this address.
     pub(super) fn crowd(&self, ip: IpAddr) -> (usize, usize) {
-        let [host, site] = places(ip).map(|place| self.nodes.get(&place).map_or(0, |nodes| *nodes as usize));
-        (host, site)
+        let count = |nodes: Option<&u32>| nodes.map_or(0, |nodes| *nodes as usize);
+        (count(self.hosts.get(&host(ip))), count(self.sites.get(&site(ip))))
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.hosts.is_empty() && self.sites.is_empty()
     }
 }
 
