@@ -95,11 +95,46 @@ impl Distance {
     pub fn bucket(&self) -> usize {
         (self.log2() as usize).saturating_sub(257 - BUCKETS)
     }
+
+    /// The buckets around one of two points this far apart, from the one whose nodes are nearest to the other point to the
+    /// one whose nodes are farthest: each node of a bucket is nearer than all of the next.
+    pub fn buckets(&self) -> impl Iterator<Item = usize> + use<> {
+        let [a, b, ..] = self.0;
+        // Nodes of a bucket differ from its owner in this bit and in none above it: where the other point does too, they
+        // are nearer to it than the owner is, and the more so the higher the bit; else they are farther.
+        let nearer = move |index: &usize| u16::from_be_bytes([a, b]) >> (index - 1) & 1 == 1;
+        let farther = (1..BUCKETS).filter(move |index| !nearer(index));
+        (1..BUCKETS).rev().filter(nearer).chain([0]).chain(farther)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use peerage_machine::Rng;
+
     use super::*;
+
+    #[test]
+    fn each_node_of_a_bucket_is_nearer_than_all_of_the_next() {
+        let mut rng = Rng::new(1);
+        for _ in 0..50 {
+            let (me, target) = (Key::from_bytes(rng.bytes()), Key::from_bytes(rng.bytes()));
+            let buckets: Vec<usize> = me.distance(&target).buckets().collect();
+            assert_eq!(buckets.iter().copied().collect::<BTreeSet<_>>(), (0..BUCKETS).collect());
+            let nodes = buckets.into_iter().map(|index| {
+                let of = std::iter::repeat_with(|| me.at_distance(Distance::in_bucket(index, rng.bytes())));
+                let distances: Vec<Distance> = of.take(8).map(|node| node.distance(&target)).collect();
+                (distances.iter().min().copied(), distances.iter().max().copied())
+            });
+            let nodes: Vec<_> = nodes.collect();
+            assert!(nodes.windows(2).all(|pair| pair[0].1 < pair[1].0), "{me:?} {target:?}");
+        }
+        let me = Key::from_bytes([7; 32]);
+        let of_itself: Vec<usize> = me.distance(&me).buckets().collect();
+        assert_eq!(of_itself, (0..BUCKETS).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_point_of_a_bucket_is_in_it() {

@@ -1,6 +1,7 @@
 //! Rate limits as the generic cell rate algorithm (GCRA): one instant of state a limit.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ pub struct QuotaTable<K> {
     quota: Quota,
     capacity: usize,
     /// When each key's burst will have fully recovered (GCRA's theoretical arrival time).
-    recovered_at: BTreeMap<K, Time>,
+    recovered_at: HashMap<K, Time>,
     /// With so many keys, those that have recovered are forgotten…
     crowd: usize,
     /// …and with more than a few also at this time.
@@ -60,10 +61,10 @@ pub struct QuotaTable<K> {
 /// As few keys are not looked through.
 const FEW: usize = 16;
 
-impl<K: Ord + Clone> QuotaTable<K> {
+impl<K: Eq + Hash + Clone> QuotaTable<K> {
     /// A table for `quota` that remembers at most `capacity` keys.
     pub fn new(quota: Quota, capacity: usize) -> Self {
-        QuotaTable { quota, capacity, recovered_at: BTreeMap::new(), crowd: FEW.min(capacity), sweep_at: Time::ZERO }
+        QuotaTable { quota, capacity, recovered_at: HashMap::new(), crowd: FEW.min(capacity), sweep_at: Time::ZERO }
     }
 
     /// Takes one cell for `key`; false if none is free at `now`.
@@ -93,6 +94,10 @@ impl<K: Ord + Clone> QuotaTable<K> {
             // Each look is paid for by as many new keys as it looks at; a key is looked at by two at most that come
             // after a period, as it has recovered by the second.
             self.crowd = (2 * self.recovered_at.len()).max(FEW).min(self.capacity);
+            // The room that a flood took is given back.
+            if self.recovered_at.capacity() > 4 * self.crowd {
+                self.recovered_at.shrink_to(self.crowd);
+            }
             self.sweep_at = now + self.quota.period;
             if self.recovered_at.len() >= self.capacity {
                 return false;
@@ -126,6 +131,7 @@ mod tests {
         assert_eq!(table.len(), 100);
         assert!(table.take(at(1_100), &500));
         assert_eq!(table.len(), 2, "one in debt and the new one");
+        assert!(table.recovered_at.capacity() < 100, "the room of the others is given back");
         assert!(!table.take(at(1_100), &7));
     }
 

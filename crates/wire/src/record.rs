@@ -15,6 +15,7 @@ use data_encoding::BASE64URL_NOPAD;
 use multiaddr::Multiaddr;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 use crate::codec::{self, Blob, CodecError, List};
 use crate::identity::{Domain, IdentityError, Keypair, NodeId, Signature};
@@ -76,9 +77,12 @@ struct Inner {
     body: Body,
     addresses: Vec<Multiaddr>,
     /// Of the addresses, read once: every packet that names the record asks for them.
-    tcp: Vec<SocketAddr>,
-    udp: Vec<SocketAddr>,
+    tcp: Sockets,
+    udp: Sockets,
 }
+
+/// Most records have one of a kind; it is where the record is.
+type Sockets = SmallVec<[SocketAddr; 1]>;
 
 impl Inner {
     fn new(bytes: Vec<u8>, body: Body, addresses: Vec<Multiaddr>) -> Inner {

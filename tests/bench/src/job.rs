@@ -27,6 +27,7 @@ pub(crate) enum Impl {
     /// One signature check and nothing else.
     Ed25519,
     /// Ways to find the nearest of a table's nodes.
+    Buckets,
     Scan,
     SortedPrefixes,
     Tree,
@@ -57,6 +58,7 @@ impl Impl {
             Impl::CurveAwsLc => "curve-aws-lc",
             Impl::BinaryHeap => "binary-heap",
             Impl::Ed25519 => "ed25519",
+            Impl::Buckets => "buckets",
             Impl::Scan => "scan",
             Impl::SortedPrefixes => "sorted-prefixes",
             Impl::Tree => "tree",

@@ -11,6 +11,7 @@ use super::table::Contact;
 use super::{Check, DiscoveryMachine, Fx, Out, Outgoing, Teller, Timer};
 use crate::count::{DropReason, Event};
 use crate::gate::Inbound;
+use crate::key::Key;
 use crate::wire::{Cookie, MAX_NEIGHBORS, Message, Nonce, Packet};
 
 impl DiscoveryMachine {
@@ -112,7 +113,7 @@ impl DiscoveryMachine {
                 let purpose = request.purpose;
                 let some = request.records > 0;
                 if let Purpose::Lookup(lookup) = purpose {
-                    let teller = Teller { id: from, addr };
+                    let teller = Teller { key: Key::of(from), addr };
                     self.neighbors(now, teller, lookup, records.into_iter().take(taken), fx);
                     if complete {
                         self.close(counter, fx);

@@ -99,9 +99,9 @@ impl Lookup {
         self.target
     }
 
-    /// Adds a node that another one told of, if it is not known yet.
-    pub(crate) fn see(&mut self, contact: Contact, teller: NodeId) {
-        let teller = self.seen.get(&Key::of(teller).distance(&self.target));
+    /// Adds a node that another one, at this key, told of, if it is not known yet.
+    pub(crate) fn see(&mut self, contact: Contact, teller: &Key) {
+        let teller = self.seen.get(&teller.distance(&self.target));
         let (path, depth) = teller.map_or((0, 0), |teller| (teller.path, teller.depth));
         self.add(contact, path, depth.saturating_add(1));
     }

@@ -35,7 +35,7 @@ fn walk(lookup: &mut Lookup, mut tells: impl FnMut(NodeId) -> Option<Vec<Contact
         let told = tells(contact.id);
         let answered = told.is_some();
         for other in told.unwrap_or_default() {
-            lookup.see(other, contact.id);
+            lookup.see(other, &contact.key);
         }
         lookup.done(contact.id, answered);
         true
@@ -150,7 +150,7 @@ fn what_a_path_remembers_is_bounded_and_no_answer_that_is_waited_for_is_forgotte
     let mut lookup = lookup(3, &all[597..]);
     let asked = [lookup.next(), lookup.next(), lookup.next()].map(|contact| contact.expect("three paths").id);
     for (nth, contact) in all[..590].iter().rev().enumerate() {
-        lookup.see(contact.clone(), asked[nth % 3]);
+        lookup.see(contact.clone(), &Key::of(asked[nth % 3]));
     }
     assert!(lookup.seen.len() <= MAX_SEEN, "{}", lookup.seen.len());
     asked.into_iter().for_each(|id| lookup.done(id, true));

@@ -267,7 +267,7 @@ impl Families {
 /// Who told of others, and from where.
 #[derive(Clone, Copy)]
 struct Teller {
-    id: NodeId,
+    key: Key,
     addr: SocketAddr,
 }
 

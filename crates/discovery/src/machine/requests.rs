@@ -107,10 +107,12 @@ fn hash(peer: NodeId, addr: SocketAddr) -> u64 {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(peer.as_bytes()).update(&ip.octets()).update(&addr.port().to_be_bytes());
+    let mut input = [0; 50];
+    input[..32].copy_from_slice(peer.as_bytes());
+    input[32..48].copy_from_slice(&ip.octets());
+    input[48..].copy_from_slice(&addr.port().to_be_bytes());
     let mut head = [0; 8];
-    hasher.finalize_xof().fill(&mut head);
+    head.copy_from_slice(&blake3::hash(&input).as_bytes()[..8]);
     u64::from_le_bytes(head)
 }
 

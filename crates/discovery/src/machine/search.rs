@@ -128,7 +128,7 @@ impl DiscoveryMachine {
             return;
         }
         if let Some(lookup) = self.lookups.get_mut(&lookup) {
-            lookup.see(contact.clone(), teller.id);
+            lookup.see(contact.clone(), &teller.key);
         }
         let placed = self.table.heard_of(contact, Origin::Told(site(teller.addr.ip())));
         self.admitted(now, placed, fx);

@@ -69,9 +69,10 @@ impl DiscoveryMachine {
         if !self.refresh.ready() {
             return;
         }
-        let worth_asking = match self.table.get(id).map(|entry| &entry.contact) {
+        let key = Key::of(id);
+        let worth_asking = match self.table.get_at(&key, id).map(|entry| &entry.contact) {
             Some(known) => known.addr != addr || seq.is_some_and(|seq| seq > known.record.seq()),
-            None => self.table.would_take(id, addr),
+            None => self.table.would_take(&key, id, addr),
         };
         if !worth_asking
             || self.requests.any(|request| request.to == id && request.message.kind() == Kind::RecordRequest)

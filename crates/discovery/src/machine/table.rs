@@ -171,7 +171,12 @@ impl Table {
     }
 
     pub(crate) fn get(&self, id: NodeId) -> Option<&Entry> {
-        self.get_in(self.index(id), id)
+        self.get_at(&Key::of(id), id)
+    }
+
+    /// The same for who has the key of its id already.
+    pub(crate) fn get_at(&self, key: &Key, id: NodeId) -> Option<&Entry> {
+        self.get_in(self.index_of(key), id)
     }
 
     fn get_in(&self, index: usize, id: NodeId) -> Option<&Entry> {
@@ -373,8 +378,9 @@ impl Table {
     /// Notes what a `FindNode` brought; true if the node must go.
     #[must_use]
     pub(crate) fn find_result(&mut self, id: NodeId, some: bool) -> bool {
-        let crowd = self.buckets[self.index(id)].entries.len();
-        let Some(entry) = self.get_mut(id) else { return false };
+        let entries = &mut self.buckets[self.key.distance(&Key::of(id)).bucket()].entries;
+        let crowd = entries.len();
+        let Some(entry) = entries.iter_mut().find(|entry| entry.contact.id == id) else { return false };
         entry.find_failures = if some { 0 } else { entry.find_failures + 1 };
         entry.find_failures >= MAX_FIND_FAILURES && crowd >= SPARE
     }
@@ -383,11 +389,14 @@ impl Table {
     /// all if none did (go-ethereum issue 21396: a young network would otherwise tell nobody of anybody).
     pub(crate) fn closest(&self, target: &Key, count: usize, prefer_live: bool) -> Vec<&Entry> {
         let live_only = prefer_live && self.entries().any(|entry| entry.live);
-        let mut nodes: Vec<_> = self
-            .entries()
-            .filter(|entry| entry.live || !live_only)
-            .map(|entry| (entry.contact.key.distance(target), entry))
-            .collect();
+        let mut nodes = Vec::with_capacity(count + BUCKET_SIZE);
+        for bucket in self.key.distance(target).buckets() {
+            if nodes.len() >= count {
+                break;
+            }
+            let told = self.buckets[bucket].entries.iter().filter(|entry| entry.live || !live_only);
+            nodes.extend(told.map(|entry| (entry.contact.key.distance(target), entry)));
+        }
         if count < nodes.len() {
             nodes.select_nth_unstable_by_key(count, |(distance, _)| *distance);
             nodes.truncate(count);

@@ -93,8 +93,8 @@ impl Table {
 
     /// Whether a node that nobody asked for would get a place or a useful wait for one. With enough waiting
     /// already, asking it for its record would cost more than it brings.
-    pub(crate) fn would_take(&self, id: NodeId, addr: SocketAddr) -> bool {
-        let (index, ip) = (self.index(id), addr.ip());
+    pub(crate) fn would_take(&self, key: &Key, id: NodeId, addr: SocketAddr) -> bool {
+        let (index, ip) = (self.index_of(key), addr.ip());
         let waits = || self.buckets[index].replacements.len() < MAX_REPLACEMENTS;
         let for_another = || {
             // Where no site is crowded, nobody is looked at.

@@ -45,6 +45,10 @@ impl Keep {
 
     /// Takes from a counter, which is not negative, what is gone of it.
     pub(super) fn decay(self, counter: &mut i64) {
+        // As most are.
+        if *counter == 0 {
+            return;
+        }
         let left = multiply(u64::try_from(*counter).unwrap_or(0), self.0);
         let left = i64::try_from(left).unwrap_or(i64::MAX);
         *counter = if left < FORGOTTEN { 0 } else { left };

@@ -10,6 +10,8 @@ use peerage_wire::address::{Host, Site, host, site};
 pub(super) struct Places {
     hosts: BTreeMap<Host, u32>,
     sites: BTreeMap<Site, u32>,
+    /// On how many of them there is more than one node: most often on none, and then nobody is looked up.
+    shared: usize,
 }
 
 /// The host and the site of an address at which a node with sessions at these others is not.
@@ -19,9 +21,17 @@ fn new_to(ip: IpAddr, mut others: impl Iterator<Item = IpAddr> + Clone) -> (Opti
     (Some(here).filter(|_| !known), Some(around).filter(|_| !others.any(|other| site(other) == around)))
 }
 
-fn leave<K: Ord>(nodes: &mut BTreeMap<K, u32>, place: Option<K>) {
+fn enter<K: Ord>(nodes: &mut BTreeMap<K, u32>, shared: &mut usize, place: Option<K>) {
+    let Some(place) = place else { return };
+    let count = nodes.entry(place).or_default();
+    *count += 1;
+    *shared += usize::from(*count == 2);
+}
+
+fn leave<K: Ord>(nodes: &mut BTreeMap<K, u32>, shared: &mut usize, place: Option<K>) {
     let Some(place) = place else { return };
     if let Some(count) = nodes.get_mut(&place) {
+        *shared -= usize::from(*count == 2);
         *count -= 1;
         if *count == 0 {
             nodes.remove(&place);
@@ -33,19 +43,22 @@ impl Places {
     /// A node comes to an address, and is at these others.
     pub(super) fn enter(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
         let (host, site) = new_to(ip, others);
-        host.into_iter().for_each(|host| *self.hosts.entry(host).or_default() += 1);
-        site.into_iter().for_each(|site| *self.sites.entry(site).or_default() += 1);
+        enter(&mut self.hosts, &mut self.shared, host);
+        enter(&mut self.sites, &mut self.shared, site);
     }
 
     /// A node leaves an address, and stays at these others.
     pub(super) fn leave(&mut self, ip: IpAddr, others: impl Iterator<Item = IpAddr> + Clone) {
         let (host, site) = new_to(ip, others);
-        leave(&mut self.hosts, host);
-        leave(&mut self.sites, site);
+        leave(&mut self.hosts, &mut self.shared, host);
+        leave(&mut self.sites, &mut self.shared, site);
     }
 
-    /// How many different nodes are on the host, and on the site, of this address.
+    /// How many different nodes are on the host, and on the site, of this address, where at least one is.
     pub(super) fn crowd(&self, ip: IpAddr) -> (usize, usize) {
+        if self.shared == 0 {
+            return (1, 1);
+        }
         let count = |nodes: Option<&u32>| nodes.map_or(0, |nodes| *nodes as usize);
         (count(self.hosts.get(&host(ip))), count(self.sites.get(&site(ip))))
     }

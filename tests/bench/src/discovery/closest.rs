@@ -1,4 +1,5 @@
-//! The sixteen nearest of a table: the scan that the table does, beside two that keep it sorted by its keys.
+//! The sixteen nearest of a table: bucket by bucket, as the table finds them, beside a scan of all and two ways that keep
+//! the table sorted by its keys.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,24 @@ use crate::job::Impl;
 
 const COUNT: usize = 16;
 
-/// As the table: distances of all, the nearest picked out, and these sorted.
+/// As the table: no more buckets than have sixteen, the nearest of these picked out, and sorted.
+fn buckets(own: &Key, buckets: &[Vec<(Key, usize)>], target: &Key) -> Vec<(Distance, usize)> {
+    let mut nodes = Vec::with_capacity(2 * COUNT);
+    for index in own.distance(target).buckets() {
+        if nodes.len() >= COUNT {
+            break;
+        }
+        nodes.extend(buckets[index].iter().map(|(key, at)| (key.distance(target), *at)));
+    }
+    nearest(nodes)
+}
+
+/// Of all.
 fn scan(keys: &[Key], target: &Key) -> Vec<(Distance, usize)> {
-    let mut nodes: Vec<(Distance, usize)> = keys.iter().zip(0..).map(|(key, at)| (key.distance(target), at)).collect();
+    nearest(keys.iter().zip(0..).map(|(key, at)| (key.distance(target), at)).collect())
+}
+
+fn nearest(mut nodes: Vec<(Distance, usize)>) -> Vec<(Distance, usize)> {
     if COUNT < nodes.len() {
         nodes.select_nth_unstable_by_key(COUNT, |(distance, _)| *distance);
         nodes.truncate(COUNT);
@@ -74,13 +90,13 @@ pub(super) fn measure(figures: &mut Figures) -> Result<(), Failure> {
     // A full table of 17 buckets of 16, its keys spread as a real one's: half of them in the farthest bucket's half
     // only if that held them all, so by bucket.
     let own = blake(0);
-    let mut buckets = [0; peerage_discovery::BUCKETS];
+    let mut held = [0; peerage_discovery::BUCKETS];
     let mut keys = Vec::new();
     for number in 1..2_000_000 {
         let key = blake(number);
-        let bucket = &mut buckets[key.distance(&own).bucket()];
-        if *bucket < COUNT {
-            *bucket += 1;
+        let held = &mut held[key.distance(&own).bucket()];
+        if *held < COUNT {
+            *held += 1;
             keys.push(key);
         }
         if keys.len() == 200 {
@@ -89,6 +105,8 @@ pub(super) fn measure(figures: &mut Figures) -> Result<(), Failure> {
     }
     keys.sort_unstable();
     let by_key: BTreeMap<Key, usize> = keys.iter().copied().zip(0..).collect();
+    let mut by_bucket = vec![Vec::new(); peerage_discovery::BUCKETS];
+    by_key.iter().for_each(|(key, at)| by_bucket[key.distance(&own).bucket()].push((*key, *at)));
     let mut number = 1 << 40;
     let mut target = || {
         number += 1;
@@ -96,7 +114,8 @@ pub(super) fn measure(figures: &mut Figures) -> Result<(), Failure> {
     };
     for _ in 0..1_000 {
         let target = target();
-        if scan(&keys, &target) != prefixes(&keys, &target) || scan(&keys, &target) != tree(&by_key, &target) {
+        let others = [buckets(&own, &by_bucket, &target), prefixes(&keys, &target), tree(&by_key, &target)];
+        if others.iter().any(|other| *other != scan(&keys, &target)) {
             return Err("two ways to find the nearest disagree".into());
         }
     }
@@ -106,6 +125,7 @@ pub(super) fn measure(figures: &mut Figures) -> Result<(), Failure> {
     let mut each = |by, find: &dyn Fn(&Key) -> Vec<(Distance, usize)>| {
         note(figures, by, "closest16_ns", cost(|| next.next().map(find)));
     };
+    each(Impl::Buckets, &|target| buckets(&own, &by_bucket, target));
     each(Impl::Scan, &|target| scan(&keys, target));
     each(Impl::SortedPrefixes, &|target| prefixes(&keys, target));
     each(Impl::Tree, &|target| tree(&by_key, target));
