@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use peerage_wire::NodeId;
 use peerage_wire::address::is_local;
 
 /// Somewhere on the open network: the teller of what came by a way that does not say who told it.
@@ -11,6 +12,19 @@ pub(crate) const OPEN_NETWORK: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// match the requests they belong to (go-ethereum issue 29944).
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// A peer at an address, as hashes take it in: the id, the address as one of IPv6, and the port.
+pub(crate) fn peer_at(peer: NodeId, addr: SocketAddr) -> [u8; 50] {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; 50];
+    bytes[..32].copy_from_slice(peer.as_bytes());
+    bytes[32..48].copy_from_slice(&ip.octets());
+    bytes[48..].copy_from_slice(&addr.port().to_be_bytes());
+    bytes
 }
 
 /// Whether an address of `ip` that `teller` told us about may be used: a node of the open network must not

@@ -1,6 +1,6 @@
 //! The keys behind cookies and nonces.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use peerage_machine::Time;
 use peerage_wire::NodeId;
 use zeroize::Zeroizing;
 
-use crate::net::canonical;
+use crate::net::peer_at;
 use crate::wire::Cookie;
 
 /// What makes this node's cookies and nonces its own. Never printed, never recorded; clones share one copy,
@@ -74,17 +74,9 @@ fn epoch_at(now: Time, epoch: Duration) -> u64 {
 }
 
 fn tag(key: &[u8; 32], peer: NodeId, addr: SocketAddr, number: u64) -> [u8; 32] {
-    let addr = canonical(addr);
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    };
     let mut input = [0; 58];
-    let (id, rest) = input.split_at_mut(32);
-    id.copy_from_slice(peer.as_bytes());
-    rest[..16].copy_from_slice(&ip);
-    rest[16..18].copy_from_slice(&addr.port().to_be_bytes());
-    rest[18..].copy_from_slice(&number.to_be_bytes());
+    input[..50].copy_from_slice(&peer_at(peer, addr));
+    input[50..].copy_from_slice(&number.to_be_bytes());
     *blake3::keyed_hash(key, &input).as_bytes()
 }
 

@@ -50,7 +50,7 @@ impl Quota {
 pub struct QuotaTable<K> {
     quota: Quota,
     capacity: usize,
-    /// When each key's burst will have fully recovered (GCRA's theoretical arrival time).
+    /// When each key's burst will have fully recovered (GCRA's theoretical arrival time). Nothing depends on its order.
     recovered_at: HashMap<K, Time>,
     /// With so many keys, those that have recovered are forgotten…
     crowd: usize,

@@ -1,12 +1,13 @@
 //! What this node asked and has no answer to yet, and the cookies it was given.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use peerage_machine::Time;
 use peerage_wire::NodeId;
 
 use crate::count::DropReason;
+use crate::net::peer_at;
 use crate::wire::{Cookie, Kind, Message, Nonce};
 
 /// What an answer is for.
@@ -103,16 +104,8 @@ pub(crate) struct Cookies {
 }
 
 fn hash(peer: NodeId, addr: SocketAddr) -> u64 {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    let mut input = [0; 50];
-    input[..32].copy_from_slice(peer.as_bytes());
-    input[32..48].copy_from_slice(&ip.octets());
-    input[48..].copy_from_slice(&addr.port().to_be_bytes());
     let mut head = [0; 8];
-    head.copy_from_slice(&blake3::hash(&input).as_bytes()[..8]);
+    head.copy_from_slice(&blake3::hash(&peer_at(peer, addr)).as_bytes()[..8]);
     u64::from_le_bytes(head)
 }
 

@@ -378,7 +378,8 @@ impl Table {
     /// Notes what a `FindNode` brought; true if the node must go.
     #[must_use]
     pub(crate) fn find_result(&mut self, id: NodeId, some: bool) -> bool {
-        let entries = &mut self.buckets[self.key.distance(&Key::of(id)).bucket()].entries;
+        let index = self.index(id);
+        let entries = &mut self.buckets[index].entries;
         let crowd = entries.len();
         let Some(entry) = entries.iter_mut().find(|entry| entry.contact.id == id) else { return false };
         entry.find_failures = if some { 0 } else { entry.find_failures + 1 };
@@ -397,12 +398,8 @@ impl Table {
             let told = self.buckets[bucket].entries.iter().filter(|entry| entry.live || !live_only);
             nodes.extend(told.map(|entry| (entry.contact.key.distance(target), entry)));
         }
-        if count < nodes.len() {
-            nodes.select_nth_unstable_by_key(count, |(distance, _)| *distance);
-            nodes.truncate(count);
-        }
         nodes.sort_unstable_by_key(|(distance, _)| *distance);
-        nodes.into_iter().map(|(_, entry)| entry).collect()
+        nodes.into_iter().take(count).map(|(_, entry)| entry).collect()
     }
 }
 

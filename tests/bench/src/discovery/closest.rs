@@ -12,7 +12,7 @@ use crate::job::Impl;
 
 const COUNT: usize = 16;
 
-/// As the table: no more buckets than have sixteen, the nearest of these picked out, and sorted.
+/// As the table: no more buckets than have sixteen, sorted.
 fn buckets(own: &Key, buckets: &[Vec<(Key, usize)>], target: &Key) -> Vec<(Distance, usize)> {
     let mut nodes = Vec::with_capacity(2 * COUNT);
     for index in own.distance(target).buckets() {
@@ -24,18 +24,21 @@ fn buckets(own: &Key, buckets: &[Vec<(Key, usize)>], target: &Key) -> Vec<(Dista
     nearest(nodes)
 }
 
-/// Of all.
-fn scan(keys: &[Key], target: &Key) -> Vec<(Distance, usize)> {
-    nearest(keys.iter().zip(0..).map(|(key, at)| (key.distance(target), at)).collect())
+/// Of few.
+fn nearest(mut nodes: Vec<(Distance, usize)>) -> Vec<(Distance, usize)> {
+    nodes.sort_unstable_by_key(|(distance, _)| *distance);
+    nodes.truncate(COUNT);
+    nodes
 }
 
-fn nearest(mut nodes: Vec<(Distance, usize)>) -> Vec<(Distance, usize)> {
+/// Distances of all, the nearest picked out, and these sorted.
+fn scan(keys: &[Key], target: &Key) -> Vec<(Distance, usize)> {
+    let mut nodes: Vec<(Distance, usize)> = keys.iter().zip(0..).map(|(key, at)| (key.distance(target), at)).collect();
     if COUNT < nodes.len() {
         nodes.select_nth_unstable_by_key(COUNT, |(distance, _)| *distance);
         nodes.truncate(COUNT);
     }
-    nodes.sort_unstable_by_key(|(distance, _)| *distance);
-    nodes
+    nearest(nodes)
 }
 
 /// How many bits two keys have in common at their beginning.
@@ -60,10 +63,7 @@ fn prefixes(sorted: &[Key], target: &Key) -> Vec<(Distance, usize)> {
             high += 1;
         }
     }
-    let mut nodes: Vec<(Distance, usize)> = (low..high).map(|at| (sorted[at].distance(target), at)).collect();
-    nodes.sort_unstable_by_key(|(distance, _)| *distance);
-    nodes.truncate(COUNT);
-    nodes
+    nearest((low..high).map(|at| (sorted[at].distance(target), at)).collect())
 }
 
 /// The same over a tree that is cheap to change.
@@ -81,9 +81,7 @@ fn tree(keys: &BTreeMap<Key, usize>, target: &Key) -> Vec<(Distance, usize)> {
             nodes.push((key.distance(target), *at));
         }
     }
-    nodes.sort_unstable_by_key(|(distance, _)| *distance);
-    nodes.truncate(COUNT);
-    nodes
+    nearest(nodes)
 }
 
 pub(super) fn measure(figures: &mut Figures) -> Result<(), Failure> {
