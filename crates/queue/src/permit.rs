@@ -207,7 +207,7 @@ mod loom_tests {
 
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -223,11 +223,11 @@ mod loom_tests {
                 loom::thread::spawn(move || drop(permit))
             });
             // As the task does: whatever wakes it from here on makes it look again.
-            let before = count.0.load(std::sync::atomic::Ordering::SeqCst);
+            let before = count.0.load(Ordering::SeqCst);
             returned.register(&count.clone().into());
             let waits = returned.wake_at(0, 2);
             drops.into_iter().for_each(|dropping| dropping.join().expect("no panic"));
-            let woken = count.0.load(std::sync::atomic::Ordering::SeqCst);
+            let woken = count.0.load(Ordering::SeqCst);
             assert!(!waits || woken > before, "the total is {} and nobody looks", returned.total(0));
         });
     }
